@@ -1,0 +1,644 @@
+//! The configuration of a cache, checked once, in `build`.
+
+use std::error::Error;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::time::Duration;
+
+use super::{Cache, Inner, Rules, Weigher, load, load_async, maintain};
+use crate::entry::Loaded;
+use crate::error::BuildError;
+use crate::expiry::Expiry;
+use crate::generation::Namespace;
+use crate::hash::DefaultHashBuilder;
+use crate::removal::{Notifier, RemovalCause};
+use crate::store::{Capacity, Journal, LoadRules, Store, StoreConfig, Timer};
+use crate::sync::{Arc, Mutex};
+use crate::time::{Clock, nanos};
+
+/// What 32-bit slot numbers leave room for, with some to spare for blocks and for list ends.
+pub(super) const MAX_ENTRIES_A_SHARD: u64 = (u32::MAX - 1024) as u64;
+/// A shard smaller than this loses hits to its neighbours' luck: a share of about 0.4/√entries.
+const ENTRIES_A_SHARD: u64 = 512;
+/// With so many shards at most, one shard's part still holds an eighth of the weight.
+const WEIGHTED_SHARDS: usize = 8;
+const LOAD_DEADLINE: Duration = Duration::from_secs(30);
+const WAIT_DEADLINE: Duration = Duration::from_secs(30);
+const UNCACHEABLE: Duration = Duration::from_secs(5);
+
+/// Which entry makes room when the cache is full.
+///
+/// ```
+/// use larder::{Cache, EvictionPolicy};
+///
+/// let cache: Cache<u64, u64> =
+///     Cache::builder().max_capacity(100).eviction_policy(EvictionPolicy::Lru).build()?;
+/// # Ok::<(), larder::BuildError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EvictionPolicy {
+    /// Newcomers prove themselves in a small queue before they reach the main one; what is seen once
+    /// pushes out nothing that is seen often. A hit writes at most one byte.
+    #[default]
+    S3Fifo,
+    /// The entry whose last use is longest ago. Every hit takes its shard's lock exclusively.
+    Lru,
+}
+
+/// Configures and builds a [`Cache`]. Everything but [`max_capacity`](Self::max_capacity) has a default.
+///
+/// ```
+/// use larder::Cache;
+/// use std::time::Duration;
+///
+/// let cache: Cache<String, Vec<u8>> = Cache::builder()
+///     .name("thumbnails")
+///     .max_capacity(64 << 20)
+///     .weigher(|name: &String, image: &Vec<u8>| (name.len() + image.len()) as u64)
+///     .time_to_live(Duration::from_secs(3600))
+///     .jitter(0.1)
+///     .build()?;
+/// # Ok::<(), larder::BuildError>(())
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
+    hasher: S,
+    max_capacity: Option<u64>,
+    shards: Option<usize>,
+    time_to_idle: Option<Duration>,
+    eviction_policy: EvictionPolicy,
+    clock: Clock,
+    listener: Option<(super::builder::Listener<K, V>, fn(&V) -> V)>,
+    journal: Option<Journal<K>>,
+    max_loads: Option<usize>,
+    load_deadline: Duration,
+    wait_deadline: Duration,
+    negative_time_to_live: Duration,
+    maintenance: Option<Duration>,
+    timer: Option<Timer>,
+    rules: Rules<K, V>,
+}
+
+type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
+
+impl<K, V> CacheBuilder<K, V> {
+    pub(super) fn new() -> Self {
+        CacheBuilder {
+            hasher: DefaultHashBuilder::default(),
+            max_capacity: None,
+            shards: None,
+            time_to_idle: None,
+            eviction_policy: EvictionPolicy::S3Fifo,
+            clock: Clock::system(),
+            listener: None,
+            journal: None,
+            max_loads: None,
+            load_deadline: LOAD_DEADLINE,
+            wait_deadline: WAIT_DEADLINE,
+            negative_time_to_live: Duration::ZERO,
+            maintenance: None,
+            timer: None,
+            rules: Rules {
+                name: None,
+                time_to_live: None,
+                jitter: 0.0,
+                weigher: None,
+                max_entries: None,
+                expiry: None,
+                loader: None,
+                async_loader: None,
+            },
+        }
+    }
+}
+
+impl<K, V, S> CacheBuilder<K, V, S> {
+    /// A name, for `Debug` and [`inspect`](Cache::inspect).
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().name("users").max_capacity(9).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.rules.name = Some(name.into());
+        self
+    }
+
+    /// The bound: on the number of entries or, with a [`weigher`](Self::weigher), on their total weight.
+    /// Mandatory. Zero makes a cache that keeps nothing and still runs one loader a key.
+    ///
+    /// A cache of at least 1,024 entries is split into shards that each have their part of the bound;
+    /// keys spread unevenly, so such a cache holds slightly fewer entries than its bound (at least
+    /// 96 %). A smaller one holds exactly its bound.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(10_000).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn max_capacity(mut self, capacity: u64) -> Self {
+        self.max_capacity = Some(capacity);
+        self
+    }
+
+    /// A bound on the number of entries beside that on their weight. Entries of weight zero are bounded
+    /// by nothing else. Default: the number that `max_capacity` is.
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder()
+    ///     .max_capacity(1 << 20)
+    ///     .weigher(|_key: &u64, text: &String| text.len() as u64)
+    ///     .max_entries(1_000)
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn max_entries(mut self, entries: u64) -> Self {
+        self.rules.max_entries = Some(entries);
+        self
+    }
+
+    /// What an entry weighs, in a unit of your choice. Asked once, before the entry is stored, outside
+    /// every lock; a value that changes its weight afterwards keeps the first one. If it panics, the
+    /// write does not happen.
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder()
+    ///     .max_capacity(1 << 20)
+    ///     .weigher(|_key: &u64, text: &String| text.len() as u64)
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
+        let weigher: Weigher<K, V> = Box::new(weigher);
+        self.rules.weigher = Some(weigher);
+        self
+    }
+
+    /// How long an entry lives from its insertion or replacement on. From 1 ms to 584 years; longer is
+    /// for ever, which is the default. Never late; early by at most 1 % or 1 ms, whichever is more.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let day = Duration::from_secs(86_400);
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).time_to_live(day).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn time_to_live(mut self, time: Duration) -> Self {
+        self.rules.time_to_live = Some(time);
+        self
+    }
+
+    /// How long an entry lives from its last read or write on. Reads note themselves only when the last
+    /// note is 1 % of this time old, so an idle entry may go that much early. Default: for ever.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let hour = Duration::from_secs(3600);
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).time_to_idle(hour).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn time_to_idle(mut self, time: Duration) -> Self {
+        self.time_to_idle = Some(time);
+        self
+    }
+
+    /// A policy that decides each entry's life by itself, instead of [`time_to_live`](Self::time_to_live).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// struct ByLength;
+    /// impl larder::Expiry<u64, String> for ByLength {
+    ///     fn after_create(&self, _key: &u64, text: &String) -> Option<Duration> {
+    ///         Some(Duration::from_secs(text.len() as u64))
+    ///     }
+    /// }
+    /// let cache = larder::Cache::builder().max_capacity(9).expiry(ByLength).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn expiry(mut self, expiry: impl Expiry<K, V>) -> Self {
+        self.rules.expiry = Some(Box::new(expiry));
+        self
+    }
+
+    /// The share of each time to live, from 0.0 to 1.0, that chance may take off, so that entries stored
+    /// together do not expire together. It only shortens. Default: 0.0.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let minute = Duration::from_secs(60);
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .time_to_live(minute)
+    ///     .jitter(0.1) // 54 to 60 seconds
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.rules.jitter = share;
+        self
+    }
+
+    /// At most so many shards, rounded up to a power of two. Default: four a core, and with a weigher
+    /// no more than 8, so that one shard's part holds an eighth of the weight. A cache uses fewer where
+    /// a shard would have less than 512 entries.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(1 << 20).shards(64).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Which entry makes room when the cache is full.
+    ///
+    /// ```
+    /// let lru = larder::EvictionPolicy::Lru;
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).eviction_policy(lru).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn eviction_policy(mut self, policy: EvictionPolicy) -> Self {
+        self.eviction_policy = policy;
+        self
+    }
+
+    /// Where the cache reads the time.
+    ///
+    /// ```
+    /// let time = larder::ManualClock::new();
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).clock(time.clock()).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How keys are hashed. Default: [`DefaultHashBuilder`]. A hasher with fixed keys lets whoever
+    /// chooses the cache's keys make them collide.
+    ///
+    /// ```
+    /// use std::collections::hash_map::RandomState;
+    ///
+    /// let sip = RandomState::new();
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).hasher(sip).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn hasher<T>(self, hasher: T) -> CacheBuilder<K, V, T> {
+        CacheBuilder {
+            hasher,
+            max_capacity: self.max_capacity,
+            shards: self.shards,
+            time_to_idle: self.time_to_idle,
+            eviction_policy: self.eviction_policy,
+            clock: self.clock,
+            listener: self.listener,
+            journal: self.journal,
+            max_loads: self.max_loads,
+            load_deadline: self.load_deadline,
+            wait_deadline: self.wait_deadline,
+            negative_time_to_live: self.negative_time_to_live,
+            maintenance: self.maintenance,
+            timer: self.timer,
+            rules: self.rules,
+        }
+    }
+
+    /// Is told of every value that leaves the cache, exactly once, with the cause, outside every lock,
+    /// on the thread whose call removed it. Expired and invalidated values are told of when they are
+    /// reclaimed. Events of different threads come in no order. Dropping the cache tells nobody.
+    ///
+    /// The listener may use the cache; what that removes is told of after it returns. If it panics, the
+    /// panic ends there and the listener stays. A listener that owns a handle to the cache keeps the
+    /// cache alive for ever.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// let (told, heard) = mpsc::channel();
+    /// let cache = larder::Cache::builder()
+    ///     .max_capacity(9)
+    ///     .removal_listener(move |key: &&str, value: &i32, cause| {
+    ///         let _ = told.send((*key, *value, cause));
+    ///     })
+    ///     .build()?;
+    /// cache.insert("a", 1);
+    /// cache.remove("a");
+    /// assert_eq!(heard.recv(), Ok(("a", 1, larder::RemovalCause::Explicit)));
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn removal_listener(
+        mut self,
+        listener: impl Fn(&K, &V, RemovalCause) + Send + Sync + 'static,
+    ) -> Self
+    where
+        V: Clone,
+    {
+        self.listener = Some((Box::new(listener), V::clone));
+        self
+    }
+
+    /// At most so many loaders at a time, over all keys. Past it, the fallible loading calls answer
+    /// [`LoadError::TooManyLoads`](crate::LoadError::TooManyLoads), and the others run their loader for
+    /// themselves. Default: no bound.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).max_loads(64).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn max_loads(mut self, loads: usize) -> Self {
+        self.max_loads = Some(loads);
+        self
+    }
+
+    /// How long a loader may take before one of those who wait takes over from it. It is not
+    /// interrupted, but can no longer store its value. Default: 30 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let soon = Duration::from_secs(2);
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).load_deadline(soon).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn load_deadline(mut self, time: Duration) -> Self {
+        self.load_deadline = time;
+        self
+    }
+
+    /// How long a fallible loading call waits for another's loader before it answers
+    /// [`LoadError::WaitTimedOut`](crate::LoadError::WaitTimedOut). The others wait on, under the load
+    /// deadline. Default: 30 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let soon = Duration::from_secs(2);
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).wait_deadline(soon).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn wait_deadline(mut self, time: Duration) -> Self {
+        self.wait_deadline = time;
+        self
+    }
+
+    /// For how long a loader's failure is remembered and answered to the fallible loading calls of the
+    /// key without running a loader. A write or an invalidation of the key ends it. At most 1,024
+    /// failures a shard are remembered. Default: zero, not at all.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let second = Duration::from_secs(1);
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .negative_time_to_live(second)
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn negative_time_to_live(mut self, time: Duration) -> Self {
+        self.negative_time_to_live = time;
+        self
+    }
+
+    /// Starts a thread that reclaims what is past its date every so often, also when nobody uses the
+    /// cache. It ends with the cache, at the latest one interval later; nobody waits for it. Default: no
+    /// thread; writes and [`run_pending`](Cache::run_pending) reclaim.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let second = Duration::from_secs(1);
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).maintenance(second).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn maintenance(mut self, every: Duration) -> Self {
+        self.maintenance = Some(every);
+        self
+    }
+
+    /// Lets tasks that wait for another's load see their deadlines by themselves: a function that makes
+    /// a future which ends after the given time, such as `tokio::time::sleep`.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .timer(|time| async move { std::thread::sleep(time) }) // your runtime's sleep
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn timer<F, Fut>(mut self, timer: F) -> Self
+    where
+        F: Fn(Duration) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.timer = Some(Box::new(move |time| Box::pin(timer(time))));
+        self
+    }
+
+    /// The loader behind [`Cache::load`].
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    ///
+    /// let numbers: Cache<String, u32> = Cache::builder()
+    ///     .max_capacity(9)
+    ///     .loader(|text: &String| text.parse().map(Loaded::new))
+    ///     .build()?;
+    /// assert_eq!(numbers.load("7")?, 7);
+    /// assert!(numbers.load("seven").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn loader<F, E>(mut self, loader: F) -> Self
+    where
+        F: Fn(&K) -> Result<Loaded<V>, E> + Send + Sync + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let loader: load::Loader<K, V> = Box::new(move |key| loader(key).map_err(Into::into));
+        self.rules.loader = Some(loader);
+        self
+    }
+
+    /// The loader behind [`Cache::load_async`].
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    /// use std::convert::Infallible;
+    ///
+    /// let squares: Cache<u64, u64> = Cache::builder()
+    ///     .max_capacity(9)
+    ///     .async_loader(|n: u64| async move { Ok::<_, Infallible>(Loaded::new(n * n)) })
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn async_loader<F, Fut, E>(mut self, loader: F) -> Self
+    where
+        F: Fn(K) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let loader: load_async::AsyncLoader<K, V> = Box::new(move |key| {
+            let load = loader(key);
+            Box::pin(async move { load.await.map_err(Into::into) })
+        });
+        self.rules.async_loader = Some(loader);
+        self
+    }
+
+    /// Is told of removals where they happen, under the lock. For the tests outside the crate.
+    #[doc(hidden)]
+    pub fn __journal(mut self, journal: impl Fn(&K, RemovalCause) + Send + Sync + 'static) -> Self {
+        self.journal = Some(Box::new(journal));
+        self
+    }
+}
+
+impl<K, V, S> CacheBuilder<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Builds the cache.
+    ///
+    /// # Errors
+    /// [`BuildError`], which says what to change.
+    ///
+    /// ```
+    /// let error = larder::Cache::<u64, u64>::builder().max_capacity(9).jitter(2.0).build();
+    /// assert_eq!(error.unwrap_err(), larder::BuildError::Jitter);
+    /// ```
+    pub fn build(self) -> Result<Cache<K, V, S>, BuildError> {
+        self.check()?;
+        let weighted = self.rules.weigher.is_some();
+        let max_capacity = self.max_capacity.ok_or(BuildError::NoCapacity)?;
+        let capacity = Capacity {
+            weight: max_capacity,
+            entries: self.rules.max_entries.unwrap_or(max_capacity),
+        };
+        let shards = shard_count(self.shards, capacity.entries, weighted);
+        let limit = MAX_ENTRIES_A_SHARD.saturating_mul(shards as u64);
+        // Without a bound of their own, entries are as many as slot numbers can tell apart.
+        let capacity = match self.rules.max_entries {
+            None if weighted => Capacity {
+                entries: capacity.entries.min(limit),
+                ..capacity
+            },
+            _ if capacity.entries > limit => {
+                return Err(BuildError::TooManyEntries {
+                    asked: capacity.entries,
+                    limit,
+                });
+            }
+            _ => capacity,
+        };
+        let store = Arc::new(Store::new(StoreConfig {
+            clock: self.clock,
+            shards,
+            capacity,
+            weighted,
+            idle_after: self.time_to_idle.map(nanos),
+            lru: self.eviction_policy == EvictionPolicy::Lru,
+            notifier: Notifier::new(self.listener),
+            journal: self.journal,
+            loads: LoadRules {
+                max_loads: self.max_loads,
+                load_deadline: nanos(self.load_deadline),
+                wait_deadline: nanos(self.wait_deadline),
+                negative: nanos(self.negative_time_to_live),
+                uncacheable: nanos(UNCACHEABLE),
+                timer: self.timer,
+            },
+        }));
+        if let Some(every) = self.maintenance {
+            maintain::start(&store, every)?;
+        }
+        let root = Namespace::root();
+        Ok(Cache {
+            inner: Arc::new(Inner {
+                store,
+                hasher: self.hasher,
+                rules: self.rules,
+                capacity: Mutex::new(capacity),
+            }),
+            namespace: root,
+        })
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        if self.max_capacity.is_none() {
+            return Err(BuildError::NoCapacity);
+        }
+        if self.shards == Some(0) {
+            return Err(BuildError::NoShards);
+        }
+        if !(0.0..=1.0).contains(&self.rules.jitter) {
+            return Err(BuildError::Jitter);
+        }
+        if self.max_loads == Some(0) {
+            return Err(BuildError::NoLoads);
+        }
+        let durations = [
+            ("time_to_live", self.rules.time_to_live),
+            ("time_to_idle", self.time_to_idle),
+            ("load_deadline", Some(self.load_deadline)),
+            ("wait_deadline", Some(self.wait_deadline)),
+            ("maintenance", self.maintenance),
+        ];
+        match durations
+            .into_iter()
+            .find(|(_, time)| *time == Some(Duration::ZERO))
+        {
+            Some((setting, _)) => Err(BuildError::ZeroDuration { setting }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A power of two: as many shards as asked for, or four a core, but none below 512 entries.
+fn shard_count(asked: Option<usize>, entries: u64, weighted: bool) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
+    let wanted = match asked {
+        Some(shards) => shards,
+        None if weighted => WEIGHTED_SHARDS.min(4 * cores()),
+        None => 4 * cores(),
+    };
+    let fitting = usize::try_from(entries / ENTRIES_A_SHARD).unwrap_or(usize::MAX);
+    // The largest power of two within `fitting`, and the smallest that is at least `wanted`.
+    let fitting = 1 << fitting.max(1).ilog2().min(20);
+    wanted.min(1 << 20).next_power_of_two().min(fitting)
+}
+
+/// Never prints a key or a value.
+impl<K, V, S> fmt::Debug for CacheBuilder<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("name", &self.rules.name)
+            .field("max_capacity", &self.max_capacity)
+            .field("shards", &self.shards)
+            .field("eviction_policy", &self.eviction_policy)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use super::shard_count;
+
+    #[test]
+    fn small_caches_have_few_shards() {
+        for (asked, entries, shards) in [
+            (Some(64), 0, 1),
+            (Some(64), 1023, 1),
+            (Some(64), 1024, 2),
+            (Some(64), 1 << 20, 64),
+            (Some(3), 1 << 20, 4),
+            (Some(usize::MAX), u64::MAX, 1 << 20),
+        ] {
+            assert_eq!(
+                shard_count(asked, entries, false),
+                shards,
+                "{asked:?} {entries}"
+            );
+        }
+        assert!(shard_count(None, 1 << 40, true) <= 8);
+    }
+}

@@ -1,0 +1,341 @@
+//! Read, decide, write, of one key at one moment: `compute`, `remove_if`, `retain`, counters.
+//!
+//! Closures run on a snapshot, without a lock. What they decide applies only if the entry is still the
+//! version they saw; otherwise they are asked again.
+
+use std::hash::{BuildHasher, Hash};
+
+use equivalent::Equivalent;
+
+use super::Cache;
+use crate::entry::EntryOptions;
+use crate::store::{Begin, Condition, Followed, Page, Put, Wish};
+
+/// What a [`compute`](Cache::compute) closure decides.
+///
+/// ```
+/// use larder::Compute;
+///
+/// let decision = |old: Option<&u64>| match old {
+///     Some(n) if *n > 0 => Compute::Put(n - 1),
+///     Some(_) => Compute::Remove,
+///     None => Compute::Keep,
+/// };
+/// assert!(matches!(decision(Some(&3)), Compute::Put(2)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compute<V> {
+    /// Leave things as they are. Revokes no load in flight.
+    Keep,
+    /// Store this value, under the rules of an insertion.
+    Put(V),
+    /// Remove what is there.
+    Remove,
+}
+
+/// What a [`compute`](Cache::compute) did: the live value before it, and the one after it.
+///
+/// ```
+/// use larder::{Cache, Compute, Computed};
+///
+/// let cache = Cache::builder().max_capacity(100).build()?;
+/// let done = cache.compute("a", |_| Compute::Put(1));
+/// assert_eq!((done.old, done.new), (None, Some(1)));
+/// # Ok::<(), larder::BuildError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Computed<V> {
+    /// The value that was there.
+    pub old: Option<V>,
+    /// The value that is there now. `None` also if the new one could not be kept.
+    pub new: Option<V>,
+}
+
+/// Never prints a value.
+impl<V> std::fmt::Debug for Computed<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Computed")
+            .field("old", &self.old.as_ref().map(|_| ".."))
+            .field("new", &self.new.as_ref().map(|_| ".."))
+            .finish()
+    }
+}
+
+/// Integers that [`incr`](Cache::incr) and [`decr`](Cache::decr) count with. Sealed.
+///
+/// ```
+/// fn assert_counts<T: larder::Counter>() {}
+/// assert_counts::<u64>();
+/// assert_counts::<i32>();
+/// ```
+pub trait Counter: Copy + sealed::Arithmetic {}
+
+mod sealed {
+    pub trait Arithmetic {
+        fn plus(self, by: Self) -> Self;
+        fn minus(self, by: Self) -> Self;
+    }
+}
+
+macro_rules! counters {
+    ($($number:ty)*) => {$(
+        impl sealed::Arithmetic for $number {
+            fn plus(self, by: Self) -> Self {
+                self.saturating_add(by)
+            }
+
+            fn minus(self, by: Self) -> Self {
+                self.saturating_sub(by)
+            }
+        }
+
+        impl Counter for $number {}
+    )*};
+}
+
+counters!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
+
+/// After so many lost races a `compute` queues for the key instead of racing on.
+const RACES: u32 = 4;
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Reads, decides and writes one key atomically. The closure sees the live value, or `None`, and
+    /// runs without any lock: it may use the cache, also this key. If the key changed meanwhile, the
+    /// closure is called again on what is there then; after four such losses this call queues with the
+    /// other `compute`s and loads of the key, blocking the thread until it is its turn.
+    ///
+    /// A value put follows the rules of [`insert`](Self::insert), time to live included. O(1) beside the
+    /// closure.
+    ///
+    /// ```
+    /// use larder::{Cache, Compute};
+    ///
+    /// let carts = Cache::builder().max_capacity(100).build()?;
+    /// for item in ["pen", "ink"] {
+    ///     carts.compute("user 7", |cart: Option<&Vec<&str>>| {
+    ///         let mut cart = cart.cloned().unwrap_or_default();
+    ///         cart.push(item);
+    ///         Compute::Put(cart)
+    ///     });
+    /// }
+    /// assert_eq!(carts.get("user 7"), Some(vec!["pen", "ink"]));
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn compute<Q, F>(&self, key: &Q, mut decide: F) -> Computed<V>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+        F: FnMut(Option<&V>) -> Compute<V>,
+    {
+        for _ in 0..RACES {
+            if let Some(computed) = self.try_compute(key, &mut decide) {
+                return computed;
+            }
+        }
+        loop {
+            // The turn is a flight of the key, led without a loader. The write below revokes it, which
+            // sends the next in the queue to look again.
+            let _turn = self.queue_for(key);
+            if let Some(computed) = self.try_compute(key, &mut decide) {
+                return computed;
+            }
+        }
+    }
+
+    /// One race: a snapshot, the closure, and the write if nothing has changed.
+    fn try_compute<Q, F>(&self, key: &Q, decide: &mut F) -> Option<Computed<V>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+        F: FnMut(Option<&V>) -> Compute<V>,
+    {
+        let hash = self.hash(key);
+        let store = &self.inner.store;
+        let snapshot = store.peek(hash, &self.namespace, key, |value, seen| {
+            (value.clone(), seen)
+        });
+        let (old, seen) = match snapshot {
+            Some((value, seen)) => (Some(value), Some(seen)),
+            None => (None, None),
+        };
+        match decide(old.as_ref()) {
+            Compute::Keep => Some(Computed {
+                new: old.clone(),
+                old,
+            }),
+            Compute::Put(value) => {
+                let key = key.to_owned();
+                let life = self.life_after(seen, &key, &value);
+                let new = value.clone();
+                let parcel = self.parcel(key, value, EntryOptions::new(), life);
+                let condition = Condition::Version(seen.map(|seen| seen.version));
+                match store.put(hash, &self.namespace, parcel, condition) {
+                    Put::Stored(_) => Some(Computed {
+                        old,
+                        new: Some(new),
+                    }),
+                    Put::Rejected(..) => Some(Computed { old, new: None }),
+                    Put::Unmet { .. } => None,
+                }
+            }
+            Compute::Remove => match seen {
+                None => Some(Computed { old, new: None }),
+                Some(seen) => store
+                    .remove(hash, &self.namespace, key, Some(seen.version))
+                    .map(|removed| Computed {
+                        old: Some(removed),
+                        new: None,
+                    }),
+            },
+        }
+    }
+
+    /// Waits for the key's flight to end, or leads one, which keeps other computations of the key
+    /// waiting for as long as what comes back lives.
+    fn queue_for<Q>(&self, key: &Q) -> Option<crate::store::Lead<K, V>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+    {
+        let store = &self.inner.store;
+        let hash = self.hash(key);
+        match store.begin(hash, &self.namespace, key, key.to_owned(), Wish::Turn) {
+            Begin::Lead(lead) => Some(lead),
+            Begin::Follow(mut follow) => match follow.wait(false) {
+                Followed::Lead(lead) => Some(lead),
+                _ => None,
+            },
+            Begin::Hit(_) | Begin::Alone | Begin::Failed(_) => None,
+        }
+    }
+
+    /// Adds to a live number, keeping its deadline, and returns the sum; `None` if there is no live
+    /// value. Saturates at the type's bounds. Atomic; revokes the load in flight. O(1).
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
+    /// assert_eq!(cache.incr("visits", 1), None);
+    /// cache.insert("visits", 1);
+    /// assert_eq!(cache.incr("visits", 2), Some(3));
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn incr<Q>(&self, key: &Q, by: V) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Counter,
+    {
+        self.count(key, |number| number.plus(by))
+    }
+
+    /// Subtracts from a live number: see [`incr`](Self::incr). An unsigned number stops at zero.
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
+    /// cache.insert("stock", 3u32);
+    /// assert_eq!(cache.decr("stock", 1), Some(2));
+    /// assert_eq!(cache.decr("stock", 9), Some(0));
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn decr<Q>(&self, key: &Q, by: V) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Counter,
+    {
+        self.count(key, |number| number.minus(by))
+    }
+
+    fn count<Q>(&self, key: &Q, arithmetic: impl FnOnce(V) -> V) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Counter,
+    {
+        let hash = self.hash(key);
+        self.inner
+            .store
+            .update(hash, &self.namespace, key, |number| {
+                *number = arithmetic(*number);
+                *number
+            })
+    }
+
+    /// Removes the live value of a key if the closure says so, and returns it. The closure runs without
+    /// a lock, and again if the value it judged was replaced meanwhile. Revokes the load in flight of
+    /// the key whatever the closure says. O(1) beside the closure.
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
+    /// cache.insert("a", 1);
+    /// assert_eq!(cache.remove_if("a", |n| *n > 1), None);
+    /// assert_eq!(cache.remove_if("a", |n| *n == 1), Some(1));
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn remove_if<Q, F>(&self, key: &Q, mut condemned: F) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+        F: FnMut(&V) -> bool,
+    {
+        let hash = self.hash(key);
+        let store = &self.inner.store;
+        loop {
+            let snapshot = store.peek(hash, &self.namespace, key, |value, seen| {
+                (value.clone(), seen.version)
+            });
+            let Some((value, version)) = snapshot else {
+                store.revoke(hash, &self.namespace, key);
+                return None;
+            };
+            if !condemned(&value) {
+                store.revoke(hash, &self.namespace, key);
+                return None;
+            }
+            let removed = store.remove(hash, &self.namespace, key, Some(version));
+            if removed.is_some() {
+                return removed;
+            }
+        }
+    }
+
+    /// Keeps only the entries for which the closure says so, and returns how many it removed. The
+    /// closure runs without a lock on clones; an entry is removed only if it is still the version that
+    /// was judged. Entries written while this runs may or may not be visited. Revokes every load in
+    /// flight of this handle's namespace. O(entries), 64 slots under a lock at a time.
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
+    /// cache.insert_many([("a", 1), ("b", 2), ("c", 3)]);
+    /// assert_eq!(cache.retain(|_key, n| n % 2 == 1), 1);
+    /// assert_eq!(cache.get("b"), None);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn retain<F>(&self, mut keep: F) -> usize
+    where
+        K: Clone,
+        V: Clone,
+        F: FnMut(&K, &V) -> bool,
+    {
+        let store = &self.inner.store;
+        store.revoke_all(&self.namespace);
+        let mut removed = 0;
+        let mut page = Page::first();
+        let copy = |key: &K, value: &V, version| (key.clone(), value.clone(), version);
+        while store.next_page(&self.namespace, &mut page, copy) {
+            for (key, value, version) in page.found.drain(..) {
+                if keep(&key, &value) {
+                    continue;
+                }
+                let hash = self.hash(&key);
+                let gone = store.remove(hash, &self.namespace, &key, Some(version));
+                removed += usize::from(gone.is_some());
+            }
+        }
+        removed
+    }
+}

@@ -1,0 +1,411 @@
+//! Single-flight loading for threads, and what it shares with loading for tasks.
+//!
+//! Each call turns the same wheel: look; on a miss join the key's flight; lead it, follow it, or (where
+//! neither may be) load alone. What differs between the public methods is only what a loader may answer
+//! and what this caller may be given: see [`Ask`].
+
+use std::error::Error;
+use std::fmt::Display;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc as StdArc;
+
+use equivalent::Equivalent;
+
+use super::Cache;
+use crate::entry::Loaded;
+use crate::error::{LoadError, Told, TryLoadError};
+use crate::store::{Begin, FlightOutcome, Follow, Followed, Lead, Wish};
+
+/// A loader's error of any type.
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A loader that was given to the builder.
+pub(super) type Loader<K, V> = Box<dyn Fn(&K) -> Result<Loaded<V>, BoxError> + Send + Sync>;
+
+/// What a loader of whatever form answers: `None` where there is nothing to store.
+pub(super) type Answer<V> = Option<Loaded<V>>;
+
+/// What a caller can be given.
+#[derive(Clone, Copy)]
+pub(super) struct Ask {
+    /// An error, its own or another's. Who cannot be given one loads for itself in the end.
+    pub(super) errors: bool,
+    /// The news that there is nothing.
+    pub(super) absence: bool,
+}
+
+impl Ask {
+    pub(super) const VALUE: Ask = Ask {
+        errors: false,
+        absence: false,
+    };
+    pub(super) const OPTION: Ask = Ask {
+        errors: false,
+        absence: true,
+    };
+    pub(super) const RESULT: Ask = Ask {
+        errors: true,
+        absence: false,
+    };
+}
+
+/// What a call does next.
+pub(super) enum Turn<K, V> {
+    /// Return this.
+    Return(Result<Option<V>, LoadError>),
+    Lead(Lead<K, V>),
+    Follow(Follow<K, V>),
+    /// Run the loader without a flight.
+    Alone,
+    /// Look again.
+    Again,
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// The live value, or the loader's, which is then stored. At any time at most one loader runs for a
+    /// key that may store its value: other callers, threads and tasks alike, wait for it.
+    ///
+    /// The loader runs in this call, without a lock, and may use the cache. If it panics, the panic goes
+    /// to this caller and another one's loader runs. If the key is written or invalidated meanwhile, this
+    /// caller gets the loaded value and the cache does not.
+    ///
+    /// Blocks while another caller loads, at most for that one's load deadline; then one of those who
+    /// wait takes over. Call it from an async runtime's worker only where blocking is allowed;
+    /// [`get_or_load_async`](Self::get_or_load_async) is for tasks. This form cannot fail: where a
+    /// fallible one would answer with an error (a circle of loads, too many loads), it runs its loader
+    /// for itself and stores nothing.
+    ///
+    /// ```
+    /// let cache: larder::Cache<String, usize> = larder::Cache::builder().max_capacity(100).build()?;
+    /// assert_eq!(cache.get_or_load("four", || "four".len()), 4);
+    /// assert_eq!(cache.get_or_load("four", || unreachable!("it is stored")), 4);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn get_or_load<Q, F>(&self, key: &Q, loader: F) -> V
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> V,
+    {
+        let loader = || Ok(Some(Loaded::new(loader())));
+        match self.load_blocking(key, Ask::VALUE, loader, never_told) {
+            Ok(Some(value)) => value,
+            Ok(None) | Err(_) => no_such_answer(),
+        }
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), for a loader that can fail. A failure is not stored
+    /// (unless the builder set a [`negative_time_to_live`](crate::CacheBuilder::negative_time_to_live));
+    /// those who waited share it.
+    ///
+    /// # Errors
+    /// [`TryLoadError::Own`] with the error of this call's loader, by value; [`TryLoadError::Shared`]
+    /// where another's loader failed, waiting took longer than the wait deadline, the loads wait for
+    /// each other in a circle, or too many loads are in flight.
+    ///
+    /// ```
+    /// let cache: larder::Cache<String, u32> = larder::Cache::builder().max_capacity(100).build()?;
+    /// assert!(cache.try_get_or_load("x", || "x".parse::<u32>()).is_err());
+    /// assert_eq!(cache.try_get_or_load("7", || "7".parse::<u32>())?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_get_or_load<Q, F, E>(&self, key: &Q, loader: F) -> Result<V, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Result<V, E>,
+        E: Display,
+    {
+        self.get_or_load_with(key, || loader().map(Loaded::new))
+    }
+
+    /// As [`try_get_or_load`](Self::try_get_or_load), for a loader that also says how to keep its value:
+    /// a time to live, tags, or not at all.
+    ///
+    /// # Errors
+    /// As [`try_get_or_load`](Self::try_get_or_load).
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    ///
+    /// let cache: Cache<u64, &str> = Cache::builder().max_capacity(100).build()?;
+    /// let load = || Ok::<_, String>(Loaded::new("chair").tag("product:7"));
+    /// assert_eq!(cache.get_or_load_with(&7, load)?, "chair");
+    /// cache.invalidate_tag("product:7");
+    /// assert_eq!(cache.get(&7), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_or_load_with<Q, F, E>(&self, key: &Q, loader: F) -> Result<V, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Result<Loaded<V>, E>,
+        E: Display,
+    {
+        let loader = || loader().map(Some);
+        match self.load_blocking(key, Ask::RESULT, loader, Told::of) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => no_such_answer(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), for a loader that may find nothing. Nothing is not stored;
+    /// those who waited with this method are told of it, too.
+    ///
+    /// ```
+    /// let cache: larder::Cache<u64, &str> = larder::Cache::builder().max_capacity(100).build()?;
+    /// assert_eq!(cache.get_or_load_optional(&1, || None), None);
+    /// assert_eq!(cache.get_or_load_optional(&1, || Some("found")), Some("found"));
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn get_or_load_optional<Q, F>(&self, key: &Q, loader: F) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Option<V>,
+    {
+        let loader = || Ok(loader().map(Loaded::new));
+        self.load_blocking(key, Ask::OPTION, loader, never_told)
+            .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
+    }
+
+    /// The live value, or that of the loader given to the builder with
+    /// [`loader`](crate::CacheBuilder::loader), under the rules of
+    /// [`get_or_load_with`](Self::get_or_load_with).
+    ///
+    /// # Errors
+    /// [`LoadError`]: the loader's own error, shared by all who waited, or why it did not run;
+    /// [`LoadError::NoLoader`] if the builder was given none.
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    /// use std::convert::Infallible;
+    ///
+    /// let squares: Cache<u64, u64> = Cache::builder()
+    ///     .max_capacity(100)
+    ///     .loader(|n: &u64| Ok::<_, Infallible>(Loaded::new(n * n)))
+    ///     .build()?;
+    /// assert_eq!(squares.load(&7)?, 49);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load<Q>(&self, key: &Q) -> Result<V, LoadError>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+    {
+        let attached = self.inner.rules.loader.as_ref();
+        let loader = attached.ok_or(LoadError::NoLoader)?;
+        let load = || loader(&key.to_owned()).map(Some).map_err(shared);
+        match self.load_blocking(key, Ask::RESULT, load, LoadError::clone) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => no_such_answer(),
+            Err(TryLoadError::Own(error) | TryLoadError::Shared(error)) => Err(error),
+        }
+    }
+
+    /// The wheel of a thread. `told` is a loader's error as others see it.
+    fn load_blocking<Q, F, E>(
+        &self,
+        key: &Q,
+        ask: Ask,
+        loader: F,
+        told: impl FnOnce(&E) -> LoadError,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Result<Answer<V>, E>,
+    {
+        let mut turn = self.first_turn(key, ask);
+        loop {
+            turn = match turn {
+                Turn::Return(result) => return result.map_err(TryLoadError::Shared),
+                Turn::Again => self.next_turn(key, ask),
+                Turn::Follow(mut follow) => {
+                    let followed = follow.wait(!ask.errors);
+                    self.after_wait(ask, &follow, followed)
+                }
+                Turn::Lead(lead) => {
+                    let running = lead.node().enter();
+                    let answer = loader();
+                    drop(running);
+                    return self.finish(lead, answer, told);
+                }
+                Turn::Alone => return self.finish_alone(key, loader()),
+            };
+        }
+    }
+
+    /// The first look, which counts as a read.
+    pub(super) fn first_turn<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+    {
+        if let Some(value) = self.get_uncounted(key) {
+            self.inner.store.count_read(true);
+            return Turn::Return(Ok(Some(value)));
+        }
+        self.inner.store.count_read(false);
+        self.join(key, ask)
+    }
+
+    /// A later look, after a wait that brought nothing.
+    pub(super) fn next_turn<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+    {
+        match self.get_uncounted(key) {
+            Some(value) => Turn::Return(Ok(Some(value))),
+            None => self.join(key, ask),
+        }
+    }
+
+    fn join<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+    {
+        let hash = self.hash(key);
+        let store = &self.inner.store;
+        let wish = if ask.errors {
+            Wish::ValueOrError
+        } else {
+            Wish::Value
+        };
+        match store.begin(hash, &self.namespace, key, key.to_owned(), wish) {
+            Begin::Hit(value) => Turn::Return(Ok(Some(value))),
+            Begin::Lead(lead) => Turn::Lead(lead),
+            Begin::Follow(follow) => Turn::Follow(follow),
+            Begin::Alone => Turn::Alone,
+            Begin::Failed(error) if ask.errors => Turn::Return(Err(error)),
+            Begin::Failed(_) => Turn::Alone,
+        }
+    }
+
+    /// What the end of a wait means for this caller.
+    pub(super) fn after_wait(
+        &self,
+        ask: Ask,
+        follow: &Follow<K, V>,
+        followed: Followed<K, V>,
+    ) -> Turn<K, V>
+    where
+        V: Clone,
+    {
+        let outcome = match followed {
+            Followed::Over(outcome) => outcome,
+            Followed::Lead(lead) => return Turn::Lead(lead),
+            Followed::Again => return Turn::Again,
+            Followed::TimedOut(waited) if ask.errors => {
+                return Turn::Return(Err(LoadError::WaitTimedOut { waited }));
+            }
+            Followed::TimedOut(_) => return Turn::Alone,
+        };
+        match &*outcome {
+            // A tag of the value moved after the load began and before this caller came: for this
+            // caller the value is of the past.
+            FlightOutcome::Done { risen, .. }
+                if risen.iter().any(|&floor| floor <= follow.joined()) =>
+            {
+                Turn::Again
+            }
+            FlightOutcome::Done { value, .. } => Turn::Return(Ok(Some(value.clone()))),
+            FlightOutcome::Absent if ask.absence => Turn::Return(Ok(None)),
+            FlightOutcome::Failed(error) if ask.errors => Turn::Return(Err(error.clone())),
+            FlightOutcome::GivenUp => Turn::Alone,
+            FlightOutcome::Absent | FlightOutcome::Failed(_) | FlightOutcome::Superseded => {
+                Turn::Again
+            }
+        }
+    }
+
+    /// Ends a flight with what its loader answered.
+    pub(super) fn finish<E>(
+        &self,
+        lead: Lead<K, V>,
+        answer: Result<Answer<V>, E>,
+        told: impl FnOnce(&E) -> LoadError,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        match answer {
+            Ok(Some(loaded)) if loaded.cacheable => {
+                let Loaded { value, options, .. } = loaded;
+                // All of this is user code, and runs before the lock: should it panic, the flight is
+                // abandoned like any other.
+                let life = self.life_of_new(options.ttl, lead.key(), &value);
+                let parcel = self.parcel(lead.key().clone(), value.clone(), options, life);
+                lead.done(parcel, &value);
+                Ok(Some(value))
+            }
+            Ok(Some(loaded)) => {
+                lead.give_up();
+                Ok(Some(loaded.value))
+            }
+            Ok(None) => {
+                lead.absent();
+                Ok(None)
+            }
+            Err(error) => {
+                lead.failed(told(&error));
+                Err(TryLoadError::Own(error))
+            }
+        }
+    }
+
+    /// Takes the answer of a loader that ran without a flight. Its value is not stored; if it says that
+    /// it could be, the next load will be.
+    pub(super) fn finish_alone<Q, E>(
+        &self,
+        key: &Q,
+        answer: Result<Answer<V>, E>,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        Q: Hash + ?Sized,
+    {
+        let store = &self.inner.store;
+        store.count_load(answer.is_ok());
+        match answer {
+            Ok(Some(loaded)) => {
+                if loaded.cacheable {
+                    store.forget_uncacheable(self.hash(key));
+                }
+                Ok(Some(loaded.value))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(TryLoadError::Own(error)),
+        }
+    }
+}
+
+/// An attached loader's error, as everybody gets it.
+pub(super) fn shared(error: BoxError) -> LoadError {
+    LoadError::Failed(StdArc::from(error))
+}
+
+/// A loader that cannot fail has nothing to tell.
+pub(super) fn never_told(error: &std::convert::Infallible) -> LoadError {
+    match *error {}
+}
+
+/// An answer that the caller's [`Ask`] rules out.
+#[cold]
+pub(super) fn no_such_answer<T>() -> T {
+    unreachable!("a load was answered with what its caller cannot be given")
+}

@@ -1,0 +1,227 @@
+//! Single-flight loading for tasks: the same wheel as for threads, turned by any runtime.
+//!
+//! A loader's future is polled by the call that leads, and dropped with it: a caller that goes away
+//! hands the key to another. No future here holds a lock across an `await`.
+
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hash};
+use std::pin::{Pin, pin};
+
+use equivalent::Equivalent;
+
+use super::Cache;
+use super::load::{Answer, Ask, BoxError, Turn, never_told, no_such_answer, shared};
+use crate::entry::Loaded;
+use crate::error::{LoadError, Told, TryLoadError};
+
+/// The future of an attached loader.
+pub(super) type LoadFuture<V> = Pin<Box<dyn Future<Output = Result<Loaded<V>, BoxError>> + Send>>;
+
+/// An asynchronous loader that was given to the builder.
+pub(super) type AsyncLoader<K, V> = Box<dyn Fn(K) -> LoadFuture<V> + Send + Sync>;
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// [`get_or_load`](Self::get_or_load) for tasks, on any runtime. Waits by waking, shares flights with
+    /// the blocking forms, and hands the key to another caller if this future is dropped while its
+    /// loader runs.
+    ///
+    /// A leader whose future is held but never polled keeps others waiting until its load deadline.
+    /// Tasks notice that deadline by themselves if the builder was given a
+    /// [`timer`](crate::CacheBuilder::timer); otherwise as soon as any caller asks for the key.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// let cache: larder::Cache<u64, u64> = larder::Cache::builder().max_capacity(100).build()?;
+    /// assert_eq!(cache.get_or_load_async(&6, || async { 6 * 7 }).await, 42);
+    /// # Ok::<(), larder::BuildError>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get_or_load_async<Q, F, Fut>(&self, key: &Q, loader: F) -> V
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = V>,
+    {
+        let loader = || async { Ok(Some(Loaded::new(loader().await))) };
+        match self.load_task(key, Ask::VALUE, loader, never_told).await {
+            Ok(Some(value)) => value,
+            Ok(None) | Err(_) => no_such_answer(),
+        }
+    }
+
+    /// [`try_get_or_load`](Self::try_get_or_load) for tasks.
+    ///
+    /// # Errors
+    /// As [`try_get_or_load`](Self::try_get_or_load).
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// let cache: larder::Cache<String, u32> = larder::Cache::builder().max_capacity(100).build()?;
+    /// let seven = cache.try_get_or_load_async("7", || async { "7".parse::<u32>() }).await?;
+    /// assert_eq!(seven, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn try_get_or_load_async<Q, F, Fut, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<V, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        E: Display,
+    {
+        self.get_or_load_with_async(key, || async { loader().await.map(Loaded::new) })
+            .await
+    }
+
+    /// [`get_or_load_with`](Self::get_or_load_with) for tasks.
+    ///
+    /// # Errors
+    /// As [`try_get_or_load`](Self::try_get_or_load).
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use larder::{Cache, Loaded};
+    ///
+    /// let cache: Cache<u64, &str> = Cache::builder().max_capacity(100).build()?;
+    /// let load = || async { Ok::<_, String>(Loaded::new("chair").tag("product:7")) };
+    /// assert_eq!(cache.get_or_load_with_async(&7, load).await?, "chair");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get_or_load_with_async<Q, F, Fut, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<V, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded<V>, E>>,
+        E: Display,
+    {
+        let loader = || async { loader().await.map(Some) };
+        match self.load_task(key, Ask::RESULT, loader, Told::of).await {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => no_such_answer(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`get_or_load_optional`](Self::get_or_load_optional) for tasks.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// let cache: larder::Cache<u64, &str> = larder::Cache::builder().max_capacity(100).build()?;
+    /// assert_eq!(cache.get_or_load_optional_async(&1, || async { None }).await, None);
+    /// # Ok::<(), larder::BuildError>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get_or_load_optional_async<Q, F, Fut>(&self, key: &Q, loader: F) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Option<V>>,
+    {
+        let loader = || async { Ok(loader().await.map(Loaded::new)) };
+        self.load_task(key, Ask::OPTION, loader, never_told)
+            .await
+            .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
+    }
+
+    /// [`load`](Self::load) for tasks, with the loader given to
+    /// [`async_loader`](crate::CacheBuilder::async_loader).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use larder::{Cache, Loaded};
+    /// use std::convert::Infallible;
+    ///
+    /// let squares: Cache<u64, u64> = Cache::builder()
+    ///     .max_capacity(100)
+    ///     .async_loader(|n: u64| async move { Ok::<_, Infallible>(Loaded::new(n * n)) })
+    ///     .build()?;
+    /// assert_eq!(squares.load_async(&7).await?, 49);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn load_async<Q>(&self, key: &Q) -> Result<V, LoadError>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+    {
+        let attached = self.inner.rules.async_loader.as_ref();
+        let loader = attached.ok_or(LoadError::NoLoader)?;
+        let load = || async { loader(key.to_owned()).await.map(Some).map_err(shared) };
+        match self
+            .load_task(key, Ask::RESULT, load, LoadError::clone)
+            .await
+        {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => no_such_answer(),
+            Err(TryLoadError::Own(error) | TryLoadError::Shared(error)) => Err(error),
+        }
+    }
+
+    /// The wheel of a task.
+    async fn load_task<Q, F, Fut, E>(
+        &self,
+        key: &Q,
+        ask: Ask,
+        loader: F,
+        told: impl FnOnce(&E) -> LoadError,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Answer<V>, E>>,
+    {
+        let mut turn = self.first_turn(key, ask);
+        let lead = loop {
+            turn = match turn {
+                Turn::Return(result) => return result.map_err(TryLoadError::Shared),
+                Turn::Again => self.next_turn(key, ask),
+                Turn::Follow(mut follow) => {
+                    let followed = poll_fn(|context| follow.poll(context, !ask.errors)).await;
+                    self.after_wait(ask, &follow, followed)
+                }
+                Turn::Lead(lead) => break Some(lead),
+                Turn::Alone => break None,
+            };
+        };
+        // One place that holds the loader's future, so that this future is not a multiple of it.
+        let mut load = pin!(async move { loader().await });
+        let answer = poll_fn(|context| {
+            let _running = lead.as_ref().map(|lead| lead.node().enter());
+            load.as_mut().poll(context)
+        })
+        .await;
+        match lead {
+            Some(lead) => self.finish(lead, answer, told),
+            None => self.finish_alone(key, answer),
+        }
+    }
+}

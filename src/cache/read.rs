@@ -1,0 +1,112 @@
+//! Reading: `get`, `peek`, `contains_key`, `get_many`.
+
+use std::hash::{BuildHasher, Hash};
+
+use equivalent::Equivalent;
+
+use super::Cache;
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// A clone of the live value, or `None`. Never loads, never allocates (beyond what `V::clone` does),
+    /// and never returns a value at or after its deadline. Counts as a hit or a miss, and as a use for
+    /// the eviction policy and the time to idle.
+    ///
+    /// O(1), under a shard's shared lock. With [`EvictionPolicy::Lru`](crate::EvictionPolicy::Lru), or
+    /// an [`Expiry`](crate::Expiry) that hears of reads, a hit takes that lock exclusively, too.
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
+    /// cache.insert("a".to_owned(), 1);
+    /// assert_eq!(cache.get("a"), Some(1)); // a borrowed key will do
+    /// assert_eq!(cache.get("b"), None);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    #[inline]
+    pub fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let value = self.get_uncounted(key);
+        self.inner.store.count_read(value.is_some());
+        value
+    }
+
+    /// A clone of the live value, leaving no trace: no count, no use noted, no renewed idle time. O(1).
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
+    /// cache.insert("a", 1);
+    /// assert_eq!(cache.peek("a"), Some(1));
+    /// assert_eq!(cache.stats().hits(), 0);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn peek<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let hash = self.hash(key);
+        self.inner
+            .store
+            .peek(hash, &self.namespace, key, |value, _| value.clone())
+    }
+
+    /// Whether there is a live value; leaves no trace, like [`peek`](Self::peek). What it says may be
+    /// out of date by the time it is acted on: to store only if absent, use [`add`](Self::add). O(1).
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
+    /// cache.insert("a", 1);
+    /// assert!(cache.contains_key("a") && !cache.contains_key("b"));
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn contains_key<Q>(&self, key: &Q) -> bool
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = self.hash(key);
+        self.inner
+            .store
+            .peek(hash, &self.namespace, key, |_, _| ())
+            .is_some()
+    }
+
+    /// [`get`](Self::get) for each key, in order. Not atomic: each key is read at its own moment.
+    ///
+    /// ```
+    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
+    /// cache.insert("a", 1);
+    /// assert_eq!(cache.get_many(["a", "b"]), [Some(1), None]);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn get_many<'q, Q>(&self, keys: impl IntoIterator<Item = &'q Q>) -> Vec<Option<V>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized + 'q,
+        V: Clone,
+    {
+        keys.into_iter().map(|key| self.get(key)).collect()
+    }
+
+    /// `get` without the count.
+    #[inline]
+    pub(super) fn get_uncounted<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let hash = self.hash(key);
+        let store = &self.inner.store;
+        match &self.inner.rules.expiry {
+            Some(expiry) if expiry.reads() => {
+                store.get_and_renew(hash, &self.namespace, key, &**expiry)
+            }
+            _ => store.get(hash, &self.namespace, key),
+        }
+    }
+}

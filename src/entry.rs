@@ -1,0 +1,245 @@
+//! What a caller says about one entry ([`EntryOptions`]), what a loader answers with ([`Loaded`]),
+//! and the entry as a shard keeps it.
+
+use std::time::Duration;
+
+use crate::sync::atomic::{AtomicU8, Ordering};
+
+/// How long an entry may live, as one call says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ttl {
+    /// As the cache is configured.
+    #[default]
+    Default,
+    /// This long.
+    For(Duration),
+    /// Until it is evicted or removed.
+    Forever,
+}
+
+/// What one insertion says beyond key and value: its time to live and its tags.
+///
+/// ```
+/// use larder::{Cache, EntryOptions};
+/// use std::time::Duration;
+///
+/// let cache = Cache::builder().max_capacity(100).build()?;
+/// let options = EntryOptions::new().time_to_live(Duration::from_secs(5)).tag("user:7");
+/// cache.insert_with("profile:7", "Ada", options)?;
+/// cache.invalidate_tag("user:7");
+/// assert_eq!(cache.get("profile:7"), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct EntryOptions {
+    pub(crate) ttl: Ttl,
+    pub(crate) tags: Vec<Box<str>>,
+}
+
+impl EntryOptions {
+    /// The most tags one entry can carry. Naming more is [`RejectReason::TooManyTags`].
+    ///
+    /// [`RejectReason::TooManyTags`]: crate::RejectReason::TooManyTags
+    pub const MAX_TAGS: usize = 128;
+
+    /// Options that say nothing: the cache's own expiry, no tags.
+    ///
+    /// ```
+    /// let options = larder::EntryOptions::new();
+    /// # let _ = options;
+    /// ```
+    pub fn new() -> Self {
+        EntryOptions::default()
+    }
+
+    /// The time this entry lives, counted from its insertion, instead of the cache's. Zero is never
+    /// stored; 584 years and more are for ever.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let options = larder::EntryOptions::new().time_to_live(Duration::from_millis(1));
+    /// # let _ = options;
+    /// ```
+    pub fn time_to_live(mut self, time: Duration) -> Self {
+        self.ttl = Ttl::For(time);
+        self
+    }
+
+    /// This entry does not expire by age, whatever the cache's time to live says. A time to idle
+    /// still applies.
+    ///
+    /// ```
+    /// let options = larder::EntryOptions::new().no_expiry();
+    /// # let _ = options;
+    /// ```
+    pub fn no_expiry(mut self) -> Self {
+        self.ttl = Ttl::Forever;
+        self
+    }
+
+    /// Adds a tag: [`invalidate_tag`](crate::Cache::invalidate_tag) with its name kills the entry.
+    ///
+    /// ```
+    /// let options = larder::EntryOptions::new().tag("product:7").tag("category:2");
+    /// # let _ = options;
+    /// ```
+    pub fn tag(mut self, name: impl Into<Box<str>>) -> Self {
+        let name = name.into();
+        // A tag named twice is one tag.
+        if !self.tags.contains(&name) {
+            self.tags.push(name);
+        }
+        self
+    }
+
+    /// Adds several tags.
+    ///
+    /// ```
+    /// let options = larder::EntryOptions::new().tags(["product:7", "category:2"]);
+    /// # let _ = options;
+    /// ```
+    pub fn tags<T: Into<Box<str>>>(self, names: impl IntoIterator<Item = T>) -> Self {
+        names.into_iter().fold(self, EntryOptions::tag)
+    }
+}
+
+/// A loader's full answer: the value, and how to keep it.
+///
+/// ```
+/// use larder::{Cache, Loaded};
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+///
+/// let cache: Cache<String, String> = Cache::builder().max_capacity(100).build()?;
+/// let page = cache.get_or_load_with("front", || {
+///     let page = Loaded::new("<h1>Shop</h1>".to_owned());
+///     Ok::<_, Infallible>(page.time_to_live(Duration::from_secs(60)).tag("product:7"))
+/// })?;
+/// assert_eq!(page, "<h1>Shop</h1>");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Loaded<V> {
+    pub(crate) value: V,
+    pub(crate) options: EntryOptions,
+    pub(crate) cacheable: bool,
+}
+
+impl<V> Loaded<V> {
+    /// A value to be kept as the cache is configured.
+    ///
+    /// ```
+    /// let answer = larder::Loaded::new(42);
+    /// # let _ = answer;
+    /// ```
+    pub fn new(value: V) -> Self {
+        Loaded {
+            value,
+            options: EntryOptions::new(),
+            cacheable: true,
+        }
+    }
+
+    /// A value for this caller alone. It is not stored and not shared with those who wait, who call
+    /// their own loaders; for a while, further callers of this key do so at once instead of queueing.
+    ///
+    /// ```
+    /// let answer = larder::Loaded::uncacheable("your balance is 12");
+    /// # let _ = answer;
+    /// ```
+    pub fn uncacheable(value: V) -> Self {
+        Loaded {
+            cacheable: false,
+            ..Loaded::new(value)
+        }
+    }
+
+    /// See [`EntryOptions::time_to_live`]. Counted from the end of the load. A value with a time of
+    /// zero still goes to all who waited for it.
+    ///
+    /// ```
+    /// let answer = larder::Loaded::new(42).time_to_live(std::time::Duration::from_secs(1));
+    /// # let _ = answer;
+    /// ```
+    pub fn time_to_live(mut self, time: Duration) -> Self {
+        self.options = self.options.time_to_live(time);
+        self
+    }
+
+    /// See [`EntryOptions::no_expiry`].
+    ///
+    /// ```
+    /// let answer = larder::Loaded::new(42).no_expiry();
+    /// # let _ = answer;
+    /// ```
+    pub fn no_expiry(mut self) -> Self {
+        self.options = self.options.no_expiry();
+        self
+    }
+
+    /// See [`EntryOptions::tag`].
+    ///
+    /// ```
+    /// let answer = larder::Loaded::new(42).tag("product:7");
+    /// # let _ = answer;
+    /// ```
+    pub fn tag(mut self, name: impl Into<Box<str>>) -> Self {
+        self.options = self.options.tag(name);
+        self
+    }
+
+    /// See [`EntryOptions::tags`].
+    ///
+    /// ```
+    /// let answer = larder::Loaded::new(42).tags(["product:7", "category:2"]);
+    /// # let _ = answer;
+    /// ```
+    pub fn tags<T: Into<Box<str>>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.options = self.options.tags(names);
+        self
+    }
+}
+
+/// Never prints the value.
+impl<V> std::fmt::Debug for Loaded<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded")
+            .field("options", &self.options)
+            .field("cacheable", &self.cacheable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An entry in its slot. What only some caches need (weight, idle time, tags) lies beside the slots,
+/// so that nobody pays for what they did not ask for.
+pub(crate) struct Entry<K, V> {
+    pub(crate) key: K,
+    pub(crate) value: V,
+    /// The deadline by age, [`NEVER`](crate::time::NEVER) without one.
+    pub(crate) expires_at: u64,
+    /// The number under which the entry lives: it is dead once a floor of its scopes is above it.
+    pub(crate) born: u64,
+    /// The half of the key's hash that did not pick the shard.
+    pub(crate) hash: u32,
+    pub(crate) namespace: u32,
+    /// Drawn anew by every write of the shard, so that who judged one version changes no other.
+    pub(crate) version: u32,
+    /// Hits since the policy last looked, saturating. Readers bump it under the shared lock.
+    pub(crate) hits: AtomicU8,
+    pub(crate) tagged: bool,
+}
+
+impl<K, V> Entry<K, V> {
+    /// Counts a hit, by at most one store to the entry's own line and none once saturated.
+    #[inline]
+    pub(crate) fn hit(&self, most: u8) {
+        // Relaxed: the count only advises the policy. Two readers may both see n and both store
+        // n + 1; a hit lost that way is harmless.
+        let hits = self.hits.load(Ordering::Relaxed);
+        if hits < most {
+            self.hits.store(hits + 1, Ordering::Relaxed);
+        }
+    }
+}

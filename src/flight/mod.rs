@@ -1,0 +1,529 @@
+//! Per-key single flight: who loads, who waits, and what becomes of both.
+//!
+//! A [`Flight`] stands for one load of one key. While it stands in its stripe's [`Table`], callers that
+//! miss join it; its *leader* alone runs a loader, and alone may publish. This module holds the state
+//! machine and knows no shard; `store` calls it under the stripe's lock wherever the table or the right
+//! to publish is concerned.
+//!
+//! # The states of a flight
+//!
+//! | state | in the table | meaning |
+//! |---|---|---|
+//! | `Led` | yes | a leader runs its loader; followers wait |
+//! | `Led` | no | *detached*: revoked; the leader's value goes to those who had joined, not into the cache |
+//! | `Leaderless` | yes | *abandoned*: the leader was dropped or panicked; the next caller or follower to look claims it |
+//! | `Over` | yes | a *failed* load that is remembered for its negative time to live |
+//! | `Over` | no | done, absent, failed, given up or superseded: followers take the outcome and go |
+//!
+//! # Invariants
+//! * `state` is a leaf lock: nothing else is locked, and no user code runs, while it is held. Stripe
+//!   before flight.
+//! * `term` grows with every change of leader. A leader may publish only under the stripe's lock, while
+//!   its flight stands in the table and its term is the flight's.
+//! * `born` is drawn under the stripe's lock when a leader's term begins, before its loader runs.
+//! * Followers join under the stripe's lock while the flight is in the table, so a flight that has left
+//!   the table gains no more of them.
+//! * Whoever ends a flight, or makes it leaderless, takes the wakes it owes out of the state under the
+//!   lock and calls them after it. A follower that goes away from a leaderless flight wakes the next.
+
+pub(crate) mod chain;
+pub(crate) mod waiter;
+
+use std::collections::BTreeMap;
+
+use equivalent::Equivalent;
+
+use crate::error::LoadError;
+use crate::hash::KeyHash;
+use crate::parts::index::Index;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
+use waiter::Wake;
+
+/// How a flight ended, as its followers see it.
+pub(crate) enum Outcome<V> {
+    /// The value, and the floors of its tags that had risen since the load was born. A follower that
+    /// joined at or after one of them must load again: it began after that invalidation had returned.
+    Done { value: V, risen: Box<[u64]> },
+    /// The loader found nothing, which is not stored.
+    Absent,
+    /// The loader failed, and those who waited share its error.
+    Failed(LoadError),
+    /// The value is nobody else's business: followers call their own loaders.
+    GivenUp,
+    /// A write came between, or the flight was detached and then abandoned: followers look again.
+    Superseded,
+}
+
+enum Phase<V> {
+    Led,
+    Leaderless,
+    Over(Arc<Outcome<V>>),
+}
+
+struct State<V> {
+    phase: Phase<V>,
+    term: u64,
+    born: u64,
+    /// When the leader's term began.
+    since: u64,
+    /// Until when a failure is remembered.
+    until: u64,
+    /// By ticket, so that wakes go out in the order of joining.
+    followers: BTreeMap<u64, Wake>,
+    next_ticket: u64,
+}
+
+/// One load of one key.
+pub(crate) struct Flight<K, V> {
+    pub(crate) hash: KeyHash,
+    pub(crate) namespace: u32,
+    key: K,
+    state: Mutex<State<V>>,
+    /// The chain node of the current leader, by which circles of loads are found.
+    node: Arc<AtomicU64>,
+}
+
+/// What a caller finds when it asks for a flight that stands in the table.
+pub(crate) enum Join {
+    /// It leads from now on.
+    Lead { term: u64 },
+    /// It would lead, and may not: too many loads are in flight.
+    Refused,
+    /// It waits, under this ticket.
+    Follow { ticket: u64 },
+    /// The load failed a moment ago, and the failure is remembered.
+    Failed(LoadError),
+    /// The flight is of the past: a new one must take its place.
+    Past,
+}
+
+/// What a follower finds when it looks.
+pub(crate) enum Look<V> {
+    Waiting {
+        /// When the present leader's term began.
+        since: u64,
+        /// Whether this follower will be woken: a wake may have been spent on a claim that another
+        /// caller made first.
+        wakes: bool,
+    },
+    Claim,
+    Over(Arc<Outcome<V>>),
+}
+
+impl<K, V> Flight<K, V> {
+    /// A new flight, led by its maker.
+    pub(crate) fn new(hash: KeyHash, namespace: u32, key: K, born: u64, now: u64) -> Arc<Self> {
+        Arc::new(Flight {
+            hash,
+            namespace,
+            key,
+            state: Mutex::new(State {
+                phase: Phase::Led,
+                term: FIRST_TERM,
+                born,
+                since: now,
+                until: 0,
+                followers: BTreeMap::new(),
+                next_ticket: 0,
+            }),
+            node: Arc::new(AtomicU64::new(chain::NOBODY)),
+        })
+    }
+
+    pub(crate) fn key(&self) -> &K {
+        &self.key
+    }
+
+    pub(crate) fn node(&self) -> &Arc<AtomicU64> {
+        &self.node
+    }
+
+    /// Records who leads, for the search for circles.
+    pub(crate) fn set_leader_node(&self, node: u64) {
+        // Relaxed: the search runs under the chain's own lock and tolerates a leader in change.
+        self.node.store(node, Ordering::Relaxed);
+    }
+
+    /// Joins or claims a flight that stands in the table. Called under the stripe's lock. `floor` is the
+    /// highest floor that the caller must respect, `born` the number of a term that began now, and
+    /// `overdue` the start before which a leader has had its time.
+    pub(crate) fn join(
+        &self,
+        floor: u64,
+        born: u64,
+        now: u64,
+        overdue: u64,
+        may_lead: bool,
+    ) -> Join {
+        let mut state = self.state.lock();
+        if state.born < floor && !cfg!(larder_canary = "clear") {
+            return Join::Past;
+        }
+        match &state.phase {
+            Phase::Over(outcome) => match &**outcome {
+                Outcome::Failed(error) if now < state.until => Join::Failed(error.clone()),
+                _ => Join::Past,
+            },
+            Phase::Led if state.since > overdue => {
+                let ticket = state.next_ticket;
+                state.next_ticket += 1;
+                state.followers.insert(ticket, Wake::Nobody);
+                Join::Follow { ticket }
+            }
+            Phase::Led | Phase::Leaderless if !may_lead => Join::Refused,
+            Phase::Led | Phase::Leaderless => Join::Lead {
+                term: state.begin_term(born, now),
+            },
+        }
+    }
+
+    /// Makes a follower the leader. Called under the stripe's lock while the flight is in the table.
+    pub(crate) fn claim(&self, ticket: u64, born: u64, now: u64, overdue: u64) -> Option<u64> {
+        let mut state = self.state.lock();
+        let claimable = match state.phase {
+            Phase::Leaderless => true,
+            Phase::Led => state.since <= overdue,
+            Phase::Over(_) => false,
+        };
+        if !claimable {
+            return None;
+        }
+        // `Wake` is dropped below, after the lock.
+        let wake = state.followers.remove(&ticket);
+        let term = state.begin_term(born, now);
+        drop(state);
+        drop(wake);
+        Some(term)
+    }
+
+    /// What a follower sees; with `wake`, it asks to be woken when that changes.
+    pub(crate) fn look(&self, ticket: u64, wake: Option<Wake>) -> Look<V> {
+        let mut state = self.state.lock();
+        let mut unneeded = wake;
+        let mut wakes = false;
+        if let Some(place) = state.followers.get_mut(&ticket) {
+            if let Some(wake) = unneeded.take() {
+                unneeded = Some(std::mem::replace(place, wake));
+            }
+            wakes = !matches!(place, Wake::Nobody);
+        }
+        let look = match &state.phase {
+            Phase::Over(outcome) => Look::Over(Arc::clone(outcome)),
+            Phase::Leaderless => Look::Claim,
+            Phase::Led => Look::Waiting {
+                since: state.since,
+                wakes,
+            },
+        };
+        drop(state);
+        // A waker is user code, also in its `Drop`.
+        crate::removal::contain_drop(unneeded);
+        look
+    }
+
+    /// A follower goes away. Returns whether the flight is now leaderless and deserted.
+    pub(crate) fn leave(&self, ticket: u64) -> bool {
+        let mut state = self.state.lock();
+        let own = state.followers.remove(&ticket);
+        let mut next = None;
+        let mut deserted = false;
+        if matches!(state.phase, Phase::Leaderless) {
+            // The wake that was meant for this follower goes on to the next.
+            next = state.take_next_wake();
+            deserted = state.followers.is_empty();
+        }
+        drop(state);
+        drop(own);
+        if let Some(next) = next {
+            next.call();
+        }
+        deserted
+    }
+
+    /// Whether `term` still leads. Called under the stripe's lock before publishing.
+    pub(crate) fn is_led_by(&self, term: u64) -> bool {
+        let state = self.state.lock();
+        state.term == term && matches!(state.phase, Phase::Led)
+    }
+
+    /// Whether nobody leads and nobody waits.
+    pub(crate) fn is_deserted(&self) -> bool {
+        let state = self.state.lock();
+        matches!(state.phase, Phase::Leaderless) && state.followers.is_empty()
+    }
+
+    /// Whether anybody waits.
+    pub(crate) fn has_followers(&self) -> bool {
+        !self.state.lock().followers.is_empty()
+    }
+
+    /// The leader of `term` goes without a result. Called under the stripe's lock while the flight is in
+    /// the table. Returns the wake of the follower that should claim it, to be called after the lock.
+    pub(crate) fn abandon(&self, term: u64) -> Option<Wake> {
+        let mut state = self.state.lock();
+        if state.term != term || !matches!(state.phase, Phase::Led) {
+            return None;
+        }
+        state.phase = Phase::Leaderless;
+        state.take_next_wake()
+    }
+
+    /// Ends the flight for everybody, if `term` leads or `term` is `None`. Wakes all followers. To be
+    /// called outside the stripe's lock, or with the wakes kept until after it.
+    #[must_use = "the followers sleep until the wakes are called"]
+    pub(crate) fn end(&self, term: Option<u64>, outcome: Outcome<V>, until: u64) -> Wakes<V> {
+        let outcome = Arc::new(outcome);
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Over(_)) || term.is_some_and(|term| term != state.term) {
+            return Wakes(Vec::new(), Some(outcome));
+        }
+        state.phase = Phase::Over(outcome);
+        state.until = until;
+        let wakes = state
+            .followers
+            .values_mut()
+            .map(|place| std::mem::replace(place, Wake::Nobody))
+            .collect();
+        Wakes(wakes, None)
+    }
+
+    /// The flight has been taken out of the table. If a write did it, or if nobody leads, its followers
+    /// are told to look again; otherwise they wait on for what the leader brings.
+    pub(crate) fn detach(&self, written: bool) -> Wakes<V> {
+        let leaderless = matches!(self.state.lock().phase, Phase::Leaderless);
+        // Out of the table, a leaderless flight gains no leader: the answer cannot change meanwhile.
+        if written || leaderless {
+            self.end(None, Outcome::Superseded, 0)
+        } else {
+            Wakes(Vec::new(), None)
+        }
+    }
+
+    /// When a remembered failure may be forgotten; `None` for any other flight.
+    pub(crate) fn remembered_until(&self) -> Option<u64> {
+        let state = self.state.lock();
+        matches!(state.phase, Phase::Over(_)).then_some(state.until)
+    }
+}
+
+const FIRST_TERM: u64 = 1;
+
+/// The term of the maker of a flight.
+pub(crate) fn first_term() -> u64 {
+    FIRST_TERM
+}
+
+impl<V> State<V> {
+    fn begin_term(&mut self, born: u64, now: u64) -> u64 {
+        self.phase = Phase::Led;
+        self.term += 1;
+        self.born = born;
+        self.since = now;
+        self.term
+    }
+
+    /// The wake of the follower that joined first among those that wait.
+    fn take_next_wake(&mut self) -> Option<Wake> {
+        self.followers
+            .values_mut()
+            .find(|wake| !matches!(wake, Wake::Nobody))
+            .map(|place| std::mem::replace(place, Wake::Nobody))
+    }
+}
+
+/// Wakes that are owed, and an outcome that nobody wanted, to be dropped outside locks.
+pub(crate) struct Wakes<V>(Vec<Wake>, Option<Arc<Outcome<V>>>);
+
+impl<V> Wakes<V> {
+    pub(crate) fn call(self) {
+        for wake in self.0 {
+            wake.call();
+        }
+        crate::removal::contain_drop(self.1);
+    }
+}
+
+/// The flights of one stripe, by key. Its owner's lock guards it.
+pub(crate) struct Table<K, V> {
+    index: Index,
+    flights: Vec<Option<Arc<Flight<K, V>>>>,
+    free: Vec<u32>,
+    /// Keys whose value was declared uncacheable lately: whole hashes, and until when.
+    uncacheable: Vec<(u64, u64)>,
+    /// Flights that remember a failure, oldest first.
+    failed: std::collections::VecDeque<Arc<Flight<K, V>>>,
+}
+
+/// How many uncacheable keys a stripe remembers.
+const UNCACHEABLE: usize = 64;
+/// How many failures a stripe remembers.
+const FAILURES: usize = 1024;
+
+impl<K, V> Table<K, V> {
+    pub(crate) fn new() -> Self {
+        Table {
+            index: Index::new(None),
+            flights: Vec::new(),
+            free: Vec::new(),
+            uncacheable: Vec::new(),
+            failed: std::collections::VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index.len() == 0
+    }
+
+    /// The flight of a key. Runs `Eq`.
+    pub(crate) fn find<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: u32,
+        key: &Q,
+    ) -> Option<Arc<Flight<K, V>>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        if self.is_empty() {
+            return None;
+        }
+        let place = self.index.find(hash.in_shard(), |place| {
+            self.flights[place as usize].as_ref().is_some_and(|flight| {
+                flight.hash == hash && flight.namespace == namespace && key.equivalent(&flight.key)
+            })
+        })?;
+        self.flights[place as usize].clone()
+    }
+
+    pub(crate) fn contains(&self, flight: &Arc<Flight<K, V>>) -> bool {
+        self.place(flight).is_some()
+    }
+
+    /// Adds a flight for a key that has none.
+    pub(crate) fn add(&mut self, flight: Arc<Flight<K, V>>) {
+        let hash = flight.hash.in_shard();
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.flights.push(None);
+            (self.flights.len() - 1) as u32
+        });
+        self.flights[place as usize] = Some(flight);
+        let flights = &self.flights;
+        self.index
+            .insert(hash, place, |place| hash_at(flights, place));
+    }
+
+    /// Takes a flight out. The caller drops what comes back after unlocking: it may own the key.
+    pub(crate) fn remove(&mut self, flight: &Arc<Flight<K, V>>) -> Option<Arc<Flight<K, V>>> {
+        let place = self.place(flight)?;
+        let flights = &self.flights;
+        self.index.remove(flight.hash.in_shard(), place, |place| {
+            hash_at(flights, place)
+        });
+        self.free.push(place);
+        let gone = self.flights[place as usize].take();
+        if self.is_empty() {
+            // A burst of loads leaves no memory behind.
+            self.flights = Vec::new();
+            self.free = Vec::new();
+        }
+        gone
+    }
+
+    /// Takes all flights of a namespace out.
+    pub(crate) fn remove_all(&mut self, namespace: u32) -> Vec<Arc<Flight<K, V>>> {
+        let all: Vec<_> = self
+            .flights
+            .iter()
+            .flatten()
+            .filter(|flight| flight.namespace == namespace)
+            .cloned()
+            .collect();
+        all.iter()
+            .filter_map(|flight| self.remove(flight))
+            .collect()
+    }
+
+    /// Remembers that a key's value was declared uncacheable.
+    pub(crate) fn remember_uncacheable(&mut self, hash: KeyHash, until: u64) {
+        self.forget_uncacheable(hash);
+        if self.uncacheable.len() == UNCACHEABLE {
+            self.uncacheable.remove(0);
+        }
+        self.uncacheable.push((hash.whole(), until));
+    }
+
+    pub(crate) fn forget_uncacheable(&mut self, hash: KeyHash) {
+        self.uncacheable.retain(|&(whole, _)| whole != hash.whole());
+    }
+
+    pub(crate) fn is_uncacheable(&self, hash: KeyHash, now: u64) -> bool {
+        self.uncacheable
+            .iter()
+            .any(|&(whole, until)| whole == hash.whole() && now < until)
+    }
+
+    /// Keeps a failed flight until its negative time to live is over. A flight that has to go for it
+    /// comes back, to be dropped outside the lock.
+    #[must_use]
+    pub(crate) fn remember_failure(
+        &mut self,
+        flight: Arc<Flight<K, V>>,
+    ) -> Option<Arc<Flight<K, V>>> {
+        self.failed.push_back(flight);
+        if self.failed.len() <= FAILURES {
+            return None;
+        }
+        let oldest = self.failed.pop_front()?;
+        self.remove(&oldest);
+        Some(oldest)
+    }
+
+    /// Forgets up to `most` failures whose time is over.
+    #[must_use]
+    pub(crate) fn forget_failures(&mut self, now: u64, most: usize) -> Vec<Arc<Flight<K, V>>> {
+        let mut gone = Vec::new();
+        while gone.len() < most {
+            match self
+                .failed
+                .front()
+                .and_then(|flight| flight.remembered_until())
+            {
+                Some(until) if until <= now => {}
+                _ => break,
+            }
+            let Some(flight) = self.failed.pop_front() else {
+                break;
+            };
+            self.remove(&flight);
+            gone.push(flight);
+        }
+        gone
+    }
+
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// How many flights stand in the table.
+    pub(crate) fn len(&self) -> usize {
+        self.index.len() as usize
+    }
+
+    fn place(&self, flight: &Arc<Flight<K, V>>) -> Option<u32> {
+        if self.is_empty() {
+            return None;
+        }
+        self.index.find(flight.hash.in_shard(), |place| {
+            self.flights[place as usize]
+                .as_ref()
+                .is_some_and(|other| Arc::ptr_eq(other, flight))
+        })
+    }
+}
+
+fn hash_at<K, V>(flights: &[Option<Arc<Flight<K, V>>>], place: u32) -> u32 {
+    flights[place as usize]
+        .as_ref()
+        .map_or(0, |flight| flight.hash.in_shard())
+}

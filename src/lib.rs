@@ -1,0 +1,41 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![deny(unsafe_code)]
+
+mod cache;
+mod entry;
+mod error;
+mod expiry;
+mod flight;
+mod generation;
+mod hash;
+mod parts;
+mod rand;
+mod removal;
+mod shard;
+mod slab;
+mod stats;
+mod store;
+mod stripe;
+mod sync;
+#[allow(
+    unsafe_code,
+    reason = "the kernel's coarse clock is a foreign function"
+)]
+mod time;
+
+pub use cache::{Added, Cache, CacheBuilder, Compute, Computed, Counter, EvictionPolicy, Iter};
+pub use entry::{EntryOptions, Loaded};
+pub use equivalent::Equivalent;
+pub use error::{BuildError, LoadError, RejectReason, Rejected, TryLoadError};
+pub use expiry::Expiry;
+pub use hash::{DefaultHashBuilder, DefaultHasher};
+pub use removal::RemovalCause;
+pub use stats::Stats;
+pub use time::{Clock, ManualClock};
+
+/// How many of the crate's locks the calling thread holds; 0 in release builds. For the tests.
+#[doc(hidden)]
+pub fn __lock_depth() -> usize {
+    sync::lock_depth()
+}

@@ -1,0 +1,388 @@
+//! The lookup table: 32-bit hash to id.
+//!
+//! A bucket is one cache line: 12 one-byte tags, 12 ids, and how many entries
+//! were put further on because this bucket was full. A lookup compares the 12
+//! tags at once, asks the caller about the ids whose tag matches, and goes on
+//! to the next bucket only if some entry did. There are no tombstones: taking an
+//! entry out undoes the counts on its way.
+//!
+//! The bucket is chosen by the hash's high bits (multiply and shift, so the
+//! number of buckets is free), the tag is its low byte. Buckets are aimed to
+//! hold 8 of 12: 8 bytes per entry when full.
+//!
+//! The table is resized by moving the entries of one old bucket per call, from
+//! the last bucket down, into a second table whose chunks of 128 buckets are
+//! made when first written and, in the old one, freed when passed. Until its home
+//! bucket is moved, a new entry still goes there if there is room.
+//!
+//! # Invariants
+//!
+//! - Each id stands once, in the table or in `old`.
+//! - A resize goes at most to twice or to half the buckets (rounded up) and ends
+//!   before the new table can fill up: at `n` old buckets it takes at most `n` calls.
+//! - Those of the tables, see [`table`].
+//!
+//! # Cost
+//!
+//! `find`: the chunk's pointer and one cache line, rarely the next one too; while
+//! resizing, both tables. `insert` and `remove`: the same, plus while resizing 1
+//! bucket (at most 12 ids, whose hashes are asked for) moved. Worst case: a chunk
+//! or two of 8 KiB filled, and at the start of a resize a zeroed directory of 16
+//! bytes per 128 buckets.
+
+mod bucket;
+mod table;
+
+use crate::parts::index::bucket::{SLOTS, tag_of};
+use crate::parts::index::table::Table;
+
+/// Entries per bucket at which the table grows.
+const TARGET: u32 = 8;
+
+/// Entries per bucket a table at its limit bears before growing regardless.
+const LIMIT: u32 = 10;
+
+/// Entries per bucket below which the table shrinks.
+const SPARSE: u32 = 2;
+
+/// The shard's lookup table.
+#[derive(Debug)]
+pub(crate) struct Index {
+    table: Table,
+    /// The table being moved out of.
+    old: Option<Table>,
+    len: u32,
+    max_entries: Option<u32>,
+    /// `max_entries` was lowered: shrink to its size once that is enough.
+    trim: bool,
+}
+
+impl Index {
+    /// An empty index; allocates nothing. It is made for at most `max_entries`,
+    /// and bears more.
+    pub(crate) fn new(max_entries: Option<u32>) -> Self {
+        Self {
+            table: Table::default(),
+            old: None,
+            len: 0,
+            max_entries,
+            trim: false,
+        }
+    }
+
+    /// The number of entries.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// The id with this hash for which `eq` holds. Should `eq` panic, nothing
+    /// was changed.
+    #[inline]
+    pub(crate) fn find(&self, hash: u32, mut eq: impl FnMut(u32) -> bool) -> Option<u32> {
+        // The first bucket answers nearly always: the rest is kept out of line.
+        let home = self.table.home(hash);
+        if let Some(bucket) = self.table.bucket(home) {
+            for slot in bucket.matches(tag_of(hash)) {
+                let id = bucket.ids[slot];
+                if eq(id) {
+                    return Some(id);
+                }
+            }
+            if bucket.passed == 0 && self.old.is_none() {
+                return None;
+            }
+        } else if self.old.is_none() {
+            return None;
+        }
+        self.find_far(hash, &mut eq)
+    }
+
+    #[inline(never)]
+    fn find_far(&self, hash: u32, eq: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        if let Some(id) = self.find_next(hash, eq) {
+            return Some(id);
+        }
+        let (_, _, id) = self.old.as_ref()?.locate(hash, eq)?;
+        Some(id)
+    }
+
+    /// Looks through the current table from the bucket after home on.
+    fn find_next(&self, hash: u32, eq: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        let table = &self.table;
+        let mut at = table.home(hash);
+        for _ in 1..table.n {
+            if table.bucket(at)?.passed == 0 {
+                return None;
+            }
+            at = table.after(at)?;
+            let bucket = table.bucket(at)?;
+            for slot in bucket.matches(tag_of(hash)) {
+                if eq(bucket.ids[slot]) {
+                    return Some(bucket.ids[slot]);
+                }
+            }
+        }
+        None
+    }
+
+    /// Adds an id that is not in the index. `hash_of` tells the hash of the ids
+    /// that are.
+    #[inline]
+    pub(crate) fn insert(&mut self, hash: u32, id: u32, hash_of: impl Fn(u32) -> u32) {
+        if self.old.is_some() || self.len >= self.grows_at() {
+            self.make_room(&hash_of);
+        }
+        // What is not moved yet still goes to the old table: so the new one is
+        // written, and its chunks made, at the pace of the migration.
+        let old = self.old.as_mut();
+        if !old.is_some_and(|old| old.place_at_home(hash, id)) {
+            self.table.place(hash, id);
+        }
+        self.len += 1;
+    }
+
+    /// Takes an id out; whether it was there.
+    #[inline]
+    pub(crate) fn remove(&mut self, hash: u32, id: u32, hash_of: impl Fn(u32) -> u32) -> bool {
+        let found = self.table.remove(hash, id)
+            || self.old.as_mut().is_some_and(|old| old.remove(hash, id));
+        self.len -= u32::from(found);
+        if self.old.is_some() || self.trim || self.len < self.table.n.saturating_mul(SPARSE) {
+            self.shrink();
+            self.migrate(1, &hash_of);
+        }
+        found
+    }
+
+    /// Does a little of the resizing under way or due; whether more is left.
+    pub(crate) fn step(&mut self, hash_of: impl Fn(u32) -> u32) -> bool {
+        self.shrink();
+        self.migrate(2, &hash_of);
+        self.old.is_some()
+    }
+
+    /// Changes how many entries the index is made for.
+    pub(crate) fn set_max_entries(&mut self, max_entries: Option<u32>) {
+        self.max_entries = max_entries;
+        self.trim = self.table.n > self.most_buckets();
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.table.heap_bytes() + self.old.as_ref().map_or(0, Table::heap_bytes)
+    }
+
+    /// Buckets for the most entries expected.
+    fn most_buckets(&self) -> u32 {
+        match self.max_entries {
+            // All of them fit one bucket exactly.
+            Some(max) if max as usize <= SLOTS => 1,
+            Some(max) => max.div_ceil(TARGET),
+            None => u32::MAX.div_ceil(TARGET),
+        }
+    }
+
+    /// The number of entries at which the next one calls for more buckets.
+    #[inline]
+    fn grows_at(&self) -> u32 {
+        match self.table.n {
+            0 => 0,
+            // Probing is no matter with one bucket: it can be full.
+            1 => SLOTS as u32,
+            n => n.saturating_mul(TARGET),
+        }
+    }
+
+    /// Before an insertion: starts growing if due, and migrates.
+    #[inline(never)]
+    fn make_room(&mut self, hash_of: &impl Fn(u32) -> u32) {
+        let (n, most) = (self.table.n, self.most_buckets());
+        if n == 0 {
+            self.table = Table::new(1);
+        } else if self.old.is_none() && self.len >= self.grows_at() {
+            if n < most {
+                self.resize(most.min(n * 2));
+            } else if n == 1 || self.len >= n.saturating_mul(LIMIT) {
+                // More entries than announced.
+                self.resize(n * 2);
+            }
+        }
+        self.migrate(1, hash_of);
+    }
+
+    /// Starts shrinking if due.
+    fn shrink(&mut self) {
+        let (n, most) = (self.table.n, self.most_buckets());
+        if self.old.is_some() || n <= 1 {
+            return;
+        }
+        if self.len < n.saturating_mul(SPARSE) {
+            self.resize(n.div_ceil(2));
+        } else if self.trim && n > most && self.len <= most.saturating_mul(TARGET) {
+            self.resize(most.max(n.div_ceil(2)));
+        }
+        self.trim &= self.table.n > most;
+    }
+
+    fn resize(&mut self, buckets: u32) {
+        let table = Table::new(buckets);
+        self.old = Some(std::mem::replace(&mut self.table, table));
+    }
+
+    /// Moves some old buckets.
+    fn migrate(&mut self, buckets: u32, hash_of: &impl Fn(u32) -> u32) {
+        for _ in 0..buckets {
+            let Some(old) = &mut self.old else { return };
+            if !old.move_bucket(&mut self.table, hash_of) {
+                self.old = None;
+            }
+        }
+    }
+
+    /// Panics if an invariant is broken.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn validate(&self, hash_of: impl Fn(u32) -> u32) {
+        let mut ids = self.table.validate(&hash_of);
+        assert_eq!(self.table.live, self.table.n, "index: live buckets");
+        if let Some(old) = &self.old {
+            assert!(old.live > 0, "index: an old table with nothing left");
+            ids.extend(old.validate(&hash_of));
+        }
+        let count = ids.len();
+        assert_eq!(count, self.len as usize, "index: count of entries");
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "index: an id stands twice");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    struct Rand(u64);
+
+    impl Rand {
+        fn next(&mut self, n: u32) -> u32 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            ((self.0 >> 16) % u64::from(n)) as u32
+        }
+    }
+
+    /// Hashes of ids under test: well mixed, or squeezed to provoke collisions.
+    fn hash(id: u32, squeeze: u32) -> u32 {
+        let mixed = (u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as u32;
+        match squeeze {
+            0 => mixed,
+            1 => mixed | 0xfff0_0000,
+            2 => mixed % 7,
+            _ => u32::MAX,
+        }
+    }
+
+    fn check(index: &Index, model: &HashMap<u32, ()>, squeeze: u32, ids: u32) {
+        index.validate(|id| hash(id, squeeze));
+        assert_eq!(index.len() as usize, model.len());
+        for id in 0..ids {
+            let found = index.find(hash(id, squeeze), |other| {
+                assert!(model.contains_key(&other), "shown an id that is gone");
+                other == id
+            });
+            assert_eq!(found, model.contains_key(&id).then_some(id));
+        }
+    }
+
+    #[test]
+    fn behaves_as_a_map_does() {
+        let mut rand = Rand(0x1234_5678_9abc_def1);
+        for round in 0..48 {
+            let squeeze = round % 4;
+            let ids = [5, 40, 700, 5_000][round as usize / 4 % 4].min(4_000 >> (squeeze * 2));
+            let max = [None, Some(ids), Some(ids / 3)][round as usize / 16];
+            let hash_of = |id| hash(id, squeeze);
+            let (mut index, mut model) = (Index::new(max), HashMap::new());
+            for turn in 0..ids * 8 {
+                // The tide: insertions prevail, then removals.
+                let inserts = if turn / (ids * 2) % 2 == 0 { 3 } else { 1 };
+                let id = rand.next(ids);
+                if rand.next(4) < inserts {
+                    if model.insert(id, ()).is_none() {
+                        index.insert(hash_of(id), id, hash_of);
+                    }
+                } else {
+                    let had = model.remove(&id).is_some();
+                    assert_eq!(index.remove(hash_of(id), id, hash_of), had);
+                }
+                if rand.next(ids) < 4 {
+                    check(&index, &model, squeeze, ids);
+                }
+                if rand.next(ids) == 0 {
+                    index.set_max_entries((rand.next(2) == 0).then(|| rand.next(ids)));
+                }
+            }
+            check(&index, &model, squeeze, ids);
+        }
+    }
+
+    #[test]
+    fn gives_memory_back() {
+        let hash_of = |id| hash(id, 0);
+        let mut index = Index::new(None);
+        assert_eq!(index.heap_bytes(), 0);
+        for id in 0..100_000 {
+            index.insert(hash_of(id), id, hash_of);
+        }
+        let full = index.heap_bytes();
+        assert!(full < 100_000 * 25, "{full}");
+        for id in 0..100_000 {
+            assert!(index.remove(hash_of(id), id, hash_of));
+        }
+        while index.step(hash_of) {}
+        index.validate(hash_of);
+        assert!(index.heap_bytes() < 2_000, "{}", index.heap_bytes());
+    }
+
+    #[test]
+    fn a_known_size_is_met_exactly() {
+        let hash_of = |id| hash(id, 0);
+        let mut index = Index::new(Some(50_000));
+        for id in 0..50_000 {
+            index.insert(hash_of(id), id, hash_of);
+        }
+        while index.step(hash_of) {}
+        assert_eq!(index.table.n, 6_250);
+        // As a full cache goes on: an insertion too many, then an eviction.
+        for id in 50_000..150_000 {
+            index.insert(hash_of(id), id, hash_of);
+            assert!(index.remove(hash_of(id - 50_000), id - 50_000, hash_of));
+        }
+        index.validate(hash_of);
+        assert_eq!(index.table.n, 6_250);
+        index.set_max_entries(Some(10_000));
+        for id in 100_000..140_000 {
+            assert!(index.remove(hash_of(id), id, hash_of));
+        }
+        for _ in 0..10_000 {
+            index.step(hash_of);
+        }
+        assert_eq!((index.len(), index.table.n), (10_000, 1_250));
+        index.validate(hash_of);
+    }
+
+    #[test]
+    fn twelve_entries_take_one_bucket() {
+        let hash_of = |id| hash(id, 0);
+        let mut index = Index::new(Some(12));
+        for id in 0..12 {
+            index.insert(hash_of(id), id, hash_of);
+        }
+        assert_eq!(index.heap_bytes(), 64 + 16);
+        index.insert(hash_of(12), 12, hash_of);
+        index.validate(hash_of);
+        assert_eq!(index.find(hash_of(12), |id| id == 12), Some(12));
+    }
+}

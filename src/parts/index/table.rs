@@ -1,0 +1,245 @@
+//! A table of buckets that does not resize itself, but can be moved out of.
+//!
+//! # Invariants
+//!
+//! - An entry stands at a bucket reached from its home bucket by going forward
+//!   (and round) through buckets that were full when it was put there.
+//! - `passed` of a bucket is exactly the number of entries whose way from home
+//!   leads beyond it. `wrapped` is that number for the last bucket, once that was
+//!   moved out.
+//! - Buckets from `live` on are empty and no longer looked at: an entry at home
+//!   there can only be found at the front, if it wrapped.
+//!
+//! # Cost
+//!
+//! See [`crate::parts::index`]. A chunk of 8 KiB is filled (5 us with its page faults) when
+//! one of its buckets is first written.
+
+use crate::parts::index::bucket::{Bucket, SLOTS, tag_of};
+
+/// Buckets in a chunk: 8 KiB.
+const CHUNK: usize = 128;
+
+/// A table that does not resize itself.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// An absent chunk stands for empty buckets.
+    chunks: Vec<Option<Box<[Bucket]>>>,
+    /// Buckets hashes are spread over.
+    pub(super) n: u32,
+    /// Buckets still looked at: `n`, or fewer while being moved out of.
+    pub(super) live: u32,
+    /// See the module's invariants; 0 while `live == n`.
+    wrapped: u32,
+    /// Buckets allocated.
+    allocated: usize,
+}
+
+impl Table {
+    pub(super) fn new(n: u32) -> Self {
+        Self {
+            // Zeroed pages from the allocator: `None` is null.
+            chunks: vec![None; (n as usize).div_ceil(CHUNK)],
+            n,
+            live: n,
+            wrapped: 0,
+            allocated: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn home(&self, hash: u32) -> u32 {
+        ((u64::from(hash) * u64::from(self.n)) >> 32) as u32
+    }
+
+    #[inline]
+    pub(super) fn bucket(&self, at: u32) -> Option<&Bucket> {
+        let at = at as usize;
+        self.chunks.get(at / CHUNK)?.as_ref()?.get(at % CHUNK)
+    }
+
+    #[inline]
+    fn bucket_mut(&mut self, at: u32) -> &mut Bucket {
+        let (at, n) = (at as usize, self.n as usize);
+        let chunk = &mut self.chunks[at / CHUNK];
+        let chunk = chunk.get_or_insert_with(|| {
+            let len = CHUNK.min(n - at / CHUNK * CHUNK);
+            self.allocated += len;
+            vec![Bucket::default(); len].into_boxed_slice()
+        });
+        &mut chunk[at % CHUNK]
+    }
+
+    /// The first bucket to look at, if any.
+    #[inline]
+    fn enter(&self, hash: u32) -> Option<u32> {
+        let home = self.home(hash);
+        if home < self.live {
+            Some(home)
+        } else {
+            (self.wrapped > 0).then_some(0)
+        }
+    }
+
+    /// The bucket after `at`, if an entry may have been put there.
+    #[inline]
+    pub(super) fn after(&self, at: u32) -> Option<u32> {
+        if at + 1 < self.live {
+            Some(at + 1)
+        } else {
+            (self.live == self.n || self.wrapped > 0).then_some(0)
+        }
+    }
+
+    /// Where the entry is for which `eq` holds: its bucket, slot and id.
+    #[inline]
+    pub(super) fn locate(
+        &self,
+        hash: u32,
+        eq: &mut impl FnMut(u32) -> bool,
+    ) -> Option<(u32, usize, u32)> {
+        let tag = tag_of(hash);
+        let mut at = self.enter(hash)?;
+        // Bounded: with long runs every bucket may have been passed by some.
+        for _ in 0..self.live {
+            let bucket = self.bucket(at)?;
+            for slot in bucket.matches(tag) {
+                let id = bucket.ids[slot];
+                if eq(id) {
+                    return Some((at, slot, id));
+                }
+            }
+            if bucket.passed == 0 {
+                return None;
+            }
+            at = self.after(at)?;
+        }
+        None
+    }
+
+    /// Puts an entry into the first bucket with room. There must be one.
+    pub(super) fn place(&mut self, hash: u32, id: u32) {
+        let (mut at, n) = (self.home(hash), self.n);
+        debug_assert_eq!(self.live, n, "placed into a table moved out of");
+        loop {
+            let bucket = self.bucket_mut(at);
+            if let Some(slot) = bucket.vacant() {
+                bucket.set_tag(slot, tag_of(hash));
+                bucket.ids[slot] = id;
+                return;
+            }
+            bucket.passed += 1;
+            at = if at + 1 < n { at + 1 } else { 0 };
+        }
+    }
+
+    /// Puts an entry into its home bucket if that is live, written to before,
+    /// and has room; whether it did. The only insertion a table being moved out
+    /// of bears: there is no way beyond `live` to go.
+    pub(super) fn place_at_home(&mut self, hash: u32, id: u32) -> bool {
+        let home = self.home(hash);
+        if home >= self.live || self.bucket(home).is_none() {
+            return false;
+        }
+        let bucket = self.bucket_mut(home);
+        let Some(slot) = bucket.vacant() else {
+            return false;
+        };
+        bucket.set_tag(slot, tag_of(hash));
+        bucket.ids[slot] = id;
+        true
+    }
+
+    /// Undoes the counts on an entry's way from home to bucket `to`.
+    fn retrace(&mut self, hash: u32, to: u32) {
+        let home = self.home(hash);
+        if home <= to {
+            (home..to).for_each(|at| self.bucket_mut(at).passed -= 1);
+            return;
+        }
+        // It wrapped. Beyond `live` only the last bucket's count was kept.
+        (home..self.live).for_each(|at| self.bucket_mut(at).passed -= 1);
+        self.wrapped -= u32::from(self.live < self.n);
+        (0..to).for_each(|at| self.bucket_mut(at).passed -= 1);
+    }
+
+    pub(super) fn remove(&mut self, hash: u32, id: u32) -> bool {
+        let Some((at, slot, _)) = self.locate(hash, &mut |other| other == id) else {
+            return false;
+        };
+        self.bucket_mut(at).set_tag(slot, 0);
+        self.retrace(hash, at);
+        true
+    }
+
+    /// Moves the entries of the last live bucket into `to`; false once none
+    /// is left.
+    pub(super) fn move_bucket(&mut self, to: &mut Table, hash_of: &impl Fn(u32) -> u32) -> bool {
+        let Some(at) = self.live.checked_sub(1) else {
+            return false;
+        };
+        let chunk = at as usize / CHUNK;
+        if self.chunks[chunk].is_none() {
+            // Never written: all its buckets are empty, and unpassed.
+            self.live = (chunk * CHUNK) as u32;
+            self.chunks.pop();
+            return self.live > 0;
+        }
+        let bucket = *self.bucket_mut(at);
+        for slot in 0..SLOTS {
+            if bucket.tag(slot) != 0 {
+                let id = bucket.ids[slot];
+                let hash = hash_of(id);
+                self.retrace(hash, at);
+                to.place(hash, id);
+            }
+        }
+        let passed = self.bucket_mut(at).passed;
+        if self.live == self.n {
+            self.wrapped = passed;
+        }
+        self.live = at;
+        if at as usize % CHUNK == 0 {
+            let freed = self.chunks.pop().flatten();
+            self.allocated -= freed.map_or(0, |chunk| chunk.len());
+        }
+        self.live > 0
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.allocated * size_of::<Bucket>()
+            + self.chunks.capacity() * size_of::<Option<Box<[Bucket]>>>()
+    }
+
+    /// Panics if an invariant is broken; returns the ids.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn validate(&self, hash_of: &impl Fn(u32) -> u32) -> Vec<u32> {
+        let (mut ids, mut passed) = (Vec::new(), vec![0; self.n as usize]);
+        for at in 0..self.live {
+            let Some(bucket) = self.bucket(at) else {
+                continue;
+            };
+            for slot in (0..SLOTS).filter(|&slot| bucket.tag(slot) != 0) {
+                let hash = hash_of(bucket.ids[slot]);
+                assert_eq!(bucket.tag(slot), tag_of(hash), "index: tag");
+                ids.push(bucket.ids[slot]);
+                let mut way = self.home(hash);
+                while way != at {
+                    passed[way as usize] += 1;
+                    way = (way + 1) % self.n;
+                }
+            }
+        }
+        for at in 0..self.live {
+            let counted = self.bucket(at).map_or(0, |bucket| bucket.passed);
+            assert_eq!(passed[at as usize], counted, "index: passed of {at}");
+        }
+        if self.live < self.n {
+            let wrapped = passed[self.n as usize - 1];
+            assert_eq!(self.wrapped, wrapped, "index: wrapped");
+        }
+        let allocated: usize = self.chunks.iter().flatten().map(|chunk| chunk.len()).sum();
+        assert_eq!(allocated, self.allocated, "index: buckets allocated");
+        ids
+    }
+}

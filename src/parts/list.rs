@@ -1,0 +1,313 @@
+//! Doubly linked lists of ids over one shared set of links.
+//!
+//! An id is in at most one list at a time; the lists share [`Links`] and are
+//! themselves three integers. Each id also carries a `tag`, in which the owner
+//! notes the list the id is in (0: none).
+//!
+//! # Invariants
+//!
+//! - `head.prev` and `tail.next` are [`NIL`]; an empty list has both ends `NIL`.
+//! - Walking a list from `head` meets `len` ids and ends at `tail`; each id's
+//!   `prev` is the one met before.
+//! - The links of an id in no list mean nothing.
+//! - Tags are the owner's: no list operation reads or writes them.
+//!
+//! # Cost
+//!
+//! Every operation is O(1), 12 bytes per id; see [`crate::parts::steps`].
+
+use crate::parts::steps::Steps;
+
+/// No id.
+pub(crate) const NIL: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    prev: u32,
+    next: u32,
+    tag: u16,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            prev: NIL,
+            next: NIL,
+            tag: 0,
+        }
+    }
+}
+
+/// The links of all ids, shared by several lists.
+#[derive(Debug)]
+pub(crate) struct Links {
+    nodes: Steps<Node>,
+}
+
+impl Links {
+    /// No links; allocates nothing.
+    pub(crate) const fn new() -> Self {
+        Self {
+            nodes: Steps::new(),
+        }
+    }
+
+    /// Makes links for `id` exist.
+    #[inline]
+    pub(crate) fn reserve_for(&mut self, id: u32) {
+        self.nodes.reserve_for(id);
+    }
+
+    /// Gives back the links of ids from `len` on, which are in no list.
+    pub(crate) fn truncate(&mut self, len: u32) {
+        self.nodes.truncate(len);
+    }
+
+    /// The owner's note on `id`: 0 if none was made.
+    #[inline]
+    pub(crate) fn tag(&self, id: u32) -> u16 {
+        self.nodes.try_get(id).map_or(0, |node| node.tag)
+    }
+
+    /// Sets the note of a reserved id.
+    #[inline]
+    pub(crate) fn set_tag(&mut self, id: u32, tag: u16) {
+        self.nodes.get_mut(id).tag = tag;
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.nodes.heap_bytes()
+    }
+
+    /// Panics if an invariant is broken.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn validate(&self) {
+        self.nodes.validate();
+    }
+}
+
+/// A list of ids, linked through [`Links`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct List {
+    head: u32,
+    tail: u32,
+    len: u32,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl List {
+    /// An empty list.
+    pub(crate) const fn new() -> Self {
+        Self {
+            head: NIL,
+            tail: NIL,
+            len: 0,
+        }
+    }
+
+    /// The number of ids.
+    #[inline]
+    pub(crate) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there is no id.
+    #[inline]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.head == NIL
+    }
+
+    /// The first id.
+    #[inline]
+    pub(crate) fn front(&self) -> Option<u32> {
+        (self.head != NIL).then_some(self.head)
+    }
+
+    /// The last id.
+    #[inline]
+    pub(crate) fn back(&self) -> Option<u32> {
+        (self.tail != NIL).then_some(self.tail)
+    }
+
+    /// Puts a reserved id that is in no list first.
+    #[inline]
+    pub(crate) fn push_front(&mut self, links: &mut Links, id: u32) {
+        let node = links.nodes.get_mut(id);
+        node.prev = NIL;
+        node.next = self.head;
+        if self.head == NIL {
+            self.tail = id;
+        } else {
+            links.nodes.get_mut(self.head).prev = id;
+        }
+        self.head = id;
+        self.len += 1;
+    }
+
+    /// Puts a reserved id that is in no list last.
+    #[inline]
+    pub(crate) fn push_back(&mut self, links: &mut Links, id: u32) {
+        let node = links.nodes.get_mut(id);
+        node.next = NIL;
+        node.prev = self.tail;
+        if self.tail == NIL {
+            self.head = id;
+        } else {
+            links.nodes.get_mut(self.tail).next = id;
+        }
+        self.tail = id;
+        self.len += 1;
+    }
+
+    /// Takes the last id out.
+    #[inline]
+    pub(crate) fn pop_back(&mut self, links: &mut Links) -> Option<u32> {
+        let id = self.back()?;
+        self.unlink(links, id);
+        Some(id)
+    }
+
+    /// Takes out `id`, which must be in this list.
+    #[inline]
+    pub(crate) fn unlink(&mut self, links: &mut Links, id: u32) {
+        let Node { prev, next, .. } = *links.nodes.get(id);
+        if prev == NIL {
+            debug_assert_eq!(self.head, id, "unlinked from a list it is not in");
+            self.head = next;
+        } else {
+            links.nodes.get_mut(prev).next = next;
+        }
+        if next == NIL {
+            debug_assert_eq!(self.tail, id, "unlinked from a list it is not in");
+            self.tail = prev;
+        } else {
+            links.nodes.get_mut(next).prev = prev;
+        }
+        self.len -= 1;
+    }
+
+    /// Moves all of `other` behind this list's last id, leaving it empty.
+    pub(crate) fn append(&mut self, links: &mut Links, other: &mut List) {
+        if other.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            *self = *other;
+        } else {
+            links.nodes.get_mut(self.tail).next = other.head;
+            links.nodes.get_mut(other.head).prev = self.tail;
+            self.tail = other.tail;
+            self.len += other.len;
+        }
+        *other = List::new();
+    }
+
+    /// The ids from first to last.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn iter<'a>(&self, links: &'a Links) -> impl Iterator<Item = u32> + 'a {
+        let mut at = self.head;
+        std::iter::from_fn(move || {
+            let id = (at != NIL).then_some(at)?;
+            at = links.nodes.get(id).next;
+            Some(id)
+        })
+    }
+
+    /// Panics if an invariant is broken.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn validate(&self, links: &Links) {
+        let (mut before, mut count) = (NIL, 0);
+        // Bounded, so that a ring is reported instead of walked forever.
+        for id in self.iter(links).take(self.len as usize + 1) {
+            assert_eq!(links.nodes.get(id).prev, before, "list: prev of {id}");
+            before = id;
+            count += 1;
+        }
+        assert_eq!(count, self.len, "list: count of ids");
+        assert_eq!(before, self.tail, "list: tail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn behaves_as_deques_do() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut rand = move |n: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed >> 20) % n
+        };
+        let mut links = Links::new();
+        let mut lists = [List::new(), List::new()];
+        let mut model = [VecDeque::new(), VecDeque::new()];
+        for _ in 0..50_000 {
+            let id = rand(600) as u32;
+            let which = rand(2) as usize;
+            let holder = (0..2).find(|&list| model[list].contains(&id));
+            match (rand(8), holder) {
+                (0..=2, None) => {
+                    links.reserve_for(id);
+                    lists[which].push_front(&mut links, id);
+                    model[which].push_front(id);
+                }
+                (3..=4, None) => {
+                    links.reserve_for(id);
+                    lists[which].push_back(&mut links, id);
+                    model[which].push_back(id);
+                }
+                (0..=4, Some(list)) => {
+                    lists[list].unlink(&mut links, id);
+                    model[list].retain(|&other| other != id);
+                }
+                (5..=6, _) => {
+                    assert_eq!(lists[which].pop_back(&mut links), model[which].pop_back());
+                }
+                _ if rand(50) == 0 => {
+                    let (first, rest) = lists.split_at_mut(1);
+                    first[0].append(&mut links, &mut rest[0]);
+                    let moved = std::mem::take(&mut model[1]);
+                    model[0].extend(moved);
+                }
+                _ => {}
+            }
+            for (list, model) in lists.iter().zip(&model) {
+                assert_eq!(list.len() as usize, model.len());
+                assert_eq!(list.front(), model.front().copied());
+                assert_eq!(list.back(), model.back().copied());
+            }
+            if rand(40) == 0 {
+                for (list, model) in lists.iter().zip(&model) {
+                    list.validate(&links);
+                    assert!(list.iter(&links).eq(model.iter().copied()));
+                }
+                links.validate();
+            }
+        }
+    }
+
+    #[test]
+    fn tags_are_kept_apart() {
+        let mut links = Links::new();
+        assert_eq!(links.tag(7), 0);
+        links.reserve_for(7);
+        links.set_tag(7, 9);
+        let mut list = List::new();
+        list.push_front(&mut links, 7);
+        list.unlink(&mut links, 7);
+        assert_eq!(links.tag(7), 9);
+        links.truncate(0);
+        assert_eq!(links.tag(7), 0);
+        assert_eq!(links.heap_bytes() / 256, 0);
+    }
+}

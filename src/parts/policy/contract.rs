@@ -1,0 +1,95 @@
+//! What an eviction policy does, and what it needs to know of the entries.
+//!
+//! # Invariants
+//!
+//! - The owner calls `insert` once per entry; until `remove`, `victim` or
+//!   `doom_all` the entry is *live*. After `doom_all` it is *doomed* until
+//!   `remove_doomed` or `pop_doomed`. The owner knows which it is, and calls
+//!   nothing else for a doomed entry.
+//! - `Slots::weight` of a live id is what it was at `insert`, or at the last
+//!   `reweigh`, as `new`. (`reweigh` may come before or after the change.)
+//! - The weights of all live entries add up to less than 2^64.
+//!
+//! # Cost
+//!
+//! Every call is O(1), with constants stated by the algorithms.
+
+/// The most hits counted: a counter at this value stays.
+pub(crate) const MAX_HITS: u8 = 3;
+
+/// A limit that does not bind.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
+
+/// The owner's slots, by id.
+pub(crate) trait Slots {
+    /// Hits since they were last set, at most [`MAX_HITS`].
+    fn hits(&self, id: u32) -> u8;
+
+    /// Sets the hits.
+    fn set_hits(&mut self, id: u32, hits: u8);
+
+    /// What the entry takes of the shard's capacity.
+    fn weight(&self, id: u32) -> u64;
+
+    /// The key's hash, as the index has it.
+    fn hash(&self, id: u32) -> u32;
+}
+
+/// An eviction policy.
+pub(crate) trait Policy {
+    /// A new entry came.
+    fn insert(&mut self, id: u32, slots: &mut impl Slots);
+
+    /// A live entry goes for another reason than eviction. Its weight is still
+    /// the one it has here.
+    fn remove(&mut self, id: u32, slots: &impl Slots);
+
+    /// A live entry was read. Only for policies that need telling.
+    fn hit(&mut self, id: u32);
+
+    /// Chooses the entry to evict and takes it out; `None` if there is none.
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<u32>;
+
+    /// A live entry's weight changes from `old` to `new`.
+    fn reweigh(&mut self, id: u32, old: u64, new: u64);
+
+    /// All live entries become doomed.
+    fn doom_all(&mut self);
+
+    /// Takes out some doomed entry.
+    fn pop_doomed(&mut self) -> Option<u32>;
+
+    /// Takes out this doomed entry.
+    fn remove_doomed(&mut self, id: u32);
+
+    /// The limits the owner keeps: entries and weight, [`UNLIMITED`] if not kept.
+    fn resize(&mut self, max_entries: u64, max_weight: u64);
+
+    /// Gives back the memory of ids from `len` on, none of which is in use.
+    fn truncate(&mut self, len: u32);
+
+    /// How full the queues are.
+    fn queue_lens(&self) -> QueueLens;
+
+    /// Bytes allocated.
+    fn heap_bytes(&self) -> usize;
+
+    /// Panics if an invariant is broken; `live` are all live ids.
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, slots: &impl Slots, live: impl Iterator<Item = u32>);
+}
+
+/// Entries per queue; those an algorithm does not have are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueueLens {
+    /// Newest entries, whose hits do not count yet.
+    pub(crate) fresh: u32,
+    /// Entries on probation.
+    pub(crate) small: u32,
+    /// Entries that proved themselves (LRU: all).
+    pub(crate) main: u32,
+    /// Entries cleared away but not yet taken out.
+    pub(crate) doomed: u32,
+    /// Evicted hashes remembered at most.
+    pub(crate) ghosts: u32,
+}

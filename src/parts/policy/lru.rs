@@ -1,0 +1,102 @@
+//! Least recently used: a list, read entries move to its front.
+//!
+//! # Invariants
+//!
+//! - `queue` holds the live ids, `doomed` the doomed ones.
+//!
+//! # Cost
+//!
+//! Every call is a few links changed; `hit` needs the shard's write lock.
+
+use crate::parts::list::{Links, List};
+use crate::parts::policy::contract::{Policy, QueueLens, Slots};
+
+/// The LRU policy.
+#[derive(Debug)]
+pub(crate) struct Lru {
+    links: Links,
+    queue: List,
+    doomed: List,
+}
+
+impl Lru {
+    /// Without entries; allocates nothing.
+    pub(crate) fn new() -> Self {
+        Self {
+            links: Links::new(),
+            queue: List::new(),
+            doomed: List::new(),
+        }
+    }
+}
+
+impl Policy for Lru {
+    #[inline]
+    fn insert(&mut self, id: u32, _: &mut impl Slots) {
+        self.links.reserve_for(id);
+        self.queue.push_front(&mut self.links, id);
+    }
+
+    #[inline]
+    fn remove(&mut self, id: u32, _: &impl Slots) {
+        self.queue.unlink(&mut self.links, id);
+    }
+
+    #[inline]
+    fn hit(&mut self, id: u32) {
+        if self.queue.front() != Some(id) {
+            self.queue.unlink(&mut self.links, id);
+            self.queue.push_front(&mut self.links, id);
+        }
+    }
+
+    #[inline]
+    fn victim(&mut self, _: &mut impl Slots) -> Option<u32> {
+        self.queue.pop_back(&mut self.links)
+    }
+
+    #[inline]
+    fn reweigh(&mut self, _: u32, _: u64, _: u64) {}
+
+    fn doom_all(&mut self) {
+        self.doomed.append(&mut self.links, &mut self.queue);
+    }
+
+    fn pop_doomed(&mut self) -> Option<u32> {
+        self.doomed.pop_back(&mut self.links)
+    }
+
+    fn remove_doomed(&mut self, id: u32) {
+        self.doomed.unlink(&mut self.links, id);
+    }
+
+    fn resize(&mut self, _: u64, _: u64) {}
+
+    fn truncate(&mut self, len: u32) {
+        self.links.truncate(len);
+    }
+
+    fn queue_lens(&self) -> QueueLens {
+        QueueLens {
+            main: self.queue.len(),
+            doomed: self.doomed.len(),
+            ..QueueLens::default()
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.links.heap_bytes()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, _: &impl Slots, live: impl Iterator<Item = u32>) {
+        self.links.validate();
+        self.queue.validate(&self.links);
+        self.doomed.validate(&self.links);
+        let mut queued: Vec<u32> = self.queue.iter(&self.links).collect();
+        let mut live: Vec<u32> = live.collect();
+        queued.sort_unstable();
+        live.sort_unstable();
+        assert_eq!(queued, live, "lru: ids in the queue");
+    }
+}

@@ -1,0 +1,367 @@
+//! Which entry to evict: the policies behind one type.
+//!
+//! # Invariants
+//!
+//! - Those of [`contract`], for the policy chosen.
+//!
+//! # Cost
+//!
+//! A predictable branch on top of the policy's call.
+
+/// What a policy does, and needs.
+pub(crate) mod contract;
+
+/// Queues and second chances; reads need no lock.
+pub(crate) mod s3fifo;
+
+/// Recency alone; reads need the write lock.
+pub(crate) mod lru;
+
+use crate::parts::policy::contract::{Policy, QueueLens, Slots};
+use crate::parts::policy::lru::Lru;
+use crate::parts::policy::s3fifo::S3Fifo;
+
+/// The policy of a shard.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per shard: the size is no matter, a pointer more to follow is"
+)]
+pub(crate) enum Evictor {
+    /// See [`s3fifo`].
+    S3Fifo(S3Fifo),
+    /// See [`lru`].
+    Lru(Lru),
+}
+
+/// Calls the same method of the policy at hand.
+macro_rules! dispatch {
+    ($self:ident, $policy:ident => $call:expr) => {
+        match $self {
+            Evictor::S3Fifo($policy) => $call,
+            Evictor::Lru($policy) => $call,
+        }
+    };
+}
+
+impl Evictor {
+    /// Whether [`Policy::hit`] must be called on reads, under the write lock.
+    #[inline]
+    pub(crate) fn needs_lock_on_hit(&self) -> bool {
+        matches!(self, Self::Lru(_))
+    }
+}
+
+impl Policy for Evictor {
+    #[inline]
+    fn insert(&mut self, id: u32, slots: &mut impl Slots) {
+        dispatch!(self, policy => policy.insert(id, slots));
+    }
+
+    #[inline]
+    fn remove(&mut self, id: u32, slots: &impl Slots) {
+        dispatch!(self, policy => policy.remove(id, slots));
+    }
+
+    #[inline]
+    fn hit(&mut self, id: u32) {
+        dispatch!(self, policy => policy.hit(id));
+    }
+
+    #[inline]
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<u32> {
+        dispatch!(self, policy => policy.victim(slots))
+    }
+
+    #[inline]
+    fn reweigh(&mut self, id: u32, old: u64, new: u64) {
+        dispatch!(self, policy => policy.reweigh(id, old, new));
+    }
+
+    fn doom_all(&mut self) {
+        dispatch!(self, policy => policy.doom_all());
+    }
+
+    fn pop_doomed(&mut self) -> Option<u32> {
+        dispatch!(self, policy => policy.pop_doomed())
+    }
+
+    fn remove_doomed(&mut self, id: u32) {
+        dispatch!(self, policy => policy.remove_doomed(id));
+    }
+
+    fn resize(&mut self, max_entries: u64, max_weight: u64) {
+        dispatch!(self, policy => policy.resize(max_entries, max_weight));
+    }
+
+    fn truncate(&mut self, len: u32) {
+        dispatch!(self, policy => policy.truncate(len));
+    }
+
+    fn queue_lens(&self) -> QueueLens {
+        dispatch!(self, policy => policy.queue_lens())
+    }
+
+    fn heap_bytes(&self) -> usize {
+        dispatch!(self, policy => policy.heap_bytes())
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, slots: &impl Slots, live: impl Iterator<Item = u32>) {
+        dispatch!(self, policy => policy.validate(slots, live));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::policy::contract::{MAX_HITS, UNLIMITED};
+    use crate::parts::policy::s3fifo::Settings;
+    use std::collections::{BTreeSet, HashMap};
+
+    struct Rand(u64);
+
+    impl Rand {
+        fn next(&mut self, n: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 11) % n
+        }
+    }
+
+    #[derive(Clone, Copy, Default)]
+    struct Slot {
+        key: u32,
+        hits: u8,
+        weight: u64,
+    }
+
+    impl Slots for Vec<Slot> {
+        fn hits(&self, id: u32) -> u8 {
+            self[id as usize].hits
+        }
+
+        fn set_hits(&mut self, id: u32, hits: u8) {
+            self[id as usize].hits = hits;
+        }
+
+        fn weight(&self, id: u32) -> u64 {
+            self[id as usize].weight
+        }
+
+        fn hash(&self, id: u32) -> u32 {
+            let key = u64::from(self[id as usize].key);
+            (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as u32
+        }
+    }
+
+    /// A toy cache of entries of weight 1.
+    struct Cache {
+        evictor: Evictor,
+        slots: Vec<Slot>,
+        map: HashMap<u32, u32>,
+        capacity: usize,
+    }
+
+    impl Cache {
+        fn new(evictor: Evictor, capacity: usize) -> Self {
+            Self {
+                evictor,
+                slots: Vec::new(),
+                map: HashMap::new(),
+                capacity,
+            }
+        }
+
+        /// Reads a key, loading it if absent; whether it was present.
+        fn get(&mut self, key: u32) -> bool {
+            if let Some(&id) = self.map.get(&key) {
+                let hits = &mut self.slots[id as usize].hits;
+                *hits = (*hits + 1).min(MAX_HITS);
+                self.evictor.hit(id);
+                return true;
+            }
+            let id = if self.map.len() >= self.capacity {
+                let id = self.evictor.victim(&mut self.slots).unwrap();
+                self.map.remove(&self.slots[id as usize].key);
+                id
+            } else {
+                self.slots.push(Slot::default());
+                self.slots.len() as u32 - 1
+            };
+            self.slots[id as usize] = Slot {
+                key,
+                hits: 0,
+                weight: 1,
+            };
+            self.map.insert(key, id);
+            self.evictor.insert(id, &mut self.slots);
+            false
+        }
+    }
+
+    fn both(capacity: u64) -> [Cache; 2] {
+        let s3 = S3Fifo::new(Settings::DEFAULT, capacity, UNLIMITED);
+        [Evictor::S3Fifo(s3), Evictor::Lru(Lru::new())]
+            .map(|evictor| Cache::new(evictor, capacity as usize))
+    }
+
+    /// Keys, the k-th in proportion to 1 / k^0.9.
+    struct Zipf(Vec<f64>);
+
+    impl Zipf {
+        fn new(keys: u32) -> Self {
+            let mut sum = 0.0;
+            Self(
+                (1..=keys)
+                    .map(|key| {
+                        sum += f64::from(key).powf(-0.9);
+                        sum
+                    })
+                    .collect(),
+            )
+        }
+
+        fn next(&self, rand: &mut Rand) -> u32 {
+            let point = rand.next(1 << 40) as f64 / (1_u64 << 40) as f64;
+            let point = point * self.0.last().unwrap();
+            self.0.partition_point(|&sum| sum <= point) as u32
+        }
+    }
+
+    #[test]
+    fn hits_more_than_lru() {
+        let zipf = Zipf::new(10_000);
+        for (capacity, margin) in [
+            (30, 1.15),
+            (100, 1.1),
+            (150, 1.1),
+            (300, 1.1),
+            (1_000, 1.08),
+        ] {
+            let ratios = both(capacity).map(|mut cache| {
+                let mut rand = Rand(0x1357_9bdf_0246_8ace);
+                let hits = (0..300_000)
+                    .filter(|_| cache.get(zipf.next(&mut rand)))
+                    .count();
+                let live = cache.map.values().copied();
+                cache.evictor.validate(&cache.slots, live);
+                hits as f64 / 300_000.0
+            });
+            println!("{capacity}: {ratios:?}");
+            assert!(ratios[0] > ratios[1] * margin, "{capacity}: {ratios:?}");
+        }
+    }
+
+    #[test]
+    fn withstands_a_scan() {
+        let kept = both(1_000).map(|mut cache| {
+            // A working set read often, then a scan of keys read twice at once.
+            for _ in 0..20 {
+                (0..600).for_each(|key| _ = cache.get(key));
+            }
+            for key in 10_000..20_000 {
+                cache.get(key);
+                cache.get(key);
+            }
+            (0..600).filter(|key| cache.map.contains_key(key)).count()
+        });
+        println!("{kept:?}");
+        assert!(kept[0] > 550 && kept[1] == 0, "{kept:?}");
+    }
+
+    #[test]
+    fn a_loop_wider_than_the_cache_still_hits() {
+        let [mut cache, _] = both(1_000);
+        let hits = (0..50)
+            .map(|_| (0..1_500).filter(|&key| cache.get(key)).count())
+            .sum::<usize>();
+        println!("loop: {hits} of 75000");
+        assert!(hits > 7_500, "{hits}");
+    }
+
+    #[test]
+    fn keeps_account_of_every_entry() {
+        let mut rand = Rand(0xfeed_5eed_0bad_cafe);
+        for round in 0..24 {
+            let limits = [(UNLIMITED, 5_000), (300, UNLIMITED), (300, 5_000), (1, 1)][round % 4];
+            let mut evictor = if round % 3 == 0 {
+                Evictor::Lru(Lru::new())
+            } else {
+                Evictor::S3Fifo(S3Fifo::new(Settings::DEFAULT, limits.0, limits.1))
+            };
+            assert_eq!(evictor.needs_lock_on_hit(), round % 3 == 0);
+            let mut slots = vec![Slot::default(); 1_000];
+            let (mut live, mut doomed) = (BTreeSet::new(), BTreeSet::new());
+            for _ in 0..6_000 {
+                let id = rand.next(1_000) as u32;
+                let weight = [0, 1, rand.next(50), rand.next(6_000)][rand.next(4) as usize];
+                match rand.next(24) {
+                    0..=9 if !live.contains(&id) && !doomed.contains(&id) => {
+                        let key = rand.next(5_000) as u32;
+                        slots[id as usize] = Slot {
+                            key,
+                            hits: 0,
+                            weight,
+                        };
+                        evictor.insert(id, &mut slots);
+                        live.insert(id);
+                    }
+                    0..=13 if live.contains(&id) => {
+                        slots[id as usize].hits = rand.next(4) as u8;
+                        evictor.hit(id);
+                    }
+                    14..=15 if live.contains(&id) => {
+                        evictor.reweigh(id, slots[id as usize].weight, weight);
+                        slots[id as usize].weight = weight;
+                    }
+                    16 if live.remove(&id) => evictor.remove(id, &slots),
+                    16 if doomed.remove(&id) => evictor.remove_doomed(id),
+                    17..=20 => match evictor.victim(&mut slots) {
+                        Some(id) => assert!(live.remove(&id)),
+                        None => assert!(live.is_empty()),
+                    },
+                    21 => match evictor.pop_doomed() {
+                        Some(id) => assert!(doomed.remove(&id)),
+                        None => assert!(doomed.is_empty()),
+                    },
+                    22 if rand.next(40) == 0 => {
+                        evictor.doom_all();
+                        doomed.append(&mut live);
+                    }
+                    23 if rand.next(40) == 0 => evictor.resize(rand.next(500), rand.next(9_000)),
+                    _ => {}
+                }
+                let lens = evictor.queue_lens();
+                let queued = lens.fresh + lens.small + lens.main;
+                assert_eq!(
+                    (queued as usize, lens.doomed as usize),
+                    (live.len(), doomed.len())
+                );
+                if rand.next(30) == 0 {
+                    evictor.validate(&slots, live.iter().copied());
+                }
+            }
+            while let Some(id) = evictor.victim(&mut slots) {
+                assert!(live.remove(&id));
+            }
+            while let Some(id) = evictor.pop_doomed() {
+                assert!(doomed.remove(&id));
+            }
+            assert!(live.is_empty() && doomed.is_empty());
+            evictor.truncate(0);
+            evictor.validate(&slots, std::iter::empty());
+        }
+    }
+
+    #[test]
+    fn nothing_to_evict() {
+        let mut slots: Vec<Slot> = Vec::new();
+        for [mut cache, mut lru] in [both(0), both(10)] {
+            assert_eq!(cache.evictor.victim(&mut slots), None);
+            assert_eq!(lru.evictor.victim(&mut slots), None);
+            assert_eq!(cache.evictor.heap_bytes(), 0);
+        }
+    }
+}

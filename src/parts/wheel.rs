@@ -1,0 +1,539 @@
+//! A hierarchical timer wheel of ids.
+//!
+//! Time is cut into ticks of 2^23 ns (8.4 ms); 7 levels of 64 buckets cover all
+//! of `u64`. An id lies at the level of the highest 6-bit group in which its due
+//! tick differs from the wheel's tick, in the bucket of that group's value there.
+//! When the wheel's tick reaches a bucket of a coarse level, the bucket is
+//! *drained*: its ids are looked at one by one and, unless due, scheduled finer.
+//!
+//! The ids of the very tick that time is in are looked at, and those not due yet
+//! set aside in a list of *waiting* ones with the earliest of their dues, before
+//! which nobody looks at them again. So an id is reported by the first call at or
+//! after its due that has the steps for it, and never before.
+//!
+//! Time only moves forward by [`Wheel::pop_expired`]; a smaller `now` than one
+//! seen is taken for that one.
+//!
+//! # Invariants
+//!
+//! - `tick <= now`'s tick, and all ids due before `tick` are either in its bucket
+//!   of level 0, in the bucket being drained, or in one of the two lists aside.
+//! - Other ids lie at the place their due *when scheduled* gives relative to
+//!   `tick`: at level 0 in a bucket from `tick`'s on, at the other levels in one
+//!   after `tick`'s.
+//! - An id's tag tells the list it is in: 0 none, `1 + level * 64 + slot` a bucket,
+//!   then the two lists aside. `occupied` has a bit for each bucket not empty.
+//! - `draining` is 0 or the tag of a coarse bucket that is not empty.
+//! - The current due of an id is never before the one it was scheduled with,
+//!   or else the owner re-schedules it.
+//!
+//! # Cost
+//!
+//! `schedule` and `deschedule`: O(1), an unlink and a link. `pop_expired`: O(1) per
+//! step; an id takes one step when reported and at most one per level before, plus
+//! one each time a due id of its own tick makes the waiting ones looked at again.
+//! 12 bytes per id and 5.4 KiB for the buckets, allocated by the first `schedule`.
+
+use crate::parts::list::{Links, List};
+
+/// Nanoseconds in a tick, as a power of two.
+const TICK_BITS: u32 = 23;
+
+/// Bits of the tick a level tells apart.
+const GROUP_BITS: u32 = 6;
+
+/// Buckets in a level.
+const GROUP: u16 = 1 << GROUP_BITS;
+
+/// Levels: 7 groups of 6 bits hold the 41 bits of a tick.
+const LEVELS: usize = 7;
+
+/// The tags of the two lists aside; those below are buckets'.
+const ASIDE: [u16; 2] = [1 + LEVELS as u16 * GROUP, 2 + LEVELS as u16 * GROUP];
+
+/// The due of an id that is never due.
+const NEVER: u64 = u64::MAX;
+
+/// A timer wheel of ids.
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    links: Links,
+    /// By tag; empty until something is scheduled.
+    lists: Vec<List>,
+    /// Per level, a bit for each bucket not empty.
+    occupied: [u64; LEVELS],
+    /// Everything before this tick was handled.
+    tick: u64,
+    /// The latest time seen.
+    now: u64,
+    /// The tag of the coarse bucket being drained, or 0.
+    draining: u16,
+    /// Which of the two lists aside is being looked through; the other waits.
+    scanned: usize,
+    /// No waiting id is due before this.
+    waiting_for: u64,
+    len: u32,
+}
+
+#[inline]
+fn tick_of(time: u64) -> u64 {
+    time >> TICK_BITS
+}
+
+#[inline]
+fn bucket_tag(level: usize, slot: u64) -> u16 {
+    1 + level as u16 * GROUP + slot as u16
+}
+
+impl Wheel {
+    /// An empty wheel at time `now`; allocates nothing.
+    pub(crate) fn new(now: u64) -> Self {
+        Self {
+            links: Links::new(),
+            lists: Vec::new(),
+            occupied: [0; LEVELS],
+            tick: tick_of(now),
+            now,
+            draining: 0,
+            scanned: 0,
+            waiting_for: NEVER,
+            len: 0,
+        }
+    }
+
+    /// The number of ids scheduled.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether the id is scheduled.
+    #[inline]
+    pub(crate) fn is_scheduled(&self, id: u32) -> bool {
+        self.links.tag(id) != 0
+    }
+
+    /// Schedules the id at `due` (`u64::MAX`: never), instead of where it was.
+    pub(crate) fn schedule(&mut self, id: u32, due: u64) {
+        self.deschedule(id);
+        if due == NEVER {
+            return;
+        }
+        if self.lists.is_empty() {
+            self.lists = vec![List::new(); ASIDE[1] as usize + 1];
+        }
+        self.links.reserve_for(id);
+        self.len += 1;
+        self.put(id, self.place_of(due));
+    }
+
+    /// Takes the id off the wheel, if it is on it.
+    #[inline]
+    pub(crate) fn deschedule(&mut self, id: u32) {
+        let tag = self.links.tag(id);
+        if tag != 0 {
+            self.unlink(id, tag);
+            self.len -= 1;
+        }
+    }
+
+    /// Takes an id off the wheel that is due at `now`; `None` if there is none
+    /// or `steps`, of which each id and each bucket looked at takes one, ran out.
+    ///
+    /// `due_of` tells the due an id has by now, which may be later than it was
+    /// scheduled at (it is then scheduled at that) or `u64::MAX` (it is then taken
+    /// off the wheel).
+    pub(crate) fn pop_expired(
+        &mut self,
+        now: u64,
+        steps: &mut u32,
+        due_of: impl Fn(u32) -> u64,
+    ) -> Option<u32> {
+        self.now = self.now.max(now);
+        if self.len == 0 {
+            self.tick = tick_of(self.now);
+            return None;
+        }
+        while *steps > 0 {
+            if let Some(id) = self.candidate() {
+                *steps -= 1;
+                if self.handle(id, &due_of) {
+                    return Some(id);
+                }
+            } else if self.advance() {
+                *steps -= 1;
+            } else {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// A time before which [`Wheel::pop_expired`] finds nothing to do.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        if self.len == 0 {
+            return None;
+        }
+        let current = self.occupied[0] >> (self.tick % u64::from(GROUP)) & 1 != 0;
+        if current || self.draining != 0 || !self.aside(self.scanned).is_empty() {
+            // Not looked at yet: maybe due at any moment.
+            return Some(self.now);
+        }
+        if !self.aside(1 - self.scanned).is_empty() {
+            return Some(self.waiting_for);
+        }
+        let (_, start) = self.first_bucket()?;
+        Some(start << TICK_BITS)
+    }
+
+    /// Gives back the memory of ids from `len` on, none of which is scheduled.
+    pub(crate) fn truncate(&mut self, len: u32) {
+        self.links.truncate(len);
+        if self.len == 0 && len == 0 {
+            self.lists = Vec::new();
+        }
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.links.heap_bytes() + self.lists.capacity() * size_of::<List>()
+    }
+
+    fn aside(&self, which: usize) -> &List {
+        &self.lists[ASIDE[which] as usize]
+    }
+
+    /// The tag of the bucket for `due`, seen from `tick`.
+    #[inline]
+    fn place_of(&self, due: u64) -> u16 {
+        // What is overdue goes to the bucket looked at next.
+        let tick = tick_of(due).max(self.tick);
+        let differ = tick ^ self.tick;
+        let level = (63 - (differ | 1).leading_zeros()) / GROUP_BITS;
+        let slot = tick >> (level * GROUP_BITS) & u64::from(GROUP - 1);
+        bucket_tag(level as usize, slot)
+    }
+
+    #[inline]
+    fn put(&mut self, id: u32, tag: u16) {
+        self.links.set_tag(id, tag);
+        // At the end, so that ids of one tick come out as they went in.
+        self.lists[tag as usize].push_back(&mut self.links, id);
+        if tag < ASIDE[0] {
+            let at = usize::from(tag - 1);
+            self.occupied[at / GROUP as usize] |= 1 << (at % GROUP as usize);
+        }
+    }
+
+    #[inline]
+    fn unlink(&mut self, id: u32, tag: u16) {
+        self.links.set_tag(id, 0);
+        let list = &mut self.lists[tag as usize];
+        list.unlink(&mut self.links, id);
+        if list.is_empty() && tag < ASIDE[0] {
+            let at = usize::from(tag - 1);
+            self.occupied[at / GROUP as usize] &= !(1 << (at % GROUP as usize));
+            if self.draining == tag {
+                self.draining = 0;
+            }
+        }
+    }
+
+    /// The next id to look at before the tick may move on.
+    fn candidate(&mut self) -> Option<u32> {
+        if self.draining != 0 {
+            return self.lists[self.draining as usize].front();
+        }
+        let current = bucket_tag(0, self.tick % u64::from(GROUP));
+        let id = self.lists[current as usize].front();
+        if id.is_some() {
+            return id;
+        }
+        if self.aside(self.scanned).is_empty() && self.waiting_for <= self.now {
+            // One of the waiting may be due: look through them once more.
+            self.scanned = 1 - self.scanned;
+            self.waiting_for = NEVER;
+        }
+        self.aside(self.scanned).front()
+    }
+
+    /// Deals with an id in turn; whether it is due, and then off the wheel.
+    fn handle(&mut self, id: u32, due_of: &impl Fn(u32) -> u64) -> bool {
+        self.unlink(id, self.links.tag(id));
+        let due = due_of(id);
+        if due == NEVER || due <= self.now {
+            self.len -= 1;
+            return due != NEVER;
+        }
+        if tick_of(due) > self.tick {
+            self.put(id, self.place_of(due));
+        } else {
+            self.waiting_for = self.waiting_for.min(due);
+            self.put(id, ASIDE[1 - self.scanned]);
+        }
+        false
+    }
+
+    /// With no candidate left, moves the tick on; whether a bucket was reached.
+    fn advance(&mut self) -> bool {
+        if !self.aside(1 - self.scanned).is_empty() {
+            // They are not due: so time is still in this tick.
+            debug_assert_eq!(self.tick, tick_of(self.now), "wheel: overdue ids wait");
+            return false;
+        }
+        let reached = self
+            .first_bucket()
+            .filter(|&(_, start)| start <= tick_of(self.now));
+        let Some((tag, start)) = reached else {
+            // The places of all ids are the same seen from there.
+            self.tick = tick_of(self.now);
+            return false;
+        };
+        self.tick = start;
+        if tag > GROUP {
+            self.draining = tag;
+        }
+        true
+    }
+
+    /// The earliest bucket not empty, and its first tick. What lies at a level
+    /// is always earlier than what lies at the coarser ones.
+    fn first_bucket(&self) -> Option<(u16, u64)> {
+        let level = self.occupied.iter().position(|&bits| bits != 0)?;
+        let slot = u64::from(self.occupied[level].trailing_zeros());
+        let bits = level as u32 * GROUP_BITS;
+        let above = self.tick >> (bits + GROUP_BITS) << (bits + GROUP_BITS);
+        Some((bucket_tag(level, slot), above | slot << bits))
+    }
+
+    /// Panics if an invariant is broken. `due_of` as for `pop_expired`.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn validate(&self, due_of: impl Fn(u32) -> u64) {
+        self.links.validate();
+        assert!(self.tick <= tick_of(self.now), "wheel: tick beyond now");
+        let (mut count, mut occupied) = (0, [0; LEVELS]);
+        for (tag, list) in self.lists.iter().enumerate() {
+            list.validate(&self.links);
+            count += list.len();
+            for id in list.iter(&self.links) {
+                assert_eq!(self.links.tag(id) as usize, tag, "wheel: tag of {id}");
+            }
+            if list.is_empty() || tag >= ASIDE[0] as usize {
+                continue;
+            }
+            let (level, slot) = ((tag - 1) / GROUP as usize, (tag - 1) as u64 % 64);
+            occupied[level] |= 1_u64 << slot;
+            let bits = level as u32 * GROUP_BITS;
+            let here = self.tick >> bits & 63;
+            assert!(
+                slot > here || (slot == here && (level == 0 || self.draining as usize == tag)),
+                "wheel: a bucket left behind"
+            );
+            let start = ((self.tick >> bits & !63) | slot) << bits << TICK_BITS;
+            for id in list.iter(&self.links) {
+                // A first tick of the current level-0 bucket says nothing: what
+                // was overdue is there as well.
+                let late = due_of(id) >= start || (level == 0 && slot == here);
+                assert!(late, "wheel: {id} lies too late");
+            }
+        }
+        assert_eq!(count, self.len, "wheel: count of ids");
+        assert_eq!(occupied, self.occupied, "wheel: occupied");
+        if count > 0 {
+            for id in self.aside(1 - self.scanned).iter(&self.links) {
+                assert!(due_of(id) >= self.waiting_for, "wheel: {id} waits too long");
+            }
+        }
+        if self.draining != 0 {
+            let drained = &self.lists[self.draining as usize];
+            assert!(!drained.is_empty(), "wheel: drains an empty bucket");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const TICK: u64 = 1 << TICK_BITS;
+
+    struct Rand(u64);
+
+    impl Rand {
+        fn next(&mut self, n: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 8) % n
+        }
+
+        /// A span of any magnitude up to `2^bits`.
+        fn span(&mut self, bits: u64) -> u64 {
+            let bits = self.next(bits);
+            self.next(1 << bits)
+        }
+    }
+
+    fn drain(wheel: &mut Wheel, now: u64, dues: &BTreeMap<u32, u64>) -> Vec<u32> {
+        let (mut out, mut steps) = (Vec::new(), u32::MAX);
+        while let Some(id) = wheel.pop_expired(now, &mut steps, |id| dues[&id]) {
+            out.push(id);
+        }
+        out.sort_unstable();
+        out
+    }
+
+    #[test]
+    fn reports_exactly_what_is_due() {
+        let mut rand = Rand(0xdead_beef_1234_5677);
+        for round in 0..60 {
+            // From the start, just before a wrap of each level, and anywhere.
+            let mut now = match round % 10 {
+                0 => 0,
+                9 => rand.next(1 << 50),
+                level => (1 << (TICK_BITS + 6 * (level as u32 - 1).min(6))) * 3 - 2 * TICK,
+            };
+            let mut wheel = Wheel::new(now);
+            // Every id has its current due here, which may run ahead of the wheel.
+            let mut dues: BTreeMap<u32, u64> = BTreeMap::new();
+            let reach = [20, 26, 34, 50][round % 4];
+            for _ in 0..1_500 {
+                let id = rand.next(200) as u32;
+                let due = (now + rand.span(reach)).saturating_sub(rand.next(TICK * 2));
+                match rand.next(10) {
+                    0..=4 => {
+                        dues.insert(id, due);
+                        wheel.schedule(id, due);
+                        assert!(wheel.is_scheduled(id));
+                    }
+                    5 => {
+                        dues.remove(&id);
+                        wheel.deschedule(id);
+                        assert!(!wheel.is_scheduled(id));
+                    }
+                    // Prolonged behind the wheel's back.
+                    6 => {
+                        if let Some(old) = dues.get_mut(&id) {
+                            *old = (*old).max(due);
+                        }
+                    }
+                    _ => {
+                        now += rand.span(reach);
+                        let wanted: Vec<u32> = dues
+                            .iter()
+                            .filter(|&(_, &due)| due <= now)
+                            .map(|(&id, _)| id)
+                            .collect();
+                        let next = wheel.next_due();
+                        assert_eq!(drain(&mut wheel, now, &dues), wanted, "at {now}");
+                        if !wanted.is_empty() {
+                            assert!(next.unwrap() <= now);
+                        }
+                        dues.retain(|_, due| *due > now);
+                        let first = dues.values().min();
+                        assert!(first.is_none_or(|&first| wheel.next_due().unwrap() <= first));
+                    }
+                }
+                assert_eq!(wheel.len() as usize, dues.len());
+                if rand.next(20) == 0 {
+                    wheel.validate(|id| dues[&id]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tiny_budgets_only_delay() {
+        let mut rand = Rand(0x5555_1234_9876_4321);
+        let mut now = 1_u64 << 40;
+        let mut wheel = Wheel::new(now);
+        let mut dues: BTreeMap<u32, u64> = BTreeMap::new();
+        for turn in 0..60_000_u64 {
+            if turn % 3 == 0 {
+                let id = rand.next(2_000) as u32;
+                let due = now + rand.span(32);
+                wheel.schedule(id, due);
+                dues.insert(id, due);
+            }
+            now += rand.next(TICK / 4);
+            if rand.next(1_000) == 0 {
+                now += rand.span(40);
+            }
+            let mut steps = rand.next(5) as u32;
+            let given = steps;
+            while let Some(id) = wheel.pop_expired(now, &mut steps, |id| dues[&id]) {
+                assert!(dues.remove(&id).unwrap() <= now);
+            }
+            assert!(steps <= given);
+            if rand.next(300) == 0 {
+                wheel.validate(|id| dues[&id]);
+            }
+        }
+        let left = drain(&mut wheel, u64::MAX - 1, &dues);
+        assert!(left.iter().eq(dues.keys()));
+        assert_eq!((wheel.len(), wheel.next_due()), (0, None));
+    }
+
+    #[test]
+    fn a_crowded_tick_is_looked_through_in_turn() {
+        let mut wheel = Wheel::new(0);
+        let dues: BTreeMap<u32, u64> = (0..1_000).map(|id| (id, u64::from(id) * 8_000)).collect();
+        dues.iter().for_each(|(&id, &due)| wheel.schedule(id, due));
+        let mut reported = Vec::new();
+        for now in (0..8_000_000).step_by(50_000) {
+            let mut steps = 40;
+            while let Some(id) = wheel.pop_expired(now, &mut steps, |id| dues[&id]) {
+                assert!(dues[&id] <= now);
+                reported.push(id);
+            }
+            wheel.validate(|id| dues[&id]);
+        }
+        assert!(reported.len() > 100);
+        reported.extend(drain(&mut wheel, TICK, &dues));
+        reported.sort_unstable();
+        assert!(reported.iter().eq(dues.keys()));
+    }
+
+    #[test]
+    fn a_jump_of_centuries_is_cheap() {
+        let mut wheel = Wheel::new(5);
+        let far = 1_u64 << 62;
+        let dues = BTreeMap::from([(1, 10), (2, TICK * 500), (3, far), (4, far + 1)]);
+        dues.iter().for_each(|(&id, &due)| wheel.schedule(id, due));
+        let (mut steps, mut out) = (100, Vec::new());
+        while let Some(id) = wheel.pop_expired(far, &mut steps, |id| dues[&id]) {
+            out.push(id);
+        }
+        assert_eq!(out, [1, 2, 3]);
+        assert!(steps > 70, "{steps} of 100 left");
+        // Time going backwards is time standing still.
+        assert_eq!(wheel.pop_expired(0, &mut steps, |id| dues[&id]), None);
+        assert_eq!(wheel.next_due(), Some(far + 1));
+        assert_eq!(
+            wheel.pop_expired(far + 1, &mut steps, |id| dues[&id]),
+            Some(4)
+        );
+    }
+
+    #[test]
+    fn never_and_dropped() {
+        let mut wheel = Wheel::new(0);
+        assert_eq!(wheel.heap_bytes(), 0);
+        wheel.schedule(1, NEVER);
+        assert!(!wheel.is_scheduled(1));
+        assert_eq!(wheel.heap_bytes(), 0);
+        wheel.schedule(1, 100);
+        wheel.schedule(1, NEVER);
+        assert_eq!(wheel.next_due(), None);
+        wheel.schedule(1, 100);
+        wheel.schedule(2, NEVER - 1);
+        let mut steps = 100;
+        let due_of = |id| if id == 1 { NEVER } else { NEVER - 1 };
+        assert_eq!(wheel.pop_expired(1_000, &mut steps, due_of), None);
+        assert!(!wheel.is_scheduled(1) && wheel.is_scheduled(2));
+        assert_eq!(wheel.pop_expired(NEVER - 2, &mut steps, due_of), None);
+        assert_eq!(wheel.pop_expired(NEVER - 1, &mut steps, due_of), Some(2));
+        wheel.truncate(0);
+        assert_eq!(wheel.heap_bytes() / 100, 0);
+    }
+}

@@ -1,0 +1,194 @@
+//! Values on their way out: why they left ([`RemovalCause`]), the batch in which they leave a locked
+//! shard, and the listener that hears of them once the lock is gone.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a value left the cache.
+///
+/// ```
+/// use larder::RemovalCause;
+///
+/// assert!(RemovalCause::Size.was_evicted());
+/// assert!(!RemovalCause::Replaced.was_evicted());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RemovalCause {
+    /// A call removed it: `remove`, `invalidate`, `remove_if`, `retain`, `compute`, a `touch` with a
+    /// time of zero, or a write that was itself refused.
+    Explicit,
+    /// A new value took its place.
+    Replaced,
+    /// Its time was up. It is told when the slot is reclaimed, which can be later.
+    Expired,
+    /// It had to make room.
+    Size,
+    /// `clear`, a namespace's `clear` or `invalidate_tag` killed it. It is told when the slot is
+    /// reclaimed, which can be later.
+    Invalidated,
+}
+
+impl RemovalCause {
+    /// Whether the cache let the value go by itself ([`Size`](Self::Size), [`Expired`](Self::Expired))
+    /// rather than on a caller's order.
+    ///
+    /// ```
+    /// assert!(larder::RemovalCause::Expired.was_evicted());
+    /// ```
+    pub fn was_evicted(self) -> bool {
+        matches!(self, RemovalCause::Size | RemovalCause::Expired)
+    }
+}
+
+/// One value that left a shard, with its key.
+pub(crate) struct Gone<K, V> {
+    pub(crate) key: K,
+    pub(crate) value: V,
+    pub(crate) cause: RemovalCause,
+    pub(crate) weight: u64,
+    pub(crate) namespace: u32,
+    pub(crate) born: u64,
+}
+
+/// What left a shard in one critical section. The first stands inline: most calls remove at most one
+/// value, and those allocate nothing.
+pub(crate) struct Batch<K, V> {
+    first: Option<Gone<K, V>>,
+    rest: Vec<Gone<K, V>>,
+}
+
+impl<K, V> Batch<K, V> {
+    pub(crate) fn new() -> Self {
+        Batch {
+            first: None,
+            rest: Vec::new(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, gone: Gone<K, V>) {
+        if self.first.is_none() {
+            self.first = Some(gone);
+        } else {
+            self.rest.push(gone);
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Gone<K, V>> {
+        self.first.iter().chain(&self.rest)
+    }
+}
+
+impl<K, V> IntoIterator for Batch<K, V> {
+    type Item = Gone<K, V>;
+    type IntoIter =
+        std::iter::Chain<std::option::IntoIter<Gone<K, V>>, std::vec::IntoIter<Gone<K, V>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.rest)
+    }
+}
+
+type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
+
+/// Calls the removal listener, outside locks, never nested.
+///
+/// A listener may use the cache. What that removes is queued, and told by the call that is already
+/// telling, after it returns from the listener. Values that go back to the caller cannot wait in a
+/// queue, so a copy does: hence `clone`, taken where the builder knows `V: Clone`.
+pub(crate) struct Notifier<K, V> {
+    listener: Option<(Listener<K, V>, fn(&V) -> V)>,
+    queue: Mutex<VecDeque<(K, V, RemovalCause)>>,
+    panics: AtomicU64,
+}
+
+crate::sync::thread_local! {
+    /// The notifiers (by address) whose listener is running on this thread.
+    static TELLING: RefCell<Vec<usize>> = RefCell::new(Vec::new());
+}
+
+impl<K, V> Notifier<K, V> {
+    pub(crate) fn new(listener: Option<(Listener<K, V>, fn(&V) -> V)>) -> Self {
+        Notifier {
+            listener,
+            queue: Mutex::new(VecDeque::new()),
+            panics: AtomicU64::new(0),
+        }
+    }
+
+    /// How often the listener panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a value that is dropped afterwards.
+    pub(crate) fn tell(&self, key: K, value: V, cause: RemovalCause) {
+        if self.listener.is_some() && self.is_telling() {
+            self.queue.lock().push_back((key, value, cause));
+        } else {
+            self.call(&key, &value, cause);
+            contain_drop((key, value));
+        }
+    }
+
+    /// Tells of a value that goes back to the caller.
+    pub(crate) fn tell_and_return(&self, key: K, value: V, cause: RemovalCause) -> V {
+        match &self.listener {
+            Some((_, clone)) if self.is_telling() => {
+                let copy = clone(&value);
+                self.queue.lock().push_back((key, copy, cause));
+            }
+            Some(_) => {
+                self.call(&key, &value, cause);
+                contain_drop(key);
+            }
+            None => contain_drop(key),
+        }
+        value
+    }
+
+    fn is_telling(&self) -> bool {
+        TELLING.with(|telling| telling.borrow().contains(&self.address()))
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Calls the listener, then once for every event raised meanwhile inside it.
+    fn call(&self, key: &K, value: &V, cause: RemovalCause) {
+        let Some((listener, _)) = &self.listener else {
+            return;
+        };
+        TELLING.with(|telling| telling.borrow_mut().push(self.address()));
+        self.call_once(listener, key, value, cause);
+        loop {
+            // The guard of a `while let` condition would live through the body: take it apart.
+            let next = self.queue.lock().pop_front();
+            let Some((key, value, cause)) = next else {
+                break;
+            };
+            self.call_once(listener, &key, &value, cause);
+            contain_drop((key, value));
+        }
+        TELLING.with(|telling| telling.borrow_mut().pop());
+    }
+
+    fn call_once(&self, listener: &Listener<K, V>, key: &K, value: &V, cause: RemovalCause) {
+        if catch_unwind(AssertUnwindSafe(|| listener(key, value, cause))).is_err() {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Drops a value of the user's. A panic in its `Drop` ends here: the value belongs to some earlier
+/// caller, and whoever happens to evict it must not suffer for it.
+pub(crate) fn contain_drop<T>(value: T) {
+    if std::mem::needs_drop::<T>() {
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(value)));
+    }
+}

@@ -1,0 +1,241 @@
+//! What a cache counts, and the [`Stats`] snapshot that callers read.
+
+use std::time::Duration;
+
+use crate::removal::RemovalCause;
+use crate::stripe::Striped;
+
+/// Names the counters, in the order of the striped array.
+#[derive(Clone, Copy, Debug)]
+#[repr(usize)]
+pub(crate) enum Count {
+    Hits,
+    Misses,
+    Inserts,
+    Rejections,
+    Loads,
+    LoadFailures,
+    LoadNanos,
+    Joined,
+    Unpublished,
+    Explicit,
+    Replaced,
+    Expired,
+    Evicted,
+    EvictedWeight,
+    Invalidated,
+}
+
+const COUNTS: usize = Count::Invalidated as usize + 1;
+
+/// The counters of one cache.
+#[derive(Debug)]
+pub(crate) struct Counters(Striped<COUNTS>);
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        Counters(Striped::new())
+    }
+
+    #[inline]
+    pub(crate) fn bump(&self, count: Count) {
+        self.0.add(count as usize, 1);
+    }
+
+    pub(crate) fn add(&self, count: Count, amount: u64) {
+        self.0.add(count as usize, amount);
+    }
+
+    pub(crate) fn removed(&self, cause: RemovalCause, weight: u64) {
+        self.bump(match cause {
+            RemovalCause::Explicit => Count::Explicit,
+            RemovalCause::Replaced => Count::Replaced,
+            RemovalCause::Expired => Count::Expired,
+            RemovalCause::Invalidated => Count::Invalidated,
+            RemovalCause::Size => {
+                self.add(Count::EvictedWeight, weight);
+                Count::Evicted
+            }
+        });
+    }
+
+    pub(crate) fn snapshot(&self, len: u64, weight: u64) -> Stats {
+        let sum = |count: Count| self.0.sum(count as usize);
+        Stats {
+            hits: sum(Count::Hits),
+            misses: sum(Count::Misses),
+            inserts: sum(Count::Inserts),
+            rejections: sum(Count::Rejections),
+            loads: sum(Count::Loads),
+            load_failures: sum(Count::LoadFailures),
+            load_nanos: sum(Count::LoadNanos),
+            joined: sum(Count::Joined),
+            unpublished: sum(Count::Unpublished),
+            explicit: sum(Count::Explicit),
+            replaced: sum(Count::Replaced),
+            expired: sum(Count::Expired),
+            evicted: sum(Count::Evicted),
+            evicted_weight: sum(Count::EvictedWeight),
+            invalidated: sum(Count::Invalidated),
+            len,
+            weight,
+        }
+    }
+}
+
+/// A cache's counters at one moment. Two snapshots subtract to what happened between them.
+///
+/// While other threads use the cache the counters are read one after the other, so they may disagree
+/// by the calls then under way; once those have returned they are exact.
+///
+/// ```
+/// let cache = larder::Cache::builder().max_capacity(10).build()?;
+/// let before = cache.stats();
+/// cache.insert("a", 1);
+/// cache.get("a");
+/// cache.get("b");
+/// let during = cache.stats().since(&before);
+/// assert_eq!((during.hits(), during.misses()), (1, 1));
+/// assert_eq!(during.hit_ratio(), 0.5);
+/// # Ok::<(), larder::BuildError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    hits: u64,
+    misses: u64,
+    inserts: u64,
+    rejections: u64,
+    loads: u64,
+    load_failures: u64,
+    load_nanos: u64,
+    joined: u64,
+    unpublished: u64,
+    explicit: u64,
+    replaced: u64,
+    expired: u64,
+    evicted: u64,
+    evicted_weight: u64,
+    invalidated: u64,
+    len: u64,
+    weight: u64,
+}
+
+/// Writes one getter a field, each with a document of its own and an example that runs.
+macro_rules! getters {
+    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        impl Stats {
+            $(
+                $(#[doc = $doc])+
+                ///
+                /// ```
+                /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(10).build()?;
+                #[doc = concat!("assert_eq!(cache.stats().", stringify!($name), "(), 0);")]
+                /// # Ok::<(), larder::BuildError>(())
+                /// ```
+                pub fn $name(&self) -> u64 {
+                    self.$name
+                }
+            )+
+        }
+    };
+}
+
+getters! {
+    /// Reads that found a live value: `get`, `get_many` and the loading calls. `peek`,
+    /// `contains_key` and iteration do not count.
+    hits,
+    /// Reads that found none.
+    misses,
+    /// Values stored, by whatever call.
+    inserts,
+    /// Values handed back: too heavy, without time to live, or a capacity of zero.
+    rejections,
+    /// Loaders that ran to an end, well or not.
+    loads,
+    /// Loaders that failed or panicked, or whose future was dropped.
+    load_failures,
+    /// Calls that waited for another call's load.
+    joined,
+    /// Loaded values that went to their callers and not into the cache, because an invalidation or a
+    /// write came between, because another load had taken over, or because they were uncacheable.
+    unpublished,
+    /// Removals with [`RemovalCause::Explicit`].
+    explicit,
+    /// Removals with [`RemovalCause::Replaced`].
+    replaced,
+    /// Removals with [`RemovalCause::Expired`].
+    expired,
+    /// Removals with [`RemovalCause::Size`].
+    evicted,
+    /// What the evicted entries weighed together.
+    evicted_weight,
+    /// Removals with [`RemovalCause::Invalidated`].
+    invalidated,
+    /// Entries at the moment of the snapshot; see [`Cache::len`](crate::Cache::len). A difference of
+    /// two snapshots keeps the later one's.
+    len,
+    /// Weight at the moment of the snapshot; see [`Cache::weight`](crate::Cache::weight). A
+    /// difference keeps the later one's.
+    weight,
+}
+
+impl Stats {
+    /// The time that loaders took, together.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(10).build()?;
+    /// assert!(cache.stats().load_time().is_zero());
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn load_time(&self) -> Duration {
+        Duration::from_nanos(self.load_nanos)
+    }
+
+    /// The share of reads that hit, from 0.0 to 1.0; 0.0 before the first.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(10).build()?;
+    /// assert_eq!(cache.stats().hit_ratio(), 0.0);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn hit_ratio(&self) -> f64 {
+        match self.hits + self.misses {
+            0 => 0.0,
+            reads => self.hits as f64 / reads as f64,
+        }
+    }
+
+    /// What was counted since `earlier`, a snapshot of the same cache.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(10).build()?;
+    /// let earlier = cache.stats();
+    /// cache.get(&1);
+    /// assert_eq!(cache.stats().since(&earlier).misses(), 1);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn since(&self, earlier: &Stats) -> Stats {
+        let minus = u64::wrapping_sub;
+        Stats {
+            hits: minus(self.hits, earlier.hits),
+            misses: minus(self.misses, earlier.misses),
+            inserts: minus(self.inserts, earlier.inserts),
+            rejections: minus(self.rejections, earlier.rejections),
+            loads: minus(self.loads, earlier.loads),
+            load_failures: minus(self.load_failures, earlier.load_failures),
+            load_nanos: minus(self.load_nanos, earlier.load_nanos),
+            joined: minus(self.joined, earlier.joined),
+            unpublished: minus(self.unpublished, earlier.unpublished),
+            explicit: minus(self.explicit, earlier.explicit),
+            replaced: minus(self.replaced, earlier.replaced),
+            expired: minus(self.expired, earlier.expired),
+            evicted: minus(self.evicted, earlier.evicted),
+            evicted_weight: minus(self.evicted_weight, earlier.evicted_weight),
+            invalidated: minus(self.invalidated, earlier.invalidated),
+            len: self.len,
+            weight: self.weight,
+        }
+    }
+}

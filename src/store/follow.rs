@@ -1,0 +1,230 @@
+//! Following a flight: waiting for another caller's load, as a thread or as a task.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{FlightOutcome, Lead, Store};
+use crate::flight::chain::Waits;
+use crate::flight::waiter::Wake;
+use crate::flight::{Flight, Look};
+use crate::generation::Namespace;
+use crate::sync::Arc;
+
+/// How a wait ended.
+pub(crate) enum Followed<K, V> {
+    /// The flight is over.
+    Over(Arc<FlightOutcome<V>>),
+    /// The leader went without a result, or had its time, and this caller leads now.
+    Lead(Lead<K, V>),
+    /// The wait deadline has passed.
+    TimedOut(Duration),
+    /// The flight was revoked and its leader has gone or had its time: look again.
+    Again,
+}
+
+/// A place among those who wait for a flight. Dropped, it is given up, and a wake that was meant for it
+/// goes on to the next.
+pub(crate) struct Follow<K, V> {
+    store: Arc<Store<K, V>>,
+    namespace: Arc<Namespace>,
+    flight: Arc<Flight<K, V>>,
+    ticket: u64,
+    /// The number of the sequence when this caller joined.
+    joined: u64,
+    since: u64,
+    waits: Waits,
+    waker: Option<Waker>,
+    sleep: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    over: bool,
+}
+
+/// What one look comes to.
+enum Step<K, V> {
+    Ended(Followed<K, V>),
+    /// Nothing yet; look again by then at the latest.
+    Wait {
+        at_most: u64,
+        wakes: bool,
+    },
+}
+
+impl<K, V> Follow<K, V> {
+    pub(super) fn new(
+        store: &Arc<Store<K, V>>,
+        namespace: &Arc<Namespace>,
+        flight: Arc<Flight<K, V>>,
+        ticket: u64,
+        joined: u64,
+    ) -> Self {
+        Follow {
+            store: Arc::clone(store),
+            namespace: Arc::clone(namespace),
+            flight,
+            ticket,
+            joined,
+            since: store.clock.now(),
+            waits: Waits::default(),
+            waker: None,
+            sleep: None,
+            over: false,
+        }
+    }
+
+    pub(super) fn set_waits(&mut self, waits: Waits) {
+        self.waits = waits;
+    }
+
+    pub(super) fn flight(&self) -> &Flight<K, V> {
+        &self.flight
+    }
+
+    /// The number of the sequence at which this caller joined: what was invalidated up to then, it must
+    /// not be given.
+    pub(crate) fn joined(&self) -> u64 {
+        self.joined
+    }
+
+    /// Parks the thread until the wait ends. With `patient`, only the leaders' deadline counts.
+    pub(crate) fn wait(&mut self, patient: bool) -> Followed<K, V> {
+        loop {
+            let wake = Wake::Thread(crate::sync::current());
+            match self.step(Some(wake), patient) {
+                Step::Ended(followed) => return followed,
+                Step::Wait { at_most, .. } => {
+                    let longest = self.store.clock.longest_park();
+                    // An unpark that came since the look is kept by the thread: this returns at once.
+                    crate::sync::park_timeout(Duration::from_nanos(at_most).min(longest));
+                }
+            }
+        }
+    }
+
+    /// The same for a task. A task wakes by itself only if the cache was given a timer; without one it
+    /// sees a deadline when anything else makes it look.
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        patient: bool,
+    ) -> Poll<Followed<K, V>> {
+        loop {
+            let fresh = match &self.waker {
+                Some(waker) if waker.will_wake(context.waker()) => None,
+                _ => Some(context.waker().clone()),
+            };
+            let wake = fresh.clone().map(Wake::Task);
+            if fresh.is_some() {
+                self.waker = fresh;
+            }
+            match self.step(wake, patient) {
+                Step::Ended(followed) => return Poll::Ready(followed),
+                // The wake was spent: register again, and look once more.
+                Step::Wait { wakes: false, .. } => self.waker = None,
+                Step::Wait { at_most, .. } => {
+                    if self.poll_sleep(context, at_most).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the sleep until the next deadline is over; for ever pending without a timer.
+    fn poll_sleep(&mut self, context: &mut Context<'_>, at_most: u64) -> Poll<()> {
+        let Some(timer) = &self.store.loads.timer else {
+            return Poll::Pending;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| timer(Duration::from_nanos(at_most.saturating_add(1))));
+        let slept = sleep.as_mut().poll(context);
+        if slept.is_ready() {
+            self.sleep = None;
+        }
+        slept
+    }
+
+    fn step(&mut self, wake: Option<Wake>, patient: bool) -> Step<K, V> {
+        let rules = &self.store.loads;
+        let (load_deadline, wait_deadline) = (rules.load_deadline, rules.wait_deadline);
+        match self.flight.look(self.ticket, wake) {
+            Look::Over(outcome) => {
+                self.over = true;
+                Step::Ended(Followed::Over(outcome))
+            }
+            Look::Claim => self.claim(),
+            Look::Waiting { since, wakes } => {
+                let now = self.store.clock.now();
+                let load_left = load_deadline.saturating_sub(now.saturating_sub(since));
+                let waited = now.saturating_sub(self.since);
+                let wait_left = if patient {
+                    u64::MAX
+                } else {
+                    wait_deadline.saturating_sub(waited)
+                };
+                if load_left == 0 {
+                    self.claim()
+                } else if wait_left == 0 {
+                    Step::Ended(Followed::TimedOut(Duration::from_nanos(waited)))
+                } else {
+                    Step::Wait {
+                        at_most: load_left.min(wait_left),
+                        wakes,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries to become the leader: the flight is leaderless, or its leader has had its time.
+    fn claim(&mut self) -> Step<K, V> {
+        let (store, flight, ticket) = (&self.store, &self.flight, self.ticket);
+        let claimed = store.visit(store.stripe(flight.hash), |visit| {
+            if !visit.flights.contains(flight) {
+                return None;
+            }
+            let now = visit.now.precise();
+            let born = store.sequence.current();
+            let overdue = now.saturating_sub(store.loads.load_deadline);
+            Some((flight.claim(ticket, born, now, overdue), born))
+        });
+        match claimed {
+            // Revoked, and nobody brings its value any more.
+            None => Step::Ended(Followed::Again),
+            Some((Some(term), born)) => {
+                self.over = true;
+                self.store.force_permit();
+                let namespace = Arc::clone(&self.namespace);
+                let lead = self
+                    .store
+                    .lead(namespace, Arc::clone(&self.flight), term, born, true);
+                Step::Ended(Followed::Lead(lead))
+            }
+            // Another caller was faster. Whatever it leads to is seen at the next look.
+            Some((None, _)) => Step::Wait {
+                at_most: 0,
+                wakes: false,
+            },
+        }
+    }
+}
+
+impl<K, V> Drop for Follow<K, V> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        if self.flight.leave(self.ticket) {
+            // Leaderless and deserted: nobody else will take it out of the table.
+            let flight = &self.flight;
+            let removed = self.store.visit(self.store.stripe(flight.hash), |visit| {
+                if visit.flights.contains(flight) && flight.is_deserted() {
+                    visit.flights.remove(flight)
+                } else {
+                    None
+                }
+            });
+            drop(removed);
+        }
+    }
+}

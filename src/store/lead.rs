@@ -1,0 +1,444 @@
+//! Leading a flight: how a miss becomes a load, and the five ways in which the load ends.
+
+use equivalent::Equivalent;
+
+use super::write::{Parcel, Published};
+use super::{Follow, Store, Visit};
+use crate::error::LoadError;
+use crate::flight::chain::{Node, Waits};
+use crate::flight::{Flight, Join, Outcome, first_term};
+use crate::generation::Namespace;
+use crate::hash::KeyHash;
+use crate::removal::contain_drop;
+use crate::shard::Found;
+use crate::stats::Count;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+
+/// What a caller that wants a value is to do.
+pub(crate) enum Begin<K, V> {
+    /// Take this one.
+    Hit(V),
+    /// Run the loader, and say how it went.
+    Lead(Lead<K, V>),
+    /// Wait for another caller's loader.
+    Follow(Follow<K, V>),
+    /// Nothing: this is why.
+    Failed(LoadError),
+    /// Run the loader for oneself: the key was declared uncacheable.
+    Alone,
+}
+
+/// What a caller joins a flight for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// A value, whatever it takes.
+    Value,
+    /// A value, or the error that a load met a moment ago.
+    ValueOrError,
+    /// Its turn with the key, whether or not there is a value.
+    Turn,
+}
+
+/// The right and the duty to load a key. Dropped without a word, it abandons the flight.
+pub(crate) struct Lead<K, V> {
+    store: Arc<Store<K, V>>,
+    namespace: Arc<Namespace>,
+    flight: Arc<Flight<K, V>>,
+    term: u64,
+    born: u64,
+    node: Node,
+    /// When the loader began; `None` for a turn without a loader.
+    since: Option<u64>,
+    over: bool,
+}
+
+/// What `join` decided under the lock.
+enum Joined<K, V> {
+    Hit(V),
+    Lead(Arc<Flight<K, V>>, u64, u64),
+    Follow(Arc<Flight<K, V>>, u64, u64),
+    Failed(LoadError),
+    Alone,
+}
+
+impl<K, V> Store<K, V> {
+    /// Looks once more under the exclusive lock, and joins or starts the flight of the key. `owned` is
+    /// the key that a new flight would keep.
+    pub(crate) fn begin<Q>(
+        self: &Arc<Self>,
+        hash: KeyHash,
+        namespace: &Arc<Namespace>,
+        key: &Q,
+        owned: K,
+        wish: Wish,
+    ) -> Begin<K, V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let permitted = self.take_permit();
+        let mut owned = Some(owned);
+        let joined = self.visit(self.stripe(hash), |visit| {
+            self.join_in(visit, hash, namespace, key, &mut owned, wish, permitted)
+        });
+        if !matches!(joined, Joined::Lead(..)) && permitted {
+            self.return_permit();
+        }
+        match joined {
+            Joined::Hit(value) => Begin::Hit(value),
+            Joined::Failed(error) => Begin::Failed(error),
+            Joined::Alone => Begin::Alone,
+            Joined::Lead(flight, term, born) => {
+                let loads = wish != Wish::Turn;
+                Begin::Lead(self.lead(Arc::clone(namespace), flight, term, born, loads))
+            }
+            Joined::Follow(flight, ticket, joined) => {
+                let mut follow = Follow::new(self, namespace, flight, ticket, joined);
+                match Waits::begin(follow.flight().node()) {
+                    Some(waits) => {
+                        follow.set_waits(waits);
+                        self.counters.bump(Count::Joined);
+                        Begin::Follow(follow)
+                    }
+                    None => Begin::Failed(LoadError::Recursive),
+                }
+            }
+        }
+    }
+
+    fn join_in<Q>(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        owned: &mut Option<K>,
+        wish: Wish,
+        permitted: bool,
+    ) -> Joined<K, V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let scope = self.scope(namespace);
+        let found = visit
+            .shard
+            .look(hash.in_shard(), key, scope, &mut visit.now);
+        if let (Found::Live(id), false) = (found, wish == Wish::Turn) {
+            if let Some(entry) = visit.shard.entry(id) {
+                let value = entry.value.clone();
+                visit.shard.note_hit(id, entry, &mut visit.now);
+                return Joined::Hit(value);
+            }
+        }
+        let flight = visit.flights.find(hash, namespace.id, key);
+        // From here on no user code runs.
+        let now = visit.now.precise();
+        if wish != Wish::Turn && visit.flights.is_uncacheable(hash, now) {
+            return Joined::Alone;
+        }
+        let born = self.sequence.current();
+        let floor = visit.shard.mark().max(scope.floor);
+        if let Some(flight) = flight {
+            let overdue = now.saturating_sub(self.loads.load_deadline);
+            match flight.join(floor, born, now, overdue, permitted) {
+                Join::Lead { term } => return Joined::Lead(flight, term, born),
+                Join::Refused => return self.too_many(),
+                Join::Follow { ticket } => return Joined::Follow(flight, ticket, born),
+                Join::Failed(error) if wish == Wish::ValueOrError => return Joined::Failed(error),
+                Join::Failed(_) | Join::Past => visit.revoke(Some(flight), false),
+            }
+        }
+        match owned.take() {
+            Some(key) if permitted => {
+                let flight = Flight::new(hash, namespace.id, key, born, now);
+                visit.flights.add(Arc::clone(&flight));
+                Joined::Lead(flight, first_term(), born)
+            }
+            unused => {
+                *owned = unused;
+                self.too_many()
+            }
+        }
+    }
+
+    fn too_many(&self) -> Joined<K, V> {
+        Joined::Failed(LoadError::TooManyLoads {
+            limit: self.loads.max_loads.unwrap_or(usize::MAX),
+        })
+    }
+
+    pub(super) fn lead(
+        self: &Arc<Self>,
+        namespace: Arc<Namespace>,
+        flight: Arc<Flight<K, V>>,
+        term: u64,
+        born: u64,
+        loads: bool,
+    ) -> Lead<K, V> {
+        let node = Node::new();
+        flight.set_leader_node(node.id());
+        Lead {
+            store: Arc::clone(self),
+            namespace,
+            flight,
+            term,
+            born,
+            node,
+            since: loads.then(|| self.clock.now()),
+            over: false,
+        }
+    }
+
+    /// Counts one more load in flight, unless there are as many as may be.
+    fn take_permit(&self) -> bool {
+        // Relaxed: the count bounds, it orders nothing.
+        let before = self.loads_in_flight.fetch_add(1, Ordering::Relaxed);
+        if self.loads.max_loads.is_some_and(|limit| before >= limit) {
+            self.return_permit();
+            return false;
+        }
+        true
+    }
+
+    /// Counts one more load whatever the bound: a follower takes over from a leader that was counted.
+    pub(super) fn force_permit(&self) {
+        self.loads_in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn return_permit(&self) {
+        self.loads_in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a loader that has run.
+    pub(crate) fn count_load(&self, well: bool) {
+        self.counters.bump(Count::Loads);
+        if !well {
+            self.counters.bump(Count::LoadFailures);
+        }
+    }
+
+    /// How many loaders are running.
+    pub(crate) fn loads_in_flight(&self) -> usize {
+        self.loads_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many flights stand in the tables, remembered failures included.
+    pub(crate) fn flights(&self) -> usize {
+        self.stripes
+            .iter()
+            .map(|stripe| stripe.read().flights.len())
+            .sum()
+    }
+}
+
+impl<K, V> Lead<K, V> {
+    pub(crate) fn key(&self) -> &K {
+        self.flight.key()
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Done: publishes the value, if the flight still may, and gives it to those who waited. `copy` is
+    /// for the cache; `value` stays with the caller.
+    pub(crate) fn done(mut self, parcel: Parcel<K, V>, value: &V)
+    where
+        K: Eq,
+        V: Clone,
+    {
+        self.count(true);
+        let flight = Arc::clone(&self.flight);
+        // Floors are read before the lock and again under it: here for those who joined, there for the
+        // right to publish.
+        self.namespace.gained();
+        let risen: Box<[u64]> = self.floors_above(&parcel);
+        let (published, removed) = self.store.visit(self.store.stripe(flight.hash), |visit| {
+            self.publish_in(visit, parcel)
+        });
+        drop(removed);
+        self.settle(published);
+        self.over = true;
+        if flight.has_followers() {
+            // Should this `Clone` panic, `Drop` tells the followers to look again.
+            self.over = false;
+            let value = value.clone();
+            self.over = true;
+            self.end(Outcome::Done { value, risen }, 0);
+        }
+    }
+
+    /// The publishing visit.
+    fn publish_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        parcel: Parcel<K, V>,
+    ) -> (Published<K, V>, Option<Arc<Flight<K, V>>>)
+    where
+        K: Eq,
+    {
+        let store = &self.store;
+        let scope = store.scope(&self.namespace);
+        let hash = self.flight.hash;
+        let found = visit
+            .shard
+            .look(hash.in_shard(), self.flight.key(), scope, &mut visit.now);
+        let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
+        let floor = visit.shard.mark().max(scope.floor);
+        let standing = (mine || cfg!(larder_canary = "publish"))
+            && (self.born >= floor || cfg!(larder_canary = "clear"))
+            && self.floors_above(&parcel).is_empty();
+        let removed = if mine {
+            visit.flights.remove(&self.flight)
+        } else {
+            None
+        };
+        let published = if standing {
+            store.publish_in(visit, hash, &self.namespace, parcel, self.born, found)
+        } else {
+            Published {
+                stored: false,
+                leftover: Some(parcel),
+                replaced: None,
+            }
+        };
+        (published, removed)
+    }
+
+    /// The floors among the parcel's tags that rose since the load was born.
+    fn floors_above(&self, parcel: &Parcel<K, V>) -> Box<[u64]> {
+        match &parcel.tags {
+            None => Box::default(),
+            Some(tags) => tags.floors().filter(|&floor| floor > self.born).collect(),
+        }
+    }
+
+    fn settle(&self, published: Published<K, V>) {
+        let counters = &self.store.counters;
+        if published.stored {
+            counters.bump(Count::Inserts);
+        } else {
+            counters.bump(Count::Unpublished);
+            self.namespace.lost();
+        }
+        contain_drop(published.leftover);
+        if let Some(gone) = published.replaced {
+            contain_drop(self.store.hand_over(gone));
+        }
+    }
+
+    /// The loader found nothing.
+    pub(crate) fn absent(mut self) {
+        self.count(true);
+        self.leave_table(|_, _| ());
+        self.over = true;
+        self.end(Outcome::Absent, 0);
+    }
+
+    /// The loader says that its value is this caller's alone.
+    pub(crate) fn give_up(mut self) {
+        self.count(true);
+        let hash = self.flight.hash;
+        let lasts = self.store.loads.uncacheable;
+        self.leave_table(|visit, mine| {
+            if mine {
+                let until = visit.now.precise().saturating_add(lasts);
+                visit.flights.remember_uncacheable(hash, until);
+            }
+        });
+        self.store.counters.bump(Count::Unpublished);
+        self.over = true;
+        self.end(Outcome::GivenUp, 0);
+    }
+
+    /// The loader failed. Those who waited share `error`, and so does, for the negative time to live,
+    /// whoever asks next.
+    pub(crate) fn failed(mut self, error: LoadError) {
+        self.count(false);
+        let negative = self.store.loads.negative;
+        self.over = true;
+        if negative == 0 {
+            self.leave_table(|_, _| ());
+            self.end(Outcome::Failed(error), 0);
+            return;
+        }
+        let until = self.store.clock.now().saturating_add(negative);
+        // Ended first: the flight stays in the table, and whoever finds it must find the failure.
+        self.end(Outcome::Failed(error), until);
+        let flight = Arc::clone(&self.flight);
+        let evicted = self.store.visit(self.store.stripe(flight.hash), |visit| {
+            if visit.flights.contains(&flight) && flight.remembered_until().is_some() {
+                visit.flights.remember_failure(Arc::clone(&flight))
+            } else {
+                None
+            }
+        });
+        contain_drop(evicted);
+    }
+
+    /// Counts the load, once.
+    fn count(&mut self, well: bool) {
+        if let Some(since) = self.since.take() {
+            let took = self.store.clock.now().saturating_sub(since);
+            self.store.counters.add(Count::LoadNanos, took);
+            self.store.count_load(well);
+        }
+    }
+
+    /// Takes the flight out of the table, if this leader still has it.
+    fn leave_table(&self, also: impl FnOnce(&mut Visit<'_, K, V>, bool)) {
+        let removed = self
+            .store
+            .visit(self.store.stripe(self.flight.hash), |visit| {
+                let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
+                also(visit, mine);
+                if mine {
+                    visit.flights.remove(&self.flight)
+                } else {
+                    None
+                }
+            });
+        drop(removed);
+    }
+
+    fn end(&self, outcome: Outcome<V>, until: u64) {
+        self.flight.end(Some(self.term), outcome, until).call();
+    }
+
+    /// Leaves without a result: the flight stays, leaderless, while anybody waits.
+    fn abandon(&self) {
+        let (contained, wake, removed) =
+            self.store
+                .visit(self.store.stripe(self.flight.hash), |visit| {
+                    if !visit.flights.contains(&self.flight) {
+                        return (false, None, None);
+                    }
+                    let wake = self.flight.abandon(self.term);
+                    let removed = if self.flight.is_deserted() {
+                        visit.flights.remove(&self.flight)
+                    } else {
+                        None
+                    };
+                    (true, wake, removed)
+                });
+        drop(removed);
+        if let Some(wake) = wake {
+            wake.call();
+        }
+        if !contained {
+            self.end(Outcome::Superseded, 0);
+        }
+    }
+}
+
+impl<K, V> Drop for Lead<K, V> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.count(false);
+            self.abandon();
+        }
+        self.store.return_permit();
+    }
+}

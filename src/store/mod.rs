@@ -1,0 +1,308 @@
+//! The stripes: each a lock around one shard and the flights of its keys.
+//!
+//! This layer picks the stripe, takes its lock, lets the shard work, and afterwards, with the lock gone,
+//! counts, tells the listener, wakes waiters and drops what left. It is the only layer that locks a
+//! stripe.
+//!
+//! # Lock order
+//! A stripe, then (as leaves, one at a time) a flight's state, a registry's place, the notifier's queue.
+//! No thread ever holds two stripes. No user code runs under any of them, save, under a stripe, `Eq` of
+//! keys and `Clone` (of values; of keys too where entries are handed out in pages).
+//!
+//! # Panics in user code
+//! Within an exclusive visit every `Eq` and `Clone` runs before the first change, so that a panic leaves
+//! the stripe as it was. `parking_lot` locks are not poisoned.
+
+mod follow;
+mod lead;
+mod read;
+mod sweep;
+mod write;
+
+pub(crate) use follow::{Follow, Followed};
+pub(crate) use lead::{Begin, Lead, Wish};
+pub(crate) use read::Seen;
+pub(crate) use sweep::Page;
+pub(crate) use write::{Condition, Parcel, Put};
+
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+use crate::flight::{Flight, Outcome, Table};
+use crate::generation::{Namespace, Namespaces, Sequence, Tags};
+use crate::hash::KeyHash;
+use crate::parts::policy::Evictor;
+use crate::parts::policy::lru::Lru;
+use crate::parts::policy::s3fifo::{S3Fifo, Settings};
+use crate::removal::{Batch, Gone, Notifier, RemovalCause, contain_drop};
+use crate::shard::{Limits, SLICE, Scope, Shard};
+use crate::stats::Counters;
+use crate::sync::atomic::AtomicUsize;
+use crate::sync::{Arc, RwLock};
+use crate::time::{Clock, Now};
+
+/// Told of each removal under the stripe's lock, where it happens. For checkers that must know the
+/// order of removals among calls; the listener is told too late for that.
+pub(crate) type Journal<K> = Box<dyn Fn(&K, RemovalCause) + Send + Sync>;
+
+/// Makes the future that ends after a while, for tasks that wait with a deadline.
+pub(crate) type Timer =
+    Box<dyn Fn(Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// What a store is built from.
+pub(crate) struct StoreConfig<K, V> {
+    pub(crate) clock: Clock,
+    pub(crate) shards: usize,
+    pub(crate) capacity: Capacity,
+    pub(crate) weighted: bool,
+    pub(crate) idle_after: Option<u64>,
+    pub(crate) lru: bool,
+    pub(crate) notifier: Notifier<K, V>,
+    pub(crate) journal: Option<Journal<K>>,
+    pub(crate) loads: LoadRules,
+}
+
+/// The rules of loading.
+pub(crate) struct LoadRules {
+    pub(crate) max_loads: Option<usize>,
+    /// Nanoseconds after which a leader can be overtaken.
+    pub(crate) load_deadline: u64,
+    /// Nanoseconds after which a follower gives up.
+    pub(crate) wait_deadline: u64,
+    /// Nanoseconds for which a failure is remembered; zero for not at all.
+    pub(crate) negative: u64,
+    /// Nanoseconds for which a key is remembered as uncacheable.
+    pub(crate) uncacheable: u64,
+    pub(crate) timer: Option<Timer>,
+}
+
+/// The bounds of a whole cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    pub(crate) entries: u64,
+    pub(crate) weight: u64,
+}
+
+impl Capacity {
+    /// The part of shard `number` out of `shards`: equal slices, the remainder on the first ones.
+    fn slice(self, number: usize, shards: usize) -> Limits {
+        let part = |whole: u64| {
+            let shards = shards as u64;
+            whole / shards + u64::from((number as u64) < whole % shards)
+        };
+        Limits {
+            entries: part(self.entries),
+            weight: part(self.weight),
+        }
+    }
+}
+
+struct Stripe<K, V> {
+    shard: Shard<K, V>,
+    flights: Table<K, V>,
+}
+
+pub(crate) struct Store<K, V> {
+    stripes: Box<[CachePadded<RwLock<Stripe<K, V>>>]>,
+    pub(crate) clock: Clock,
+    pub(crate) sequence: Sequence,
+    pub(crate) tags: Tags,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) counters: Counters,
+    notifier: Notifier<K, V>,
+    journal: Option<Journal<K>>,
+    /// Hits reorder the policy's queue, so they need the lock exclusively.
+    hit_needs_lock: bool,
+    pub(crate) loads: LoadRules,
+    loads_in_flight: AtomicUsize,
+}
+
+impl<K, V> Store<K, V> {
+    pub(crate) fn new(config: StoreConfig<K, V>) -> Self {
+        let now = config.clock.now();
+        let stripe = |number| {
+            let limits = config.capacity.slice(number, config.shards);
+            let evictor = if config.lru {
+                Evictor::Lru(Lru::new())
+            } else {
+                Evictor::S3Fifo(S3Fifo::new(
+                    Settings::DEFAULT,
+                    limits.entries,
+                    limits.weight,
+                ))
+            };
+            let shard = Shard::new(evictor, limits, config.weighted, config.idle_after, now);
+            CachePadded::new(RwLock::new(Stripe {
+                shard,
+                flights: Table::new(),
+            }))
+        };
+        Store {
+            stripes: (0..config.shards).map(stripe).collect(),
+            clock: config.clock,
+            sequence: Sequence::new(),
+            tags: Tags::new(),
+            namespaces: Namespaces::new(),
+            counters: Counters::new(),
+            notifier: config.notifier,
+            journal: config.journal,
+            hit_needs_lock: config.lru,
+            loads: config.loads,
+            loads_in_flight: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.stripes.len()
+    }
+
+    /// How often the removal listener panicked.
+    pub(crate) fn listener_panics(&self) -> u64 {
+        self.notifier.panics()
+    }
+
+    fn stripe(&self, hash: KeyHash) -> &RwLock<Stripe<K, V>> {
+        &self.stripes[hash.shard(self.stripes.len())]
+    }
+
+    fn scope(&self, namespace: &Namespace) -> Scope<'_> {
+        Scope {
+            namespace: namespace.id,
+            floor: namespace.floor(),
+            sequence: &self.sequence,
+        }
+    }
+
+    /// One exclusive visit to a stripe: `work` runs under the lock, then a slice of upkeep; what left is
+    /// settled after the lock.
+    fn visit<R>(
+        &self,
+        stripe: &RwLock<Stripe<K, V>>,
+        work: impl FnOnce(&mut Visit<'_, K, V>) -> R,
+    ) -> R {
+        self.visit_with(stripe, SLICE, work).0
+    }
+
+    /// As `visit`, with an upkeep budget; returns what is left of it.
+    fn visit_with<R>(
+        &self,
+        stripe: &RwLock<Stripe<K, V>>,
+        budget: u32,
+        work: impl FnOnce(&mut Visit<'_, K, V>) -> R,
+    ) -> (R, u32) {
+        // Declared before the guard, so that a panic under the lock drops them after it.
+        let mut out = Batch::new();
+        let mut revoked = Vec::new();
+        let mut guard = stripe.write();
+        let Stripe { shard, flights } = &mut *guard;
+        let mut visit = Visit {
+            shard,
+            flights,
+            now: Now::new(&self.clock),
+            out: &mut out,
+            revoked: &mut revoked,
+        };
+        visit.shard.notice_clear(&self.sequence);
+        let result = work(&mut visit);
+        let left = visit
+            .shard
+            .tend(budget, &self.sequence, &mut visit.now, visit.out);
+        if visit.flights.has_failures() {
+            let now = visit.now.coarse();
+            let forgotten = visit.flights.forget_failures(now, 8);
+            visit
+                .revoked
+                .extend(forgotten.into_iter().map(|flight| (flight, false)));
+        }
+        self.note(out.iter());
+        drop(guard);
+        self.settle(out, revoked);
+        (result, left)
+    }
+
+    /// Writes removals to the journal, under the lock.
+    fn note<'a>(&self, gone: impl Iterator<Item = &'a Gone<K, V>>)
+    where
+        K: 'a,
+        V: 'a,
+    {
+        if let Some(journal) = &self.journal {
+            for gone in gone {
+                journal(&gone.key, gone.cause);
+            }
+        }
+    }
+
+    /// Finishes what a visit began, outside the lock.
+    fn settle(&self, out: Batch<K, V>, revoked: Vec<(Arc<Flight<K, V>>, bool)>) {
+        for (flight, written) in revoked {
+            flight.detach(written).call();
+            contain_drop(flight);
+        }
+        for gone in out {
+            let cause = self.account(&gone);
+            self.notifier.tell(gone.key, gone.value, cause);
+        }
+    }
+
+    /// Counts a removal, and returns its cause: one that was evicted after its namespace had been
+    /// cleared was invalidated.
+    fn account(&self, gone: &Gone<K, V>) -> RemovalCause {
+        let dead = self.namespaces.with(gone.namespace, |namespace| {
+            namespace.lost();
+            gone.born < namespace.floor()
+        });
+        let cause = match (gone.cause, dead) {
+            (RemovalCause::Size | RemovalCause::Expired, Some(true)) => RemovalCause::Invalidated,
+            (cause, _) => cause,
+        };
+        self.counters.removed(cause, gone.weight);
+        cause
+    }
+
+    /// Hands a removed value to the caller, having told of it.
+    fn hand_over(&self, gone: Gone<K, V>) -> V {
+        let cause = self.account(&gone);
+        self.notifier.tell_and_return(gone.key, gone.value, cause)
+    }
+}
+
+/// What an exclusive visit works with.
+struct Visit<'a, K, V> {
+    shard: &'a mut Shard<K, V>,
+    flights: &'a mut Table<K, V>,
+    now: Now<'a>,
+    /// Values that left, to be told of and dropped after the lock.
+    out: &'a mut Batch<K, V>,
+    /// Flights that were taken out of the table, and whether a write did it.
+    revoked: &'a mut Vec<(Arc<Flight<K, V>>, bool)>,
+}
+
+impl<K, V> Visit<'_, K, V> {
+    /// Takes a flight out of the table: its leader can no longer publish.
+    fn revoke(&mut self, flight: Option<Arc<Flight<K, V>>>, written: bool) {
+        if let Some(flight) = flight {
+            // Two owners remain at most: the caller's and the leader's. Neither is dropped in here.
+            let removed = self.flights.remove(&flight);
+            self.revoked.push((flight, written));
+            if let Some(removed) = removed {
+                self.revoked.push((removed, written));
+            }
+        }
+    }
+}
+
+/// The outcome of a flight, named for the layers above.
+pub(crate) type FlightOutcome<V> = Outcome<V>;
+
+#[cfg(any(test, debug_assertions))]
+impl<K, V> Store<K, V> {
+    /// Validates every shard.
+    pub(crate) fn validate(&self) {
+        for stripe in &self.stripes {
+            let guard = stripe.write();
+            guard.shard.validate();
+        }
+    }
+}

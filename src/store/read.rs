@@ -1,0 +1,159 @@
+//! Reads: under the shared lock of one stripe.
+
+use equivalent::Equivalent;
+
+use super::Store;
+use crate::expiry::{Expiry, Life, remaining};
+use crate::generation::Namespace;
+use crate::hash::KeyHash;
+use crate::removal::RemovalCause;
+use crate::shard::{Found, Totals};
+use crate::stats::Count;
+use crate::time::{NEVER, Now};
+
+impl<K, V> Store<K, V> {
+    /// A copy of the live value, noted as a hit for the policy. Counts nothing.
+    #[inline]
+    pub(crate) fn get<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let stripe = self.stripe(hash);
+        let scope = self.scope(namespace);
+        let mut now = Now::new(&self.clock);
+        let guard = stripe.read();
+        let Found::Live(id) = guard.shard.look(hash.in_shard(), key, scope, &mut now) else {
+            return None;
+        };
+        let entry = guard.shard.entry(id)?;
+        let value = entry.value.clone();
+        guard.shard.note_hit(id, entry, &mut now);
+        if self.hit_needs_lock {
+            let version = entry.version;
+            drop(guard);
+            self.visit(stripe, |visit| {
+                let same = visit.shard.entry(id).map(|entry| entry.version) == Some(version);
+                if same && visit.shard.mark() <= visit.shard.entry(id).map_or(0, |e| e.born) {
+                    visit.shard.reorder(id);
+                }
+            });
+        }
+        Some(value)
+    }
+
+    /// As `get`, for a cache whose expiry policy hears of reads.
+    pub(crate) fn get_and_renew<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        expiry: &dyn Expiry<K, V>,
+    ) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        K: 'static,
+        V: Clone + 'static,
+    {
+        let stripe = self.stripe(hash);
+        let mut now = Now::new(&self.clock);
+        let guard = stripe.read();
+        let scope = self.scope(namespace);
+        let Found::Live(id) = guard.shard.look(hash.in_shard(), key, scope, &mut now) else {
+            return None;
+        };
+        let entry = guard.shard.entry(id)?;
+        let value = entry.value.clone();
+        guard.shard.note_hit(id, entry, &mut now);
+        let version = entry.version;
+        let before = remaining(entry.expires_at, now.precise());
+        drop(guard);
+        let after = expiry.after_read(&value, before);
+        if after != before || self.hit_needs_lock {
+            self.visit(stripe, |visit| {
+                let Some(entry) = visit.shard.entry(id) else {
+                    return;
+                };
+                if entry.version != version || entry.born < visit.shard.mark() {
+                    return;
+                }
+                visit.shard.reorder(id);
+                if after == before {
+                    return;
+                }
+                match Life::from_policy(after, 0.0) {
+                    Life::Nothing => {
+                        visit.shard.unlink(id, RemovalCause::Expired, visit.out);
+                    }
+                    life => {
+                        let deadline = life.deadline(&mut visit.now);
+                        visit.shard.set_deadline(id, deadline, &mut visit.now);
+                    }
+                }
+            });
+        }
+        Some(value)
+    }
+
+    /// Counts a read.
+    #[inline]
+    pub(crate) fn count_read(&self, hit: bool) {
+        self.counters
+            .bump(if hit { Count::Hits } else { Count::Misses });
+    }
+
+    /// Calls `with` on the live value, its version and its deadline, under the shared lock, touching
+    /// nothing. `with` may run `Clone` of the value and no other user code.
+    pub(crate) fn peek<Q, R>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        with: impl FnOnce(&V, Seen) -> R,
+    ) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let scope = self.scope(namespace);
+        let mut now = Now::new(&self.clock);
+        let guard = self.stripe(hash).read();
+        let Found::Live(id) = guard.shard.look(hash.in_shard(), key, scope, &mut now) else {
+            return None;
+        };
+        let entry = guard.shard.entry(id)?;
+        let seen = Seen {
+            version: entry.version,
+            remaining_of: entry.expires_at,
+        };
+        Some(with(&entry.value, seen))
+    }
+
+    /// Entries and weight over all shards, one shard after the other.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut sum = Totals::default();
+        for stripe in &self.stripes {
+            let live = stripe.read().shard.live(&self.sequence);
+            sum.entries += live.entries;
+            sum.weight += live.weight;
+        }
+        sum
+    }
+}
+
+/// What a peek tells about an entry beside its value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) version: u32,
+    remaining_of: u64,
+}
+
+impl Seen {
+    /// How long the value has still to live by age; `None` if it does not expire.
+    pub(crate) fn remaining(self, now: u64) -> Option<std::time::Duration> {
+        if self.remaining_of == NEVER {
+            None
+        } else {
+            remaining(self.remaining_of, now)
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Writes: one exclusive visit to one stripe.
+
+use equivalent::Equivalent;
+
+use super::{Store, Visit};
+use crate::error::RejectReason;
+use crate::expiry::Life;
+use crate::generation::{Namespace, TagSet};
+use crate::hash::KeyHash;
+use crate::removal::{Gone, RemovalCause};
+use crate::shard::{Found, Incoming, Outcome};
+use crate::stats::Count;
+
+/// A value on its way into the store, with what outside code had to say about it.
+pub(crate) struct Parcel<K, V> {
+    pub(crate) key: K,
+    pub(crate) value: V,
+    pub(crate) life: Life,
+    pub(crate) weight: u64,
+    pub(crate) tags: Option<Box<TagSet>>,
+    /// Said before the lock was taken: too many tags.
+    pub(crate) refused: Option<RejectReason>,
+}
+
+/// When a write applies.
+pub(crate) enum Condition<V> {
+    Always,
+    /// Nothing live is there; with the means to copy what is, if something is.
+    Absent(fn(&V) -> V),
+    /// Something live is there.
+    Present,
+    /// What is there is this version; `None`: nothing is.
+    Version(Option<u32>),
+}
+
+/// What became of a write.
+pub(crate) enum Put<K, V> {
+    /// Stored, in place of this value.
+    Stored(Option<V>),
+    /// Not stored, and the older value, if any, is gone.
+    Rejected(V, RejectReason),
+    /// The condition did not hold; nothing changed. With the value that is there, if it was asked for.
+    Unmet {
+        key: K,
+        value: V,
+        present: Option<V>,
+    },
+}
+
+/// What a visit under the lock leaves to be done after it.
+enum Done<K, V> {
+    Stored(Option<Gone<K, V>>),
+    Rejected(Parcel<K, V>, RejectReason),
+    Unmet(Parcel<K, V>, Option<V>),
+}
+
+impl<K, V> Store<K, V> {
+    /// Writes a value, if the condition holds, and revokes the load in flight.
+    pub(crate) fn put(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        condition: Condition<V>,
+    ) -> Put<K, V>
+    where
+        K: Eq,
+    {
+        namespace.gained();
+        let done = self.visit(self.stripe(hash), |visit| {
+            self.put_in(visit, hash, namespace, parcel, condition)
+        });
+        let (put, kept) = match done {
+            Done::Stored(replaced) => {
+                self.counters.bump(Count::Inserts);
+                // A replaced value gives its place in the namespace's count back by `account`.
+                (Put::Stored(replaced.map(|gone| self.hand_over(gone))), true)
+            }
+            Done::Rejected(parcel, reason) => {
+                self.counters.bump(Count::Rejections);
+                (Put::Rejected(parcel.value, reason), false)
+            }
+            Done::Unmet(parcel, present) => {
+                let Parcel { key, value, .. } = parcel;
+                let unmet = Put::Unmet {
+                    key,
+                    value,
+                    present,
+                };
+                (unmet, false)
+            }
+        };
+        if !kept {
+            namespace.lost();
+        }
+        put
+    }
+
+    fn put_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        condition: Condition<V>,
+    ) -> Done<K, V>
+    where
+        K: Eq,
+    {
+        let scope = self.scope(namespace);
+        let found = visit
+            .shard
+            .look(hash.in_shard(), &parcel.key, scope, &mut visit.now);
+        let flight = visit.flights.find(hash, namespace.id, &parcel.key);
+        let present = match found {
+            Found::Live(id) => visit.shard.entry(id),
+            _ => None,
+        };
+        let (holds, copy) = match (&condition, present) {
+            (Condition::Always, _) => (true, None),
+            (Condition::Absent(copy), Some(entry)) => (false, Some(copy(&entry.value))),
+            (Condition::Absent(_), None) => (true, None),
+            (Condition::Present, there) => (there.is_some(), None),
+            (Condition::Version(version), there) => {
+                (there.map(|entry| entry.version) == *version, None)
+            }
+        };
+        // From here on no user code runs, and things change.
+        if !holds {
+            // Not the flight's last owner: the table keeps it.
+            drop(flight);
+            return Done::Unmet(parcel, copy);
+        }
+        if let Some(reason) = refusal(visit, &parcel) {
+            if let Found::Live(id) | Found::Past(id, _) = found {
+                let cause = match found {
+                    Found::Past(_, cause) => cause,
+                    _ => RemovalCause::Explicit,
+                };
+                visit.shard.unlink(id, cause, visit.out);
+            }
+            visit.revoke(flight, false);
+            return Done::Rejected(parcel, reason);
+        }
+        visit.revoke(flight, true);
+        visit.flights.forget_uncacheable(hash);
+        let born = self.sequence.current();
+        self.store_in(visit, hash, scope.namespace, namespace, parcel, born, found)
+    }
+
+    /// Stores a parcel under the number `born`.
+    #[allow(clippy::too_many_arguments)]
+    fn store_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        id: u32,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        born: u64,
+        found: Found,
+    ) -> Done<K, V> {
+        let incoming = Incoming {
+            key: parcel.key,
+            value: parcel.value,
+            expires_at: parcel.life.deadline(&mut visit.now),
+            born,
+            weight: parcel.weight,
+            tags: parcel.tags,
+        };
+        let scope = self.scope(namespace);
+        let outcome = visit.shard.store(
+            hash.in_shard(),
+            incoming,
+            found,
+            scope,
+            &mut visit.now,
+            visit.out,
+        );
+        match outcome {
+            Outcome::Stored { replaced } => Done::Stored(replaced.map(|(key, value, weight)| {
+                let gone = Gone {
+                    key,
+                    value,
+                    cause: RemovalCause::Replaced,
+                    weight,
+                    namespace: id,
+                    born,
+                };
+                self.note(std::iter::once(&gone));
+                gone
+            })),
+            Outcome::Full(key, value) => {
+                let parcel = Parcel {
+                    key,
+                    value,
+                    life: parcel.life,
+                    weight: parcel.weight,
+                    tags: None,
+                    refused: None,
+                };
+                Done::Rejected(parcel, RejectReason::NoCapacity)
+            }
+        }
+    }
+
+    /// Publishes a loaded value that was born before its loader ran. The caller has established, in this
+    /// visit, that its flight may publish. Returns whether it was stored.
+    pub(super) fn publish_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        born: u64,
+        found: Found,
+    ) -> Published<K, V> {
+        if refusal(visit, &parcel).is_some() {
+            return Published {
+                stored: false,
+                leftover: Some(parcel),
+                replaced: None,
+            };
+        }
+        match self.store_in(visit, hash, namespace.id, namespace, parcel, born, found) {
+            Done::Stored(replaced) => Published {
+                stored: true,
+                leftover: None,
+                replaced,
+            },
+            Done::Rejected(parcel, _) | Done::Unmet(parcel, _) => Published {
+                stored: false,
+                leftover: Some(parcel),
+                replaced: None,
+            },
+        }
+    }
+
+    /// Removes a live value and revokes the load in flight; where a version was `judged`, only if it is
+    /// still there.
+    pub(crate) fn remove<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        judged: Option<u32>,
+    ) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let gone = self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let flight = visit.flights.find(hash, namespace.id, key);
+            let version = match found {
+                Found::Live(id) => visit.shard.entry(id).map(|entry| entry.version),
+                _ => None,
+            };
+            if judged.is_some() && judged != version {
+                return None;
+            }
+            visit.revoke(flight, false);
+            match found {
+                Found::Live(id) => {
+                    let gone = visit.shard.take(id, RemovalCause::Explicit);
+                    self.note(gone.iter());
+                    gone
+                }
+                Found::Past(id, cause) => {
+                    visit.shard.unlink(id, cause, visit.out);
+                    None
+                }
+                Found::Absent => None,
+            }
+        });
+        gone.map(|gone| self.hand_over(gone))
+    }
+
+    /// Revokes the load in flight of a key, and nothing else.
+    pub(crate) fn revoke<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q)
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.visit(self.stripe(hash), |visit| {
+            let flight = visit.flights.find(hash, namespace.id, key);
+            visit.revoke(flight, false);
+        });
+    }
+
+    /// Lets loads of a key be shared and stored again.
+    pub(crate) fn forget_uncacheable(&self, hash: KeyHash) {
+        self.visit(self.stripe(hash), |visit| {
+            visit.flights.forget_uncacheable(hash);
+        });
+    }
+
+    /// Gives a live entry a new life from now on. Revokes nothing, unless the life is nothing.
+    pub(crate) fn touch<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q, life: Life) -> bool
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let Found::Live(id) = found else {
+                return false;
+            };
+            if life == Life::Nothing {
+                visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
+            } else {
+                let deadline = life.deadline(&mut visit.now);
+                visit.shard.set_deadline(id, deadline, &mut visit.now);
+            }
+            true
+        })
+    }
+
+    /// Changes a live value in place by code that is not the user's, keeping its deadline, and revokes
+    /// the load in flight. Returns what `update` returned.
+    pub(crate) fn update<Q, R>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        update: impl FnOnce(&mut V) -> R,
+    ) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let flight = visit.flights.find(hash, namespace.id, key);
+            let Found::Live(id) = found else {
+                // Not the flight's last owner: the table keeps it.
+                drop(flight);
+                return None;
+            };
+            visit.revoke(flight, true);
+            let mut result = None;
+            visit.shard.update(id, |value| result = Some(update(value)));
+            result
+        })
+    }
+}
+
+/// What `publish_in` leaves to be done after the lock.
+pub(super) struct Published<K, V> {
+    pub(super) stored: bool,
+    pub(super) leftover: Option<Parcel<K, V>>,
+    pub(super) replaced: Option<Gone<K, V>>,
+}
+
+/// Why the shard cannot keep a parcel, if it cannot.
+fn refusal<K, V>(visit: &Visit<'_, K, V>, parcel: &Parcel<K, V>) -> Option<RejectReason> {
+    let limits = visit.shard.limits();
+    if parcel.refused.is_some() {
+        parcel.refused.clone()
+    } else if limits.entries == 0 || (limits.weight == 0 && parcel.weight > 0) {
+        Some(RejectReason::NoCapacity)
+    } else if parcel.weight > limits.weight {
+        Some(RejectReason::TooHeavy {
+            weight: parcel.weight,
+            limit: limits.weight,
+        })
+    } else if parcel.life == Life::Nothing {
+        Some(RejectReason::ZeroTimeToLive)
+    } else {
+        None
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::entry::Ttl;
 use crate::rand;
-use crate::time::{NEVER, Now};
+use crate::time::{NEVER, Now, nanos};
 
 /// Decides how long each entry lives, from the entry itself.
 ///
@@ -86,11 +86,11 @@ impl Life {
     fn from(time: Duration, jitter: f64) -> Life {
         if time.is_zero() {
             Life::Nothing
-        } else if jitter > 0.0 && time != Duration::MAX {
+        } else if jitter > 0.0 && nanos(time) < NEVER {
             // Jitter only shortens: nothing is served past the time that was asked for. A life cut
             // to nothing would never be stored, so a nanosecond of it stays.
-            let kept = time.mul_f64(1.0 - jitter * rand::unit());
-            Life::For(kept.max(Duration::from_nanos(1)).min(time))
+            let kept = nanos(time) as f64 * (1.0 - jitter * rand::unit());
+            Life::For(Duration::from_nanos(kept.max(1.0) as u64).min(time))
         } else {
             Life::For(time)
         }

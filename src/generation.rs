@@ -99,15 +99,11 @@ impl TagSet {
         if self.verified.load(Ordering::Relaxed) == moves {
             return true;
         }
-        if self.highest_floor() > born {
+        if self.floors().any(|floor| floor > born) {
             return false;
         }
         self.verified.store(moves, Ordering::Relaxed);
         true
-    }
-
-    fn highest_floor(&self) -> u64 {
-        self.floors().max().unwrap_or(0)
     }
 
     /// The tags' floors, in the order in which the tags were named.

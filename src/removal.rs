@@ -78,6 +78,12 @@ impl<K, V> Batch<K, V> {
         }
     }
 
+    pub(crate) fn extend(&mut self, gone: Option<Gone<K, V>>) {
+        if let Some(gone) = gone {
+            self.push(gone);
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Gone<K, V>> {
         self.first.iter().chain(&self.rest)
     }
@@ -93,7 +99,8 @@ impl<K, V> IntoIterator for Batch<K, V> {
     }
 }
 
-type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
+/// A removal listener, and the means to copy a value for it.
+pub(crate) type Listener<K, V> = (Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>, fn(&V) -> V);
 
 /// Calls the removal listener, outside locks, never nested.
 ///
@@ -101,18 +108,18 @@ type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
 /// telling, after it returns from the listener. Values that go back to the caller cannot wait in a
 /// queue, so a copy does: hence `clone`, taken where the builder knows `V: Clone`.
 pub(crate) struct Notifier<K, V> {
-    listener: Option<(Listener<K, V>, fn(&V) -> V)>,
+    listener: Option<Listener<K, V>>,
     queue: Mutex<VecDeque<(K, V, RemovalCause)>>,
     panics: AtomicU64,
 }
 
 crate::sync::thread_local! {
     /// The notifiers (by address) whose listener is running on this thread.
-    static TELLING: RefCell<Vec<usize>> = RefCell::new(Vec::new());
+    static TELLING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
 impl<K, V> Notifier<K, V> {
-    pub(crate) fn new(listener: Option<(Listener<K, V>, fn(&V) -> V)>) -> Self {
+    pub(crate) fn new(listener: Option<Listener<K, V>>) -> Self {
         Notifier {
             listener,
             queue: Mutex::new(VecDeque::new()),
@@ -161,7 +168,7 @@ impl<K, V> Notifier<K, V> {
 
     /// Calls the listener, then once for every event raised meanwhile inside it.
     fn call(&self, key: &K, value: &V, cause: RemovalCause) {
-        let Some((listener, _)) = &self.listener else {
+        let Some(listener) = &self.listener else {
             return;
         };
         TELLING.with(|telling| telling.borrow_mut().push(self.address()));
@@ -179,7 +186,7 @@ impl<K, V> Notifier<K, V> {
     }
 
     fn call_once(&self, listener: &Listener<K, V>, key: &K, value: &V, cause: RemovalCause) {
-        if catch_unwind(AssertUnwindSafe(|| listener(key, value, cause))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| (listener.0)(key, value, cause))).is_err() {
             self.panics.fetch_add(1, Ordering::Relaxed);
         }
     }

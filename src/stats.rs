@@ -124,6 +124,7 @@ pub struct Stats {
 /// Writes one getter a field, each with a document of its own and an example that runs.
 macro_rules! getters {
     ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        #[allow(clippy::len_without_is_empty, reason = "`len` is a figure here, not a container's")]
         impl Stats {
             $(
                 $(#[doc = $doc])+

@@ -146,7 +146,7 @@ mod depth {
     use std::cell::Cell;
 
     super::thread_local! {
-        static DEPTH: Cell<usize> = Cell::new(0);
+        static DEPTH: Cell<usize> = const { Cell::new(0) };
     }
 
     pub(super) struct Held(());

@@ -316,13 +316,12 @@ where
             Followed::TimedOut(_) => return Turn::Alone,
         };
         match &*outcome {
-            // A tag of the value moved after the load began and before this caller came: for this
-            // caller the value is of the past.
-            FlightOutcome::Done { risen, .. }
-                if risen.iter().any(|&floor| floor <= follow.joined()) =>
-            {
-                Turn::Again
-            }
+            // A tag of the value moved after the load began, maybe before this caller came: for this
+            // caller the value may be of the past.
+            FlightOutcome::Done {
+                overtaken: Some(born),
+                ..
+            } if follow.joined() > *born => Turn::Again,
             FlightOutcome::Done { value, .. } => Turn::Return(Ok(Some(value.clone()))),
             FlightOutcome::Absent if ask.absence => Turn::Return(Ok(None)),
             FlightOutcome::Failed(error) if ask.errors => Turn::Return(Err(error.clone())),

@@ -28,6 +28,10 @@ where
 
 fn run<K, V>(store: &Weak<Store<K, V>>, every: Duration) {
     loop {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "this thread has nothing else to do"
+        )]
         std::thread::sleep(every);
         while let Some(store) = store.upgrade() {
             if store.run_pending(ROUND) < ROUND {

@@ -34,7 +34,7 @@ static EDGES: parking_lot::Mutex<Edges> = parking_lot::Mutex::new(BTreeMap::new(
 
 crate::sync::thread_local! {
     /// The nodes of the loaders that run on this thread now, outermost first.
-    static STACK: RefCell<Vec<u64>> = RefCell::new(Vec::new());
+    static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A leader's node, for as long as it leads.

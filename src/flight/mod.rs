@@ -27,24 +27,26 @@
 //!   lock and calls them after it. A follower that goes away from a leaderless flight wakes the next.
 
 pub(crate) mod chain;
+mod table;
 pub(crate) mod waiter;
+
+pub(crate) use table::Table;
 
 use std::collections::BTreeMap;
 
-use equivalent::Equivalent;
-
 use crate::error::LoadError;
 use crate::hash::KeyHash;
-use crate::parts::index::Index;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use waiter::Wake;
 
 /// How a flight ended, as its followers see it.
 pub(crate) enum Outcome<V> {
-    /// The value, and the floors of its tags that had risen since the load was born. A follower that
-    /// joined at or after one of them must load again: it began after that invalidation had returned.
-    Done { value: V, risen: Box<[u64]> },
+    /// The value. If a tag of its moved while it was loaded, `overtaken` is the number at which the load
+    /// was born: a follower that joined at a later number must load again, for it may have begun after
+    /// that invalidation had returned. (A tag knows only its latest move, so which of the moves since
+    /// came before the follower cannot be told.)
+    Done { value: V, overtaken: Option<u64> },
     /// The loader found nothing, which is not stored.
     Absent,
     /// The loader failed, and those who waited share its error.
@@ -342,188 +344,4 @@ impl<V> Wakes<V> {
         }
         crate::removal::contain_drop(self.1);
     }
-}
-
-/// The flights of one stripe, by key. Its owner's lock guards it.
-pub(crate) struct Table<K, V> {
-    index: Index,
-    flights: Vec<Option<Arc<Flight<K, V>>>>,
-    free: Vec<u32>,
-    /// Keys whose value was declared uncacheable lately: whole hashes, and until when.
-    uncacheable: Vec<(u64, u64)>,
-    /// Flights that remember a failure, oldest first.
-    failed: std::collections::VecDeque<Arc<Flight<K, V>>>,
-}
-
-/// How many uncacheable keys a stripe remembers.
-const UNCACHEABLE: usize = 64;
-/// How many failures a stripe remembers.
-const FAILURES: usize = 1024;
-
-impl<K, V> Table<K, V> {
-    pub(crate) fn new() -> Self {
-        Table {
-            index: Index::new(None),
-            flights: Vec::new(),
-            free: Vec::new(),
-            uncacheable: Vec::new(),
-            failed: std::collections::VecDeque::new(),
-        }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.index.len() == 0
-    }
-
-    /// The flight of a key. Runs `Eq`.
-    pub(crate) fn find<Q>(
-        &self,
-        hash: KeyHash,
-        namespace: u32,
-        key: &Q,
-    ) -> Option<Arc<Flight<K, V>>>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        if self.is_empty() {
-            return None;
-        }
-        let place = self.index.find(hash.in_shard(), |place| {
-            self.flights[place as usize].as_ref().is_some_and(|flight| {
-                flight.hash == hash && flight.namespace == namespace && key.equivalent(&flight.key)
-            })
-        })?;
-        self.flights[place as usize].clone()
-    }
-
-    pub(crate) fn contains(&self, flight: &Arc<Flight<K, V>>) -> bool {
-        self.place(flight).is_some()
-    }
-
-    /// Adds a flight for a key that has none.
-    pub(crate) fn add(&mut self, flight: Arc<Flight<K, V>>) {
-        let hash = flight.hash.in_shard();
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.flights.push(None);
-            (self.flights.len() - 1) as u32
-        });
-        self.flights[place as usize] = Some(flight);
-        let flights = &self.flights;
-        self.index
-            .insert(hash, place, |place| hash_at(flights, place));
-    }
-
-    /// Takes a flight out. The caller drops what comes back after unlocking: it may own the key.
-    pub(crate) fn remove(&mut self, flight: &Arc<Flight<K, V>>) -> Option<Arc<Flight<K, V>>> {
-        let place = self.place(flight)?;
-        let flights = &self.flights;
-        self.index.remove(flight.hash.in_shard(), place, |place| {
-            hash_at(flights, place)
-        });
-        self.free.push(place);
-        let gone = self.flights[place as usize].take();
-        if self.is_empty() {
-            // A burst of loads leaves no memory behind.
-            self.flights = Vec::new();
-            self.free = Vec::new();
-        }
-        gone
-    }
-
-    /// Takes all flights of a namespace out.
-    pub(crate) fn remove_all(&mut self, namespace: u32) -> Vec<Arc<Flight<K, V>>> {
-        let all: Vec<_> = self
-            .flights
-            .iter()
-            .flatten()
-            .filter(|flight| flight.namespace == namespace)
-            .cloned()
-            .collect();
-        all.iter()
-            .filter_map(|flight| self.remove(flight))
-            .collect()
-    }
-
-    /// Remembers that a key's value was declared uncacheable.
-    pub(crate) fn remember_uncacheable(&mut self, hash: KeyHash, until: u64) {
-        self.forget_uncacheable(hash);
-        if self.uncacheable.len() == UNCACHEABLE {
-            self.uncacheable.remove(0);
-        }
-        self.uncacheable.push((hash.whole(), until));
-    }
-
-    pub(crate) fn forget_uncacheable(&mut self, hash: KeyHash) {
-        self.uncacheable.retain(|&(whole, _)| whole != hash.whole());
-    }
-
-    pub(crate) fn is_uncacheable(&self, hash: KeyHash, now: u64) -> bool {
-        self.uncacheable
-            .iter()
-            .any(|&(whole, until)| whole == hash.whole() && now < until)
-    }
-
-    /// Keeps a failed flight until its negative time to live is over. A flight that has to go for it
-    /// comes back, to be dropped outside the lock.
-    #[must_use]
-    pub(crate) fn remember_failure(
-        &mut self,
-        flight: Arc<Flight<K, V>>,
-    ) -> Option<Arc<Flight<K, V>>> {
-        self.failed.push_back(flight);
-        if self.failed.len() <= FAILURES {
-            return None;
-        }
-        let oldest = self.failed.pop_front()?;
-        self.remove(&oldest);
-        Some(oldest)
-    }
-
-    /// Forgets up to `most` failures whose time is over.
-    #[must_use]
-    pub(crate) fn forget_failures(&mut self, now: u64, most: usize) -> Vec<Arc<Flight<K, V>>> {
-        let mut gone = Vec::new();
-        while gone.len() < most {
-            match self
-                .failed
-                .front()
-                .and_then(|flight| flight.remembered_until())
-            {
-                Some(until) if until <= now => {}
-                _ => break,
-            }
-            let Some(flight) = self.failed.pop_front() else {
-                break;
-            };
-            self.remove(&flight);
-            gone.push(flight);
-        }
-        gone
-    }
-
-    pub(crate) fn has_failures(&self) -> bool {
-        !self.failed.is_empty()
-    }
-
-    /// How many flights stand in the table.
-    pub(crate) fn len(&self) -> usize {
-        self.index.len() as usize
-    }
-
-    fn place(&self, flight: &Arc<Flight<K, V>>) -> Option<u32> {
-        if self.is_empty() {
-            return None;
-        }
-        self.index.find(flight.hash.in_shard(), |place| {
-            self.flights[place as usize]
-                .as_ref()
-                .is_some_and(|other| Arc::ptr_eq(other, flight))
-        })
-    }
-}
-
-fn hash_at<K, V>(flights: &[Option<Arc<Flight<K, V>>>], place: u32) -> u32 {
-    flights[place as usize]
-        .as_ref()
-        .map_or(0, |flight| flight.hash.in_shard())
 }

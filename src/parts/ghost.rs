@@ -188,6 +188,7 @@ impl Ghost {
     }
 
     /// Bytes allocated.
+    #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
         let old = self.old.as_ref().map_or(0, |old| old.buckets.capacity());
         (self.table.buckets.capacity() + old) * size_of::<Bucket>()

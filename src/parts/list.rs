@@ -76,6 +76,7 @@ impl Links {
     }
 
     /// Bytes allocated.
+    #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
         self.nodes.heap_bytes()
     }

@@ -107,6 +107,7 @@ impl<T: Default> Steps<T> {
     }
 
     /// Bytes allocated, without what the elements own themselves.
+    #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
         self.chunks_live * size_of::<[T; CHUNK]>()
             + self.chunks.capacity() * size_of::<Option<Chunk<T>>>()

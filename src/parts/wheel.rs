@@ -194,6 +194,7 @@ impl Wheel {
     }
 
     /// Bytes allocated.
+    #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
         self.links.heap_bytes() + self.lists.capacity() * size_of::<List>()
     }

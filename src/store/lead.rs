@@ -53,6 +53,14 @@ pub(crate) struct Lead<K, V> {
     over: bool,
 }
 
+/// What a publishing visit leaves to be done after the lock.
+struct Landed<K, V> {
+    published: Published<K, V>,
+    /// See [`Outcome::Done`].
+    overtaken: Option<u64>,
+    removed: Option<Arc<Flight<K, V>>>,
+}
+
 /// What `join` decided under the lock.
 enum Joined<K, V> {
     Hit(V),
@@ -107,6 +115,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one visit's worth of context")]
     fn join_in<Q>(
         &self,
         visit: &mut Visit<'_, K, V>,
@@ -251,31 +260,24 @@ impl<K, V> Lead<K, V> {
     {
         self.count(true);
         let flight = Arc::clone(&self.flight);
-        // Floors are read before the lock and again under it: here for those who joined, there for the
-        // right to publish.
-        self.namespace.gained();
-        let risen: Box<[u64]> = self.floors_above(&parcel);
-        let (published, removed) = self.store.visit(self.store.stripe(flight.hash), |visit| {
+        let landed = self.store.visit(self.store.stripe(flight.hash), |visit| {
             self.publish_in(visit, parcel)
         });
-        drop(removed);
-        self.settle(published);
+        drop(landed.removed);
+        self.settle(landed.published);
+        let overtaken = landed.overtaken;
         self.over = true;
         if flight.has_followers() {
             // Should this `Clone` panic, `Drop` tells the followers to look again.
             self.over = false;
             let value = value.clone();
             self.over = true;
-            self.end(Outcome::Done { value, risen }, 0);
+            self.end(Outcome::Done { value, overtaken }, 0);
         }
     }
 
     /// The publishing visit.
-    fn publish_in(
-        &self,
-        visit: &mut Visit<'_, K, V>,
-        parcel: Parcel<K, V>,
-    ) -> (Published<K, V>, Option<Arc<Flight<K, V>>>)
+    fn publish_in(&self, visit: &mut Visit<'_, K, V>, parcel: Parcel<K, V>) -> Landed<K, V>
     where
         K: Eq,
     {
@@ -287,9 +289,12 @@ impl<K, V> Lead<K, V> {
             .look(hash.in_shard(), self.flight.key(), scope, &mut visit.now);
         let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
         let floor = visit.shard.mark().max(scope.floor);
+        // Read as the flight leaves the table: nobody joins it after this.
+        let moved = self.has_moved(&parcel);
+        let overtaken = moved.then_some(self.born);
         let standing = (mine || cfg!(larder_canary = "publish"))
             && (self.born >= floor || cfg!(larder_canary = "clear"))
-            && self.floors_above(&parcel).is_empty();
+            && !moved;
         let removed = if mine {
             visit.flights.remove(&self.flight)
         } else {
@@ -304,15 +309,19 @@ impl<K, V> Lead<K, V> {
                 replaced: None,
             }
         };
-        (published, removed)
+        Landed {
+            published,
+            overtaken,
+            removed,
+        }
     }
 
-    /// The floors among the parcel's tags that rose since the load was born.
-    fn floors_above(&self, parcel: &Parcel<K, V>) -> Box<[u64]> {
-        match &parcel.tags {
-            None => Box::default(),
-            Some(tags) => tags.floors().filter(|&floor| floor > self.born).collect(),
-        }
+    /// Whether a tag of the answer moved since the load was born; also said of an answer whose tags were
+    /// too many to be looked up.
+    fn has_moved(&self, parcel: &Parcel<K, V>) -> bool {
+        let tags = parcel.tags.as_ref();
+        parcel.refused.is_some()
+            || tags.is_some_and(|tags| tags.floors().any(|floor| floor > self.born))
     }
 
     fn settle(&self, published: Published<K, V>) {
@@ -321,7 +330,6 @@ impl<K, V> Lead<K, V> {
             counters.bump(Count::Inserts);
         } else {
             counters.bump(Count::Unpublished);
-            self.namespace.lost();
         }
         contain_drop(published.leftover);
         if let Some(gone) = published.replaced {

@@ -103,8 +103,10 @@ struct Stripe<K, V> {
     flights: Table<K, V>,
 }
 
+type Stripes<K, V> = Box<[CachePadded<RwLock<Stripe<K, V>>>]>;
+
 pub(crate) struct Store<K, V> {
-    stripes: Box<[CachePadded<RwLock<Stripe<K, V>>>]>,
+    stripes: Stripes<K, V>,
     pub(crate) clock: Clock,
     pub(crate) sequence: Sequence,
     pub(crate) tags: Tags,

@@ -77,6 +77,12 @@ impl<K, V> Store<K, V> {
                 if entry.version != version || entry.born < visit.shard.mark() {
                     return;
                 }
+                let deadline = visit.shard.deadline(id, entry);
+                if visit.now.has_reached(deadline) {
+                    // Its time came while the policy was asked, and a read revives nothing.
+                    visit.shard.unlink(id, RemovalCause::Expired, visit.out);
+                    return;
+                }
                 visit.shard.reorder(id);
                 if after == before {
                     return;

@@ -66,34 +66,27 @@ impl<K, V> Store<K, V> {
     where
         K: Eq,
     {
-        namespace.gained();
         let done = self.visit(self.stripe(hash), |visit| {
             self.put_in(visit, hash, namespace, parcel, condition)
         });
-        let (put, kept) = match done {
+        match done {
             Done::Stored(replaced) => {
                 self.counters.bump(Count::Inserts);
-                // A replaced value gives its place in the namespace's count back by `account`.
-                (Put::Stored(replaced.map(|gone| self.hand_over(gone))), true)
+                Put::Stored(replaced.map(|gone| self.hand_over(gone)))
             }
             Done::Rejected(parcel, reason) => {
                 self.counters.bump(Count::Rejections);
-                (Put::Rejected(parcel.value, reason), false)
+                Put::Rejected(parcel.value, reason)
             }
             Done::Unmet(parcel, present) => {
                 let Parcel { key, value, .. } = parcel;
-                let unmet = Put::Unmet {
+                Put::Unmet {
                     key,
                     value,
                     present,
-                };
-                (unmet, false)
+                }
             }
-        };
-        if !kept {
-            namespace.lost();
         }
-        put
     }
 
     fn put_in(
@@ -169,6 +162,8 @@ impl<K, V> Store<K, V> {
             tags: parcel.tags,
         };
         let scope = self.scope(namespace);
+        // Before the entry can be seen. What it replaces gives its place back in `account`.
+        namespace.gained();
         let outcome = visit.shard.store(
             hash.in_shard(),
             incoming,
@@ -191,6 +186,7 @@ impl<K, V> Store<K, V> {
                 gone
             })),
             Outcome::Full(key, value) => {
+                namespace.lost();
                 let parcel = Parcel {
                     key,
                     value,
@@ -344,7 +340,9 @@ impl<K, V> Store<K, V> {
             };
             visit.revoke(flight, true);
             let mut result = None;
-            visit.shard.update(id, |value| result = Some(update(value)));
+            visit
+                .shard
+                .update(id, &mut visit.now, |value| result = Some(update(value)));
             result
         })
     }

@@ -169,6 +169,7 @@ impl Index {
     }
 
     /// Bytes allocated.
+    #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
         self.table.heap_bytes() + self.old.as_ref().map_or(0, Table::heap_bytes)
     }

@@ -206,6 +206,7 @@ impl Table {
         self.live > 0
     }
 
+    #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
         self.allocated * size_of::<Bucket>()
             + self.chunks.capacity() * size_of::<Option<Box<[Bucket]>>>()

@@ -71,9 +71,6 @@ pub(crate) trait Policy {
     /// How full the queues are.
     fn queue_lens(&self) -> QueueLens;
 
-    /// Bytes allocated.
-    fn heap_bytes(&self) -> usize;
-
     /// Panics if an invariant is broken; `live` are all live ids.
     #[cfg(any(test, debug_assertions))]
     fn validate(&self, slots: &impl Slots, live: impl Iterator<Item = u32>);

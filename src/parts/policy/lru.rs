@@ -84,10 +84,6 @@ impl Policy for Lru {
         }
     }
 
-    fn heap_bytes(&self) -> usize {
-        self.links.heap_bytes()
-    }
-
     #[cfg(any(test, debug_assertions))]
     fn validate(&self, _: &impl Slots, live: impl Iterator<Item = u32>) {
         self.links.validate();

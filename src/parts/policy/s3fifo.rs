@@ -366,10 +366,6 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn heap_bytes(&self) -> usize {
-        self.links.heap_bytes() + self.ghost.heap_bytes()
-    }
-
     #[cfg(any(test, debug_assertions))]
     fn validate(&self, slots: &impl Slots, live: impl Iterator<Item = u32>) {
         self.links.validate();

@@ -1,30 +1,22 @@
 //! The configuration of a cache, checked once, in `build`.
 
-use std::error::Error;
+mod build;
+mod loading;
+
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use super::{Cache, Inner, Rules, Weigher, load, load_async, maintain};
-use crate::entry::Loaded;
-use crate::error::BuildError;
+use super::{Rules, Weigher};
 use crate::expiry::Expiry;
-use crate::generation::Namespace;
 use crate::hash::DefaultHashBuilder;
-use crate::removal::{Notifier, RemovalCause};
-use crate::store::{Capacity, Journal, LoadRules, Store, StoreConfig, Timer};
-use crate::sync::{Arc, Mutex};
-use crate::time::{Clock, nanos};
+use crate::removal::{Listener, RemovalCause};
+use crate::store::{Journal, Timer};
+use crate::time::Clock;
 
 /// What 32-bit slot numbers leave room for, with some to spare for blocks and for list ends.
-pub(super) const MAX_ENTRIES_A_SHARD: u64 = (u32::MAX - 1024) as u64;
-/// A shard smaller than this loses hits to its neighbours' luck: a share of about 0.4/√entries.
-const ENTRIES_A_SHARD: u64 = 512;
-/// With so many shards at most, one shard's part still holds an eighth of the weight.
-const WEIGHTED_SHARDS: usize = 8;
+pub(crate) const MAX_ENTRIES_A_SHARD: u64 = (u32::MAX - 1024) as u64;
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 const WAIT_DEADLINE: Duration = Duration::from_secs(30);
-const UNCACHEABLE: Duration = Duration::from_secs(5);
 
 /// Which entry makes room when the cache is full.
 ///
@@ -46,7 +38,7 @@ pub enum EvictionPolicy {
     Lru,
 }
 
-/// Configures and builds a [`Cache`]. Everything but [`max_capacity`](Self::max_capacity) has a default.
+/// Configures and builds a [`Cache`](crate::Cache). Everything but [`max_capacity`](Self::max_capacity) has a default.
 ///
 /// ```
 /// use larder::Cache;
@@ -69,7 +61,7 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     time_to_idle: Option<Duration>,
     eviction_policy: EvictionPolicy,
     clock: Clock,
-    listener: Option<(super::builder::Listener<K, V>, fn(&V) -> V)>,
+    listener: Option<Listener<K, V>>,
     journal: Option<Journal<K>>,
     max_loads: Option<usize>,
     load_deadline: Duration,
@@ -79,8 +71,6 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     timer: Option<Timer>,
     rules: Rules<K, V>,
 }
-
-type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
 
 impl<K, V> CacheBuilder<K, V> {
     pub(super) fn new() -> Self {
@@ -114,7 +104,7 @@ impl<K, V> CacheBuilder<K, V> {
 }
 
 impl<K, V, S> CacheBuilder<K, V, S> {
-    /// A name, for `Debug` and [`inspect`](Cache::inspect).
+    /// A name, for `Debug` and [`inspect`](crate::Cache::inspect).
     ///
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder().name("users").max_capacity(9).build()?;
@@ -340,69 +330,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// At most so many loaders at a time, over all keys. Past it, the fallible loading calls answer
-    /// [`LoadError::TooManyLoads`](crate::LoadError::TooManyLoads), and the others run their loader for
-    /// themselves. Default: no bound.
-    ///
-    /// ```
-    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).max_loads(64).build()?;
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn max_loads(mut self, loads: usize) -> Self {
-        self.max_loads = Some(loads);
-        self
-    }
-
-    /// How long a loader may take before one of those who wait takes over from it. It is not
-    /// interrupted, but can no longer store its value. Default: 30 s.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// let soon = Duration::from_secs(2);
-    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).load_deadline(soon).build()?;
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn load_deadline(mut self, time: Duration) -> Self {
-        self.load_deadline = time;
-        self
-    }
-
-    /// How long a fallible loading call waits for another's loader before it answers
-    /// [`LoadError::WaitTimedOut`](crate::LoadError::WaitTimedOut). The others wait on, under the load
-    /// deadline. Default: 30 s.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// let soon = Duration::from_secs(2);
-    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).wait_deadline(soon).build()?;
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn wait_deadline(mut self, time: Duration) -> Self {
-        self.wait_deadline = time;
-        self
-    }
-
-    /// For how long a loader's failure is remembered and answered to the fallible loading calls of the
-    /// key without running a loader. A write or an invalidation of the key ends it. At most 1,024
-    /// failures a shard are remembered. Default: zero, not at all.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// let second = Duration::from_secs(1);
-    /// let cache = larder::Cache::<u64, u64>::builder()
-    ///     .max_capacity(9)
-    ///     .negative_time_to_live(second)
-    ///     .build()?;
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn negative_time_to_live(mut self, time: Duration) -> Self {
-        self.negative_time_to_live = time;
-        self
-    }
-
     /// Starts a thread that reclaims what is past its date every so often, also when nobody uses the
     /// cache. It ends with the cache, at the latest one interval later; nobody waits for it. Default: no
-    /// thread; writes and [`run_pending`](Cache::run_pending) reclaim.
+    /// thread; writes and [`run_pending`](crate::Cache::run_pending) reclaim.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -415,196 +345,12 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Lets tasks that wait for another's load see their deadlines by themselves: a function that makes
-    /// a future which ends after the given time, such as `tokio::time::sleep`.
-    ///
-    /// ```
-    /// let cache = larder::Cache::<u64, u64>::builder()
-    ///     .max_capacity(9)
-    ///     .timer(|time| async move { std::thread::sleep(time) }) // your runtime's sleep
-    ///     .build()?;
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn timer<F, Fut>(mut self, timer: F) -> Self
-    where
-        F: Fn(Duration) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        self.timer = Some(Box::new(move |time| Box::pin(timer(time))));
-        self
-    }
-
-    /// The loader behind [`Cache::load`].
-    ///
-    /// ```
-    /// use larder::{Cache, Loaded};
-    ///
-    /// let numbers: Cache<String, u32> = Cache::builder()
-    ///     .max_capacity(9)
-    ///     .loader(|text: &String| text.parse().map(Loaded::new))
-    ///     .build()?;
-    /// assert_eq!(numbers.load("7")?, 7);
-    /// assert!(numbers.load("seven").is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn loader<F, E>(mut self, loader: F) -> Self
-    where
-        F: Fn(&K) -> Result<Loaded<V>, E> + Send + Sync + 'static,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let loader: load::Loader<K, V> = Box::new(move |key| loader(key).map_err(Into::into));
-        self.rules.loader = Some(loader);
-        self
-    }
-
-    /// The loader behind [`Cache::load_async`].
-    ///
-    /// ```
-    /// use larder::{Cache, Loaded};
-    /// use std::convert::Infallible;
-    ///
-    /// let squares: Cache<u64, u64> = Cache::builder()
-    ///     .max_capacity(9)
-    ///     .async_loader(|n: u64| async move { Ok::<_, Infallible>(Loaded::new(n * n)) })
-    ///     .build()?;
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn async_loader<F, Fut, E>(mut self, loader: F) -> Self
-    where
-        F: Fn(K) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let loader: load_async::AsyncLoader<K, V> = Box::new(move |key| {
-            let load = loader(key);
-            Box::pin(async move { load.await.map_err(Into::into) })
-        });
-        self.rules.async_loader = Some(loader);
-        self
-    }
-
     /// Is told of removals where they happen, under the lock. For the tests outside the crate.
     #[doc(hidden)]
     pub fn __journal(mut self, journal: impl Fn(&K, RemovalCause) + Send + Sync + 'static) -> Self {
         self.journal = Some(Box::new(journal));
         self
     }
-}
-
-impl<K, V, S> CacheBuilder<K, V, S>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-    S: BuildHasher,
-{
-    /// Builds the cache.
-    ///
-    /// # Errors
-    /// [`BuildError`], which says what to change.
-    ///
-    /// ```
-    /// let error = larder::Cache::<u64, u64>::builder().max_capacity(9).jitter(2.0).build();
-    /// assert_eq!(error.unwrap_err(), larder::BuildError::Jitter);
-    /// ```
-    pub fn build(self) -> Result<Cache<K, V, S>, BuildError> {
-        self.check()?;
-        let weighted = self.rules.weigher.is_some();
-        let max_capacity = self.max_capacity.ok_or(BuildError::NoCapacity)?;
-        let capacity = Capacity {
-            weight: max_capacity,
-            entries: self.rules.max_entries.unwrap_or(max_capacity),
-        };
-        let shards = shard_count(self.shards, capacity.entries, weighted);
-        let limit = MAX_ENTRIES_A_SHARD.saturating_mul(shards as u64);
-        // Without a bound of their own, entries are as many as slot numbers can tell apart.
-        let capacity = match self.rules.max_entries {
-            None if weighted => Capacity {
-                entries: capacity.entries.min(limit),
-                ..capacity
-            },
-            _ if capacity.entries > limit => {
-                return Err(BuildError::TooManyEntries {
-                    asked: capacity.entries,
-                    limit,
-                });
-            }
-            _ => capacity,
-        };
-        let store = Arc::new(Store::new(StoreConfig {
-            clock: self.clock,
-            shards,
-            capacity,
-            weighted,
-            idle_after: self.time_to_idle.map(nanos),
-            lru: self.eviction_policy == EvictionPolicy::Lru,
-            notifier: Notifier::new(self.listener),
-            journal: self.journal,
-            loads: LoadRules {
-                max_loads: self.max_loads,
-                load_deadline: nanos(self.load_deadline),
-                wait_deadline: nanos(self.wait_deadline),
-                negative: nanos(self.negative_time_to_live),
-                uncacheable: nanos(UNCACHEABLE),
-                timer: self.timer,
-            },
-        }));
-        if let Some(every) = self.maintenance {
-            maintain::start(&store, every)?;
-        }
-        let root = Namespace::root();
-        Ok(Cache {
-            inner: Arc::new(Inner {
-                store,
-                hasher: self.hasher,
-                rules: self.rules,
-                capacity: Mutex::new(capacity),
-            }),
-            namespace: root,
-        })
-    }
-
-    fn check(&self) -> Result<(), BuildError> {
-        if self.max_capacity.is_none() {
-            return Err(BuildError::NoCapacity);
-        }
-        if self.shards == Some(0) {
-            return Err(BuildError::NoShards);
-        }
-        if !(0.0..=1.0).contains(&self.rules.jitter) {
-            return Err(BuildError::Jitter);
-        }
-        if self.max_loads == Some(0) {
-            return Err(BuildError::NoLoads);
-        }
-        let durations = [
-            ("time_to_live", self.rules.time_to_live),
-            ("time_to_idle", self.time_to_idle),
-            ("load_deadline", Some(self.load_deadline)),
-            ("wait_deadline", Some(self.wait_deadline)),
-            ("maintenance", self.maintenance),
-        ];
-        match durations
-            .into_iter()
-            .find(|(_, time)| *time == Some(Duration::ZERO))
-        {
-            Some((setting, _)) => Err(BuildError::ZeroDuration { setting }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A power of two: as many shards as asked for, or four a core, but none below 512 entries.
-fn shard_count(asked: Option<usize>, entries: u64, weighted: bool) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
-    let wanted = match asked {
-        Some(shards) => shards,
-        None if weighted => WEIGHTED_SHARDS.min(4 * cores()),
-        None => 4 * cores(),
-    };
-    let fitting = usize::try_from(entries / ENTRIES_A_SHARD).unwrap_or(usize::MAX);
-    // The largest power of two within `fitting`, and the smallest that is at least `wanted`.
-    let fitting = 1 << fitting.max(1).ilog2().min(20);
-    wanted.min(1 << 20).next_power_of_two().min(fitting)
 }
 
 /// Never prints a key or a value.
@@ -616,29 +362,5 @@ impl<K, V, S> fmt::Debug for CacheBuilder<K, V, S> {
             .field("shards", &self.shards)
             .field("eviction_policy", &self.eviction_policy)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, not(larder_shuttle)))]
-mod tests {
-    use super::shard_count;
-
-    #[test]
-    fn small_caches_have_few_shards() {
-        for (asked, entries, shards) in [
-            (Some(64), 0, 1),
-            (Some(64), 1023, 1),
-            (Some(64), 1024, 2),
-            (Some(64), 1 << 20, 64),
-            (Some(3), 1 << 20, 4),
-            (Some(usize::MAX), u64::MAX, 1 << 20),
-        ] {
-            assert_eq!(
-                shard_count(asked, entries, false),
-                shards,
-                "{asked:?} {entries}"
-            );
-        }
-        assert!(shard_count(None, 1 << 40, true) <= 8);
     }
 }

@@ -1,0 +1,8 @@
+//! The driver: it knows the shop only by its HTTP answers, apart from the counters it reports.
+
+pub mod client;
+pub mod ledger;
+pub mod pages_match;
+pub mod prices;
+pub mod stampede;
+pub mod traffic;

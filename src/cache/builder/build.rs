@@ -1,0 +1,160 @@
+//! From settings to a cache: the checks, and the arithmetic of shards.
+
+use std::hash::{BuildHasher, Hash};
+use std::time::Duration;
+
+use super::{CacheBuilder, EvictionPolicy, MAX_ENTRIES_A_SHARD};
+use crate::cache::{Cache, Inner, maintain};
+use crate::error::BuildError;
+use crate::generation::Namespace;
+use crate::removal::Notifier;
+use crate::store::{Capacity, LoadRules, Store, StoreConfig};
+use crate::sync::{Arc, Mutex};
+use crate::time::nanos;
+
+/// A shard smaller than this loses hits to its neighbours' luck: a share of about 0.4/√entries.
+const ENTRIES_A_SHARD: u64 = 512;
+/// With so many shards at most, one shard's part still holds an eighth of the weight.
+const WEIGHTED_SHARDS: usize = 8;
+/// How long a key is remembered as uncacheable.
+const UNCACHEABLE: Duration = Duration::from_secs(5);
+
+impl<K, V, S> CacheBuilder<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// Builds the cache.
+    ///
+    /// # Errors
+    /// [`BuildError`], which says what to change.
+    ///
+    /// ```
+    /// let error = larder::Cache::<u64, u64>::builder().max_capacity(9).jitter(2.0).build();
+    /// assert_eq!(error.unwrap_err(), larder::BuildError::Jitter);
+    /// ```
+    pub fn build(self) -> Result<Cache<K, V, S>, BuildError> {
+        self.check()?;
+        let weighted = self.rules.weigher.is_some();
+        let max_capacity = self.max_capacity.ok_or(BuildError::NoCapacity)?;
+        let capacity = Capacity {
+            weight: max_capacity,
+            entries: self.rules.max_entries.unwrap_or(max_capacity),
+        };
+        let shards = shard_count(self.shards, capacity.entries, weighted);
+        let limit = MAX_ENTRIES_A_SHARD.saturating_mul(shards as u64);
+        // Without a bound of their own, entries are as many as slot numbers can tell apart.
+        let capacity = match self.rules.max_entries {
+            None if weighted => Capacity {
+                entries: capacity.entries.min(limit),
+                ..capacity
+            },
+            _ if capacity.entries > limit => {
+                return Err(BuildError::TooManyEntries {
+                    asked: capacity.entries,
+                    limit,
+                });
+            }
+            _ => capacity,
+        };
+        let store = Arc::new(Store::new(StoreConfig {
+            clock: self.clock,
+            shards,
+            capacity,
+            weighted,
+            idle_after: self.time_to_idle.map(nanos),
+            lru: self.eviction_policy == EvictionPolicy::Lru,
+            notifier: Notifier::new(self.listener),
+            journal: self.journal,
+            loads: LoadRules {
+                max_loads: self.max_loads,
+                load_deadline: nanos(self.load_deadline),
+                wait_deadline: nanos(self.wait_deadline),
+                negative: nanos(self.negative_time_to_live),
+                uncacheable: nanos(UNCACHEABLE),
+                timer: self.timer,
+            },
+        }));
+        if let Some(every) = self.maintenance {
+            maintain::start(&store, every)?;
+        }
+        let root = Namespace::root();
+        Ok(Cache {
+            inner: Arc::new(Inner {
+                store,
+                hasher: self.hasher,
+                rules: self.rules,
+                capacity: Mutex::new(capacity),
+            }),
+            namespace: root,
+        })
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        if self.max_capacity.is_none() {
+            return Err(BuildError::NoCapacity);
+        }
+        if self.shards == Some(0) {
+            return Err(BuildError::NoShards);
+        }
+        if !(0.0..=1.0).contains(&self.rules.jitter) {
+            return Err(BuildError::Jitter);
+        }
+        if self.max_loads == Some(0) {
+            return Err(BuildError::NoLoads);
+        }
+        let durations = [
+            ("time_to_live", self.rules.time_to_live),
+            ("time_to_idle", self.time_to_idle),
+            ("load_deadline", Some(self.load_deadline)),
+            ("wait_deadline", Some(self.wait_deadline)),
+            ("maintenance", self.maintenance),
+        ];
+        match durations
+            .into_iter()
+            .find(|(_, time)| *time == Some(Duration::ZERO))
+        {
+            Some((setting, _)) => Err(BuildError::ZeroDuration { setting }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A power of two: as many shards as asked for, or four a core, but none below 512 entries.
+fn shard_count(asked: Option<usize>, entries: u64, weighted: bool) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
+    let wanted = match asked {
+        Some(shards) => shards,
+        None if weighted => WEIGHTED_SHARDS.min(4 * cores()),
+        None => 4 * cores(),
+    };
+    let fitting = usize::try_from(entries / ENTRIES_A_SHARD).unwrap_or(usize::MAX);
+    // The largest power of two within `fitting`, and the smallest that is at least `wanted`.
+    let fitting = 1 << fitting.max(1).ilog2().min(20);
+    wanted.min(1 << 20).next_power_of_two().min(fitting)
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use super::shard_count;
+
+    #[test]
+    fn small_caches_have_few_shards() {
+        for (asked, entries, shards) in [
+            (Some(64), 0, 1),
+            (Some(64), 1023, 1),
+            (Some(64), 1024, 2),
+            (Some(64), 1 << 20, 64),
+            (Some(3), 1 << 20, 4),
+            (Some(usize::MAX), u64::MAX, 1 << 20),
+        ] {
+            assert_eq!(
+                shard_count(asked, entries, false),
+                shards,
+                "{asked:?} {entries}"
+            );
+        }
+        assert!(shard_count(None, 1 << 40, true) <= 8);
+    }
+}

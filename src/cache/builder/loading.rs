@@ -1,0 +1,138 @@
+//! The settings of loading.
+
+use std::error::Error;
+use std::time::Duration;
+
+use super::CacheBuilder;
+use crate::cache::{load, load_async};
+use crate::entry::Loaded;
+
+impl<K, V, S> CacheBuilder<K, V, S> {
+    /// At most so many loaders at a time, over all keys. Past it, the fallible loading calls answer
+    /// [`LoadError::TooManyLoads`](crate::LoadError::TooManyLoads), and the others run their loader for
+    /// themselves. Default: no bound.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).max_loads(64).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn max_loads(mut self, loads: usize) -> Self {
+        self.max_loads = Some(loads);
+        self
+    }
+
+    /// How long a loader may take before one of those who wait takes over from it. It is not
+    /// interrupted, but can no longer store its value. Default: 30 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let soon = Duration::from_secs(2);
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).load_deadline(soon).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn load_deadline(mut self, time: Duration) -> Self {
+        self.load_deadline = time;
+        self
+    }
+
+    /// How long a fallible loading call waits for another's loader before it answers
+    /// [`LoadError::WaitTimedOut`](crate::LoadError::WaitTimedOut). The others wait on, under the load
+    /// deadline. Default: 30 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let soon = Duration::from_secs(2);
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).wait_deadline(soon).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn wait_deadline(mut self, time: Duration) -> Self {
+        self.wait_deadline = time;
+        self
+    }
+
+    /// For how long a loader's failure is remembered and answered to the fallible loading calls of the
+    /// key without running a loader. A write or an invalidation of the key ends it. At most 1,024
+    /// failures a shard are remembered. Default: zero, not at all.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let second = Duration::from_secs(1);
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .negative_time_to_live(second)
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn negative_time_to_live(mut self, time: Duration) -> Self {
+        self.negative_time_to_live = time;
+        self
+    }
+
+    /// Lets tasks that wait for another's load see their deadlines by themselves: a function that makes
+    /// a future which ends after the given time, such as `tokio::time::sleep`.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .timer(|time| async move { std::thread::sleep(time) }) // your runtime's sleep
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn timer<F, Fut>(mut self, timer: F) -> Self
+    where
+        F: Fn(Duration) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.timer = Some(Box::new(move |time| Box::pin(timer(time))));
+        self
+    }
+
+    /// The loader behind [`Cache::load`](crate::Cache::load).
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    ///
+    /// let numbers: Cache<String, u32> = Cache::builder()
+    ///     .max_capacity(9)
+    ///     .loader(|text: &String| text.parse().map(Loaded::new))
+    ///     .build()?;
+    /// assert_eq!(numbers.load("7")?, 7);
+    /// assert!(numbers.load("seven").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn loader<F, E>(mut self, loader: F) -> Self
+    where
+        F: Fn(&K) -> Result<Loaded<V>, E> + Send + Sync + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let loader: load::Loader<K, V> = Box::new(move |key| loader(key).map_err(Into::into));
+        self.rules.loader = Some(loader);
+        self
+    }
+
+    /// The loader behind [`Cache::load_async`](crate::Cache::load_async).
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    /// use std::convert::Infallible;
+    ///
+    /// let squares: Cache<u64, u64> = Cache::builder()
+    ///     .max_capacity(9)
+    ///     .async_loader(|n: u64| async move { Ok::<_, Infallible>(Loaded::new(n * n)) })
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn async_loader<F, Fut, E>(mut self, loader: F) -> Self
+    where
+        F: Fn(K) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let loader: load_async::AsyncLoader<K, V> = Box::new(move |key| {
+            let load = loader(key);
+            Box::pin(async move { load.await.map_err(Into::into) })
+        });
+        self.rules.async_loader = Some(loader);
+        self
+    }
+}

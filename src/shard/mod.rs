@@ -1,0 +1,284 @@
+//! One shard: index, slab, eviction policy and timer wheel, changed together.
+//!
+//! A shard knows no lock, no clock and no callback. It is told the time, works under `&mut self` (reads
+//! under `&self`), and returns what it removed, so that its owner can drop and tell of it outside the
+//! lock. The only user code that runs in here is `Eq` of keys, and no method changes anything before
+//! the last such call.
+//!
+//! # Invariants
+//! * Every entry in the slab is found by the index under its own hash, and the index holds nothing else.
+//! * Every entry stands in exactly one list of the evictor: a live one in a queue, a doomed one (below
+//!   the shard's mark) in the doomed list.
+//! * Every entry with a deadline is scheduled in the wheel, at its deadline or earlier.
+//! * `live` and `doomed` are the sums over the entries above and below the mark. Together they keep the
+//!   limits, save while lowered limits are being trimmed to.
+//!
+//! # Clearing
+//! A `clear` raises the cache's floor. The next exclusive visit to the shard (at the latest the clear's
+//! own) notices, draws a number for its mark and dooms everything it holds, in O(1). Until then the
+//! shard is read as empty. Doomed entries are swept a slice a visit, and before anything live is
+//! evicted.
+//!
+//! # Cost
+//! Every operation is O(1) expected. A visit reclaims at most [`SLICE`] expired or doomed entries, plus
+//! the evictions that its own weight needs.
+
+mod beside;
+#[cfg(any(test, debug_assertions))]
+mod oracle;
+mod upkeep;
+mod write;
+
+use equivalent::Equivalent;
+
+use crate::entry::Entry;
+use crate::generation::{Sequence, TagSet};
+use crate::parts::index::Index;
+use crate::parts::policy::Evictor;
+use crate::parts::policy::contract::{MAX_HITS, Policy, QueueLens};
+use crate::parts::steps::Steps;
+use crate::parts::wheel::Wheel;
+use crate::removal::RemovalCause;
+use crate::slab::Slab;
+use crate::time::Now;
+use beside::{Idle, weight_of};
+
+/// The most entries that one visit reclaims beyond what its own weight needs.
+pub(crate) const SLICE: u32 = 64;
+/// How many wheel steps one eviction spends on finding an expired entry before it asks the policy.
+const STEPS_AN_EVICTION: u32 = 8;
+
+/// What a shard may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) entries: u64,
+    pub(crate) weight: u64,
+}
+
+/// How many entries, and what they weigh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) entries: u64,
+    pub(crate) weight: u64,
+}
+
+impl Totals {
+    fn add(&mut self, weight: u64) {
+        self.entries += 1;
+        self.weight += weight;
+    }
+
+    fn take(&mut self, weight: u64) {
+        self.entries -= 1;
+        self.weight -= weight;
+    }
+}
+
+/// Whose entries a call may see: a namespace, and the floor below which it is dead.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    pub(crate) namespace: u32,
+    pub(crate) floor: u64,
+    pub(crate) sequence: &'a Sequence,
+}
+
+/// What a look-up found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Absent,
+    /// A value that may be served.
+    Live(u32),
+    /// A value that may not, and why; it counts as absent.
+    Past(u32, RemovalCause),
+}
+
+/// A value on its way in, with everything the shard keeps about it.
+pub(crate) struct Incoming<K, V> {
+    pub(crate) key: K,
+    pub(crate) value: V,
+    pub(crate) expires_at: u64,
+    pub(crate) born: u64,
+    pub(crate) weight: u64,
+    pub(crate) tags: Option<Box<TagSet>>,
+}
+
+/// What became of an incoming value.
+pub(crate) enum Outcome<K, V> {
+    /// Stored. The value that it replaced leaves with the incoming key, which was not needed.
+    Stored { replaced: Option<(K, V, u64)> },
+    /// Not stored: every slot address is taken.
+    Full(K, V),
+}
+
+pub(crate) struct Shard<K, V> {
+    slab: Slab<K, V>,
+    index: Index,
+    evictor: Evictor,
+    wheel: Wheel,
+    /// Present where a weigher is; without one everything weighs 1.
+    weights: Option<Steps<u64>>,
+    idle: Option<Idle>,
+    /// Grows with the first tagged entry.
+    tags: Steps<Option<Box<TagSet>>>,
+    limits: Limits,
+    live: Totals,
+    doomed: Totals,
+    /// Entries born below it are doomed.
+    mark: u64,
+    /// The cache-wide floor that the mark stands for.
+    floor: u64,
+    version: u32,
+}
+
+impl<K, V> Shard<K, V> {
+    pub(crate) fn new(
+        evictor: Evictor,
+        limits: Limits,
+        weighted: bool,
+        idle_after: Option<u64>,
+        now: u64,
+    ) -> Self {
+        Shard {
+            slab: Slab::new(),
+            index: Index::new(u32::try_from(limits.entries).ok()),
+            evictor,
+            wheel: Wheel::new(now),
+            weights: weighted.then(Steps::new),
+            idle: idle_after.map(|after| Idle {
+                after,
+                accessed: Steps::new(),
+            }),
+            tags: Steps::new(),
+            limits,
+            live: Totals::default(),
+            doomed: Totals::default(),
+            mark: 0,
+            floor: 0,
+            version: 0,
+        }
+    }
+
+    /// Finds what `key` stands for. Runs `Eq` and changes nothing.
+    #[inline]
+    pub(crate) fn look<Q>(&self, hash: u32, key: &Q, scope: Scope<'_>, now: &mut Now<'_>) -> Found
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let same = |id| {
+            self.slab.get(id).is_some_and(|entry| {
+                entry.hash == hash
+                    && entry.namespace == scope.namespace
+                    && key.equivalent(&entry.key)
+            })
+        };
+        match self.index.find(hash, same) {
+            Some(id) => self.judge(id, scope, now),
+            None => Found::Absent,
+        }
+    }
+
+    /// Whether the entry at `id` may be served.
+    #[inline]
+    pub(crate) fn judge(&self, id: u32, scope: Scope<'_>, now: &mut Now<'_>) -> Found {
+        let Some(entry) = self.slab.get(id) else {
+            return Found::Absent;
+        };
+        if self.is_dead(id, entry, scope) {
+            Found::Past(id, RemovalCause::Invalidated)
+        } else if now.has_reached(self.deadline(id, entry)) {
+            Found::Past(id, RemovalCause::Expired)
+        } else {
+            Found::Live(id)
+        }
+    }
+
+    #[inline]
+    fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>) -> bool {
+        // A floor this shard has not seen yet kills all it holds.
+        self.floor < scope.sequence.floor()
+            || entry.born < self.mark
+            || entry.born < scope.floor
+            || (entry.tagged && !self.tags_admit(id, entry.born, scope.sequence))
+    }
+
+    fn tags_admit(&self, id: u32, born: u64, sequence: &Sequence) -> bool {
+        match self.tags.try_get(id) {
+            Some(Some(set)) => set.admits(born, sequence),
+            _ => true,
+        }
+    }
+
+    /// Whether the entry at `id` is dead by one of its tags.
+    fn is_dead_by_tag(&self, id: u32, sequence: &Sequence) -> bool {
+        self.slab
+            .get(id)
+            .is_some_and(|entry| entry.tagged && !self.tags_admit(id, entry.born, sequence))
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self, id: u32) -> Option<&Entry<K, V>> {
+        self.slab.get(id)
+    }
+
+    /// The moment from which the entry may not be served.
+    #[inline]
+    pub(crate) fn deadline(&self, id: u32, entry: &Entry<K, V>) -> u64 {
+        match &self.idle {
+            None => entry.expires_at,
+            Some(idle) => entry.expires_at.min(idle.deadline(id)),
+        }
+    }
+
+    /// Notes a read of the entry for the policy and for the time to idle.
+    #[inline]
+    pub(crate) fn note_hit(&self, id: u32, entry: &Entry<K, V>, now: &mut Now<'_>) {
+        entry.hit(MAX_HITS);
+        if let Some(idle) = &self.idle {
+            idle.note(id, now);
+        }
+    }
+
+    /// Notes a read for a policy that reorders its queue on every hit.
+    pub(crate) fn reorder(&mut self, id: u32) {
+        self.evictor.hit(id);
+    }
+
+    pub(crate) fn weight_of(&self, id: u32) -> u64 {
+        weight_of(self.weights.as_ref(), id)
+    }
+
+    /// What is alive, or may be: entries whose time is up or whose tag moved count until reclaimed.
+    pub(crate) fn live(&self, sequence: &Sequence) -> Totals {
+        if self.floor < sequence.floor() {
+            Totals::default()
+        } else {
+            self.live
+        }
+    }
+
+    /// The number below which everything in this shard is dead.
+    pub(crate) fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// One above the highest slot address that may hold an entry.
+    pub(crate) fn end(&self) -> u32 {
+        self.slab.end()
+    }
+
+    pub(crate) fn queues(&self) -> QueueLens {
+        self.evictor.queue_lens()
+    }
+
+    /// Whether a visit would find something to reclaim.
+    pub(crate) fn has_work(&self, now: u64, sequence: &Sequence) -> bool {
+        self.floor < sequence.floor()
+            || self.doomed.entries > 0
+            || self.is_over(0, 0)
+            || self.wheel.next_due().is_some_and(|due| due <= now)
+    }
+}

@@ -1,0 +1,218 @@
+//! Writes and removals during a load: what of it is published, and who gets what.
+
+use std::task::Poll;
+
+use larder::{Compute, EntryOptions};
+
+use super::executor::{Gate, Hand, Steps};
+use super::{KEY, Numbers, Runs, SECOND, at_rest, held, numbers, until_joined, waiting};
+
+const POLLS: u32 = 4;
+
+/// A load whose loader is pending `POLLS` times.
+async fn slow(cache: &Numbers, value: u64) -> u64 {
+    cache
+        .get_or_load_async(&KEY, || async {
+            Steps(POLLS).await;
+            value
+        })
+        .await
+}
+
+/// Something done to the cache while a load is under way, by name.
+type Act = (&'static str, fn(&Numbers));
+
+/// What removes the key without putting anything there.
+const REMOVALS: [Act; 7] = [
+    ("remove", |cache| {
+        let _ = cache.remove(&KEY);
+    }),
+    ("invalidate", |cache| {
+        let _ = cache.invalidate(&KEY);
+    }),
+    ("remove_many", |cache| {
+        let _ = cache.remove_many([&KEY]);
+    }),
+    ("remove_if", |cache| {
+        let _ = cache.remove_if(&KEY, |_| true);
+    }),
+    ("retain", |cache| {
+        let _ = cache.retain(|_, _| false);
+    }),
+    ("clear", |cache| cache.clear()),
+    ("a refused write", |cache| {
+        let options = EntryOptions::new().time_to_live(std::time::Duration::ZERO);
+        assert!(cache.insert_with(KEY, 9, options).is_err());
+    }),
+];
+
+/// What puts 9 there.
+const WRITES: [Act; 4] = [
+    ("insert", |cache| {
+        let _ = cache.insert(KEY, 9);
+    }),
+    ("add", |cache| assert!(cache.add(KEY, 9).is_stored())),
+    ("insert_many", |cache| cache.insert_many([(KEY, 9)])),
+    ("compute", |cache| {
+        let _ = cache.compute(&KEY, |_| Compute::Put(9));
+    }),
+];
+
+/// What changes nothing.
+const NEITHER: [Act; 8] = [
+    ("a failed replace", |cache| {
+        assert_eq!(cache.replace(KEY, 9), Err(9))
+    }),
+    ("touch", |cache| assert!(!cache.touch(&KEY, Some(SECOND)))),
+    ("compute that keeps", |cache| {
+        let _ = cache.compute(&KEY, |_| Compute::Keep);
+    }),
+    ("incr", |cache| assert_eq!(cache.incr(&KEY, 1), None)),
+    ("get", |cache| assert_eq!(cache.get(&KEY), None)),
+    ("peek", |cache| assert_eq!(cache.peek(&KEY), None)),
+    ("a write elsewhere", |cache| {
+        let _ = cache.insert(KEY + 1, 9);
+    }),
+    ("run_pending", |cache| {
+        let _ = cache.run_pending(100);
+    }),
+];
+
+/// Runs `act` after each poll of a load with a follower, and hands on what the two came to.
+fn at_each_step(
+    name: &str,
+    act: fn(&Numbers),
+    check: impl Fn(&Numbers, &mut Hand<'_, u64>, &mut Hand<'_, u64>, &str),
+) {
+    for polls in 1..=POLLS {
+        let cache = numbers();
+        let mut leader = Hand::new(slow(&cache, 1));
+        for _ in 0..polls {
+            assert!(leader.poll().is_pending());
+        }
+        let mut follower = waiting(&cache, 2);
+        act(&cache);
+        let step = format!("{name} after poll {polls}");
+        check(&cache, &mut leader, &mut follower, &step);
+        at_rest(&cache);
+    }
+}
+
+#[track_caller]
+fn run_out(hand: &mut Hand<'_, u64>) -> u64 {
+    for _ in 0..=POLLS {
+        if let Poll::Ready(value) = hand.poll() {
+            return value;
+        }
+    }
+    panic!("it waits for more than its loader");
+}
+
+/// Who had joined gets the loaded value; it is not published; who comes later loads anew.
+#[test]
+fn a_removal_at_each_step_keeps_the_load_out_of_the_cache() {
+    for (name, act) in REMOVALS {
+        at_each_step(name, act, |cache, leader, follower, step| {
+            assert!(follower.poll().is_pending(), "{step}: it waits on");
+            assert_eq!((run_out(leader), follower.ready()), (1, 1), "{step}");
+            assert_eq!(cache.get(&KEY), None, "{step}: published");
+            assert_eq!(cache.stats().unpublished(), 1, "{step}");
+        });
+        at_each_step(name, act, |cache, leader, follower, step| {
+            assert_eq!(cache.get_or_load(&KEY, || 5), 5, "{step}: joined the past");
+            assert_eq!((run_out(leader), follower.ready()), (1, 1), "{step}");
+            assert_eq!(cache.get(&KEY), Some(5), "{step}: overwritten");
+        });
+    }
+}
+
+/// Two flights of one key stand at once: the revoked one ends without harm to the other.
+#[test]
+fn a_revoked_load_ends_beside_the_new_one() {
+    for (name, act) in REMOVALS {
+        at_each_step(name, act, |cache, leader, follower, step| {
+            let gate = Gate::default();
+            let mut later = held(cache, &gate, 5);
+            let mut joined = waiting(cache, 6);
+            assert_eq!((run_out(leader), follower.ready()), (1, 1), "{step}");
+            assert!(joined.poll().is_pending(), "{step}: it joined the new one");
+            gate.open();
+            assert_eq!((later.ready(), joined.ready()), (5, 5), "{step}");
+            assert_eq!(cache.get(&KEY), Some(5), "{step}");
+        });
+    }
+}
+
+/// Who had joined gets the written value, at once; the leader gets its own.
+#[test]
+fn a_write_at_each_step_wins_over_the_load() {
+    for (name, act) in WRITES {
+        at_each_step(name, act, |cache, leader, follower, step| {
+            assert_eq!(follower.wakes(), 1, "{step}");
+            assert_eq!(follower.ready(), 9, "{step}");
+            assert_eq!(run_out(leader), 1, "{step}");
+            assert_eq!(cache.get(&KEY), Some(9), "{step}: overwritten");
+        });
+    }
+}
+
+#[test]
+fn what_changes_nothing_revokes_nothing() {
+    for (name, act) in NEITHER {
+        at_each_step(name, act, |cache, leader, follower, step| {
+            assert!(follower.poll().is_pending(), "{step}");
+            assert_eq!((run_out(leader), follower.ready()), (1, 1), "{step}");
+            assert_eq!(cache.get(&KEY), Some(1), "{step}: revoked");
+        });
+    }
+}
+
+/// The same with a thread that waits.
+#[test]
+fn a_waiting_thread_gets_the_written_value() {
+    let (cache, gate) = (numbers(), Gate::default());
+    let mut leader = held(&cache, &gate, 1);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| cache.get_or_load(&KEY, || 2));
+        until_joined(&cache, 1);
+        cache.insert(KEY, 9);
+        assert_eq!(thread.join().expect("no panic"), 9);
+    });
+    gate.open();
+    assert_eq!(leader.ready(), 1);
+    assert_eq!(cache.get(&KEY), Some(9));
+    at_rest(&cache);
+}
+
+/// A removal, then a write, then a removal, all during one load: the last one decides.
+#[test]
+fn several_changes_during_one_load_apply_in_order() {
+    let (cache, gate, runs) = (numbers(), Gate::default(), Runs::default());
+    let mut leader = held(&cache, &gate, 1);
+    cache.remove(&KEY);
+    cache.insert(KEY, 9);
+    assert_eq!(cache.remove(&KEY), Some(9));
+    gate.open();
+    assert_eq!(leader.ready(), 1);
+    assert_eq!(cache.get(&KEY), None);
+    let load = || runs.next() as u64;
+    assert_eq!(cache.get_or_load(&KEY, load), 1);
+    at_rest(&cache);
+}
+
+/// A loader that writes its own key: the written value stands, the caller gets the loaded one.
+#[test]
+fn a_loader_may_write_its_own_key() {
+    let cache = numbers();
+    let value = cache.get_or_load(&KEY, || {
+        cache.insert(KEY, 9);
+        1
+    });
+    assert_eq!((value, cache.get(&KEY)), (1, Some(9)));
+    let value = cache.get_or_load(&(KEY + 1), || {
+        cache.invalidate(&(KEY + 1));
+        2
+    });
+    assert_eq!((value, cache.get(&(KEY + 1))), (2, None));
+    at_rest(&cache);
+}

@@ -1,0 +1,152 @@
+//! Loads: what a loader answers, who is given it, and what is stored of it.
+
+use larder::{LoadError, Loaded, TryLoadError};
+
+use crate::config::{NEGATIVE, UNCACHEABLE};
+use crate::ops::Load;
+use crate::reference::{Effect, Life, Slot, Ttl, nanos};
+use crate::run::Run;
+use crate::steps::tag_name;
+
+/// What a load came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Got {
+    Value(Option<i64>),
+    /// This call's loader failed.
+    Own,
+    /// A remembered failure.
+    Shared,
+}
+
+impl Run {
+    pub(crate) fn load(&mut self, slot: Slot, load: &Load) {
+        let (found, ended) = self.reference.read(slot);
+        self.count_read(found.is_some());
+        let (got, ran) = self.call_load(slot, load);
+        if found.is_some() {
+            assert_eq!((got, ran), (Got::Value(found), false));
+            self.settle(&Effect {
+                ended,
+                ..Effect::default()
+            });
+            return;
+        }
+        let now = self.reference.now;
+        let fallible = !matches!(load, Load::Plain(_) | Load::Optional(_));
+        let alone = self
+            .reference
+            .uncacheable
+            .get(&slot)
+            .is_some_and(|&at| now < at);
+        let failure = self
+            .reference
+            .failures
+            .get(&slot)
+            .is_some_and(|&at| now < at);
+        if !alone && failure && fallible {
+            assert_eq!((got, ran), (Got::Shared, false));
+            self.settle(&Effect::default());
+            return;
+        }
+        assert!(ran, "the loader did not run: {got:?}");
+        self.tally.loads += 1;
+        let (answer, ttl, tags): (_, _, &[u8]) = match load {
+            Load::Plain(value) | Load::Try(Ok(value)) => {
+                (Got::Value(Some(*value)), Ttl::Default, &[])
+            }
+            Load::Uncacheable(value) => (Got::Value(Some(*value)), Ttl::Default, &[]),
+            Load::With(value, ttl, tags) => (Got::Value(Some(*value)), *ttl, tags),
+            Load::Optional(value) => (Got::Value(*value), Ttl::Default, &[]),
+            Load::Try(Err(())) => (Got::Own, Ttl::Default, &[]),
+        };
+        assert_eq!(got, answer);
+        self.tally.load_failures += u64::from(got == Got::Own);
+        let cacheable = !matches!(load, Load::Uncacheable(_));
+        let effect = if alone {
+            if cacheable && matches!(got, Got::Value(Some(_))) {
+                self.reference.uncacheable.remove(&slot);
+            }
+            Effect::default()
+        } else {
+            self.publish(slot, got, ttl, tags, cacheable)
+        };
+        self.settle(&effect);
+    }
+
+    /// What a load that led leaves behind.
+    fn publish(&mut self, slot: Slot, got: Got, ttl: Ttl, tags: &[u8], cacheable: bool) -> Effect {
+        let reference = &mut self.reference;
+        reference.failures.remove(&slot);
+        match got {
+            Got::Value(Some(value)) if cacheable => {
+                let life = reference.life_of_new(ttl, value);
+                match (reference.refusal(value, life, tags.len()), life) {
+                    (None, Life::Until(at)) => {
+                        self.tally.inserts += 1;
+                        let held = reference.new_entry(value, at, tags);
+                        return Effect {
+                            stored: Some((slot, held)),
+                            ..Effect::default()
+                        };
+                    }
+                    _ => self.tally.unpublished += 1,
+                }
+            }
+            Got::Value(Some(_)) => {
+                self.tally.unpublished += 1;
+                let until = reference.now + nanos(UNCACHEABLE);
+                reference.uncacheable.insert(slot, until);
+            }
+            Got::Own if reference.config.negative => {
+                let until = reference.now + nanos(NEGATIVE);
+                reference.failures.insert(slot, until);
+            }
+            _ => {}
+        }
+        Effect::default()
+    }
+
+    /// Calls the method; says what came back and whether the loader ran.
+    fn call_load(&self, slot: Slot, load: &Load) -> (Got, bool) {
+        let (cache, key) = self.at(slot);
+        let mut ran = false;
+        let mut run = |answer| {
+            ran = true;
+            answer
+        };
+        let fallible = |answer: Result<i64, TryLoadError<&'static str>>| match answer {
+            Ok(value) => Got::Value(Some(value)),
+            Err(TryLoadError::Own(_)) => Got::Own,
+            Err(TryLoadError::Shared(LoadError::Failed(_))) => Got::Shared,
+            Err(other) => panic!("{other:?}"),
+        };
+        let got = match load {
+            Load::Plain(value) => {
+                let mut loader = || run(Ok(*value)).expect("just given");
+                let value: Result<i64, ()> = Ok(cache.get_or_load(&key, &mut loader));
+                Got::Value(value.ok())
+            }
+            Load::Optional(answer) => Got::Value(cache.get_or_load_optional(&key, || {
+                run(Ok(0)).expect("just given");
+                *answer
+            })),
+            Load::Try(answer) => fallible(
+                cache.try_get_or_load(&key, || run(*answer).map_err(|()| "the loader says no")),
+            ),
+            Load::With(value, ttl, tags) => fallible(cache.get_or_load_with(&key, || {
+                run(Ok(0)).expect("just given");
+                let loaded = Loaded::new(*value).tags(tags.iter().map(|&tag| tag_name(tag)));
+                Ok(match ttl {
+                    Ttl::Default => loaded,
+                    Ttl::For(time) => loaded.time_to_live(*time),
+                    Ttl::Forever => loaded.no_expiry(),
+                })
+            })),
+            Load::Uncacheable(value) => fallible(cache.get_or_load_with(&key, || {
+                run(Ok(0)).expect("just given");
+                Ok(Loaded::uncacheable(*value))
+            })),
+        };
+        (got, ran)
+    }
+}

@@ -1,0 +1,362 @@
+//! The reference: what a cache is, without shards, queues, wheels or locks.
+//!
+//! It holds every entry that has not left yet, alive or not, and decides what is alive by the rules of
+//! the documentation alone. Which entry makes room it cannot know: it is told by the journal, and judges
+//! whether that removal was legal.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use larder::{RejectReason, RemovalCause};
+
+use crate::config::{Config, TTI, TTL, policy};
+
+/// A namespace and a key.
+pub(crate) type Slot = (u8, u32);
+
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// How long an operation says that its entry lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ttl {
+    Default,
+    For(Duration),
+    Forever,
+}
+
+/// The life of a value about to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Nothing,
+    Until(u64),
+}
+
+/// What has killed an entry that may still take room.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Dead {
+    pub(crate) tag: bool,
+    pub(crate) space: bool,
+    pub(crate) cleared: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) value: i64,
+    pub(crate) weight: u64,
+    pub(crate) expires_at: u64,
+    pub(crate) accessed: u64,
+    pub(crate) tags: Vec<u8>,
+    pub(crate) dead: Dead,
+}
+
+/// What an operation does beside reclaiming.
+#[derive(Debug, Default)]
+pub(crate) struct Effect {
+    pub(crate) stored: Option<(Slot, Held)>,
+    /// Live entries that may leave by this call's order.
+    pub(crate) explicit: Vec<Slot>,
+    /// A live entry whose time the expiry policy ends, because it was read.
+    pub(crate) ended: Option<Slot>,
+    /// An entry that is past and is met by the operation, so that it has to leave.
+    pub(crate) met: Option<Slot>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reference {
+    pub(crate) config: Config,
+    pub(crate) now: u64,
+    pub(crate) capacity: u64,
+    /// The capacity was lowered, and not everything is trimmed yet.
+    pub(crate) trimming: bool,
+    pub(crate) held: HashMap<Slot, Held>,
+    /// Remembered failures, and until when.
+    pub(crate) failures: HashMap<Slot, u64>,
+    pub(crate) uncacheable: HashMap<Slot, u64>,
+    /// What the listener must have heard.
+    pub(crate) told: Vec<(Slot, i64, RemovalCause)>,
+}
+
+impl Reference {
+    pub(crate) fn new(config: Config, capacity: u64) -> Self {
+        Reference {
+            config,
+            now: 0,
+            capacity,
+            trimming: false,
+            held: HashMap::new(),
+            failures: HashMap::new(),
+            uncacheable: HashMap::new(),
+            told: Vec::new(),
+        }
+    }
+
+    pub(crate) fn deadline(&self, held: &Held) -> u64 {
+        let idle = if self.config.tti {
+            held.accessed + nanos(TTI)
+        } else {
+            NEVER
+        };
+        held.expires_at.min(idle)
+    }
+
+    pub(crate) fn is_live(&self, held: &Held) -> bool {
+        let dead = held.dead.tag || held.dead.space || held.dead.cleared;
+        !dead && self.now < self.deadline(held)
+    }
+
+    pub(crate) fn live(&self, slot: Slot) -> Option<&Held> {
+        self.held.get(&slot).filter(|held| self.is_live(held))
+    }
+
+    pub(crate) fn value(&self, slot: Slot) -> Option<i64> {
+        self.live(slot).map(|held| held.value)
+    }
+
+    /// Slots of a namespace with live entries, in order.
+    pub(crate) fn live_in(&self, space: u8) -> Vec<Slot> {
+        let mut slots: Vec<Slot> = self
+            .held
+            .iter()
+            .filter(|(slot, held)| slot.0 == space && self.is_live(held))
+            .map(|(slot, _)| *slot)
+            .collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    /// The next moment after now at which something expires, or is no longer remembered.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        let deadlines = self.held.values().map(|held| self.deadline(held));
+        let remembered = self.failures.values().chain(self.uncacheable.values());
+        let all = deadlines.chain(remembered.copied());
+        all.filter(|&at| at > self.now && at < NEVER).min()
+    }
+
+    /// A read that counts: what it finds, noted as a use. The slot comes back if the expiry policy ends
+    /// its entry with this read.
+    pub(crate) fn read(&mut self, slot: Slot) -> (Option<i64>, Option<Slot>) {
+        let Some(value) = self.value(slot) else {
+            return (None, None);
+        };
+        let (config, now) = (self.config, self.now);
+        let held = self.held.get_mut(&slot).expect("it is live");
+        if now - held.accessed >= nanos(TTI) / 100 {
+            held.accessed = now;
+        }
+        if !(config.expiry && config.reads) {
+            return (Some(value), None);
+        }
+        let before = remaining(held.expires_at, now);
+        let after = policy::read(value, before);
+        if after == before {
+            return (Some(value), None);
+        }
+        match until(now, after) {
+            Life::Nothing => (Some(value), Some(slot)),
+            Life::Until(at) => {
+                held.expires_at = at;
+                held.accessed = now;
+                (Some(value), None)
+            }
+        }
+    }
+
+    pub(crate) fn life_of_new(&self, ttl: Ttl, value: i64) -> Life {
+        match ttl {
+            Ttl::Default if self.config.expiry => until(self.now, policy::create(value)),
+            Ttl::Default => until(self.now, self.config.ttl.then_some(TTL)),
+            Ttl::For(time) => until(self.now, Some(time)),
+            Ttl::Forever => Life::Until(NEVER),
+        }
+    }
+
+    /// The life of a value that is written over whatever lives in the slot.
+    pub(crate) fn life_of_write(&self, slot: Slot, ttl: Ttl, value: i64) -> Life {
+        match self.live(slot) {
+            Some(old) if self.config.expiry && ttl == Ttl::Default => {
+                let left = remaining(old.expires_at, self.now);
+                until(self.now, policy::update(value, left))
+            }
+            _ => self.life_of_new(ttl, value),
+        }
+    }
+
+    /// Why a value cannot be kept, if it cannot.
+    pub(crate) fn refusal(&self, value: i64, life: Life, tags: usize) -> Option<RejectReason> {
+        let weight = self.config.weight(value);
+        // Capacities are multiples of the shards here, so every shard has the same part.
+        let limit = self.capacity / self.config.shards;
+        if tags > larder::EntryOptions::MAX_TAGS {
+            let limit = larder::EntryOptions::MAX_TAGS;
+            Some(RejectReason::TooManyTags { tags, limit })
+        } else if limit == 0 {
+            Some(RejectReason::NoCapacity)
+        } else if weight > limit {
+            Some(RejectReason::TooHeavy { weight, limit })
+        } else if life == Life::Nothing {
+            Some(RejectReason::ZeroTimeToLive)
+        } else {
+            None
+        }
+    }
+
+    /// The effect of a write whose condition holds, or the reason for which it is refused.
+    pub(crate) fn write(
+        &mut self,
+        slot: Slot,
+        value: i64,
+        life: Life,
+        tags: &[u8],
+        tag_count: usize,
+    ) -> (Effect, Option<RejectReason>) {
+        self.failures.remove(&slot);
+        let refused = self.refusal(value, life, tag_count);
+        let mut effect = Effect::default();
+        match (&refused, life) {
+            (None, Life::Until(expires_at)) => {
+                self.uncacheable.remove(&slot);
+                let held = self.new_entry(value, expires_at, tags);
+                effect.stored = Some((slot, held));
+            }
+            _ if self.live(slot).is_some() => effect.explicit.push(slot),
+            _ => effect.met = Some(slot),
+        }
+        (effect, refused)
+    }
+
+    pub(crate) fn new_entry(&self, value: i64, expires_at: u64, tags: &[u8]) -> Held {
+        Held {
+            value,
+            weight: self.config.weight(value),
+            expires_at,
+            accessed: self.now,
+            tags: tags.to_vec(),
+            dead: Dead::default(),
+        }
+    }
+
+    // ---- what leaves ----
+
+    /// Applies an operation: checks that each journalled removal is legal, and that what had to leave
+    /// has left.
+    pub(crate) fn settle(&mut self, effect: &Effect, journal: &[(Slot, RemovalCause)]) {
+        let mut events = journal.to_vec();
+        if let Some((slot, held)) = &effect.stored {
+            if self.held.contains_key(slot) {
+                // Whatever was there has left, and before anything that is told of the new entry.
+                let first = events.iter().position(|(gone, _)| gone == slot);
+                let first = first.unwrap_or_else(|| panic!("{slot:?} was overwritten in silence"));
+                let (_, cause) = events.remove(first);
+                self.leave(*slot, cause, effect, held.weight);
+            }
+        }
+        // Entries still to come count against the bounds beside those that are there.
+        for &(slot, cause) in &events {
+            match &effect.stored {
+                Some((stored, held)) if *stored == slot => {
+                    assert_eq!(cause, RemovalCause::Size, "the new {slot:?} left at once");
+                    assert!(self.trimming, "the new {slot:?} made room for itself");
+                    let cause = (slot, held.value, cause);
+                    self.told.push(cause);
+                }
+                stored => {
+                    let coming = stored.as_ref().map_or(0, |(_, held)| held.weight);
+                    self.leave(slot, cause, effect, coming);
+                }
+            }
+        }
+        if let Some((slot, held)) = &effect.stored {
+            if !events.iter().any(|(gone, _)| gone == slot) {
+                self.held.insert(*slot, held.clone());
+            }
+        }
+        for slot in effect
+            .explicit
+            .iter()
+            .chain(&effect.ended)
+            .chain(&effect.met)
+        {
+            assert!(!self.held.contains_key(slot), "{slot:?} had to leave");
+        }
+        let (entries, weight) = self.totals(|_| true);
+        if self.trimming && self.config.shards == 1 {
+            self.trimming = entries.max(weight) > self.capacity;
+        }
+        if !self.trimming {
+            assert!(entries <= self.capacity, "{entries} entries");
+            assert!(weight <= self.capacity, "a weight of {weight}");
+        }
+    }
+
+    /// One removal. `coming` is the weight of the entry that is being stored.
+    fn leave(&mut self, slot: Slot, cause: RemovalCause, effect: &Effect, coming: u64) {
+        let held = self.held.get(&slot);
+        let held = held.unwrap_or_else(|| panic!("{slot:?} left ({cause:?}) and was not there"));
+        let live = self.is_live(held);
+        let dead = held.dead;
+        let past = self.now >= self.deadline(held);
+        let legal = match cause {
+            RemovalCause::Explicit => live && effect.explicit.contains(&slot),
+            RemovalCause::Replaced => {
+                live && effect.stored.as_ref().is_some_and(|(at, _)| *at == slot)
+            }
+            RemovalCause::Expired => past || effect.ended == Some(slot),
+            RemovalCause::Invalidated => dead.tag || dead.space || dead.cleared,
+            RemovalCause::Size => {
+                let stored = effect.stored.is_some();
+                !past && !dead.tag && !dead.cleared && self.is_full(stored, coming)
+            }
+            _ => false,
+        };
+        assert!(legal, "{slot:?} must not leave as {cause:?}: {held:?}");
+        let told = match cause {
+            // The journal is written before anybody looks at the namespace.
+            RemovalCause::Size | RemovalCause::Expired if slot.0 != 0 && dead.space => {
+                RemovalCause::Invalidated
+            }
+            cause => cause,
+        };
+        let gone = self.held.remove(&slot).expect("looked at above");
+        self.told.push((slot, gone.value, told));
+    }
+
+    /// Whether something has to make room for what is being stored, or for lowered limits.
+    fn is_full(&self, stored: bool, coming: u64) -> bool {
+        let (entries, weight) = self.totals(|_| true);
+        let limit = self.capacity / self.config.shards;
+        let full = entries + u64::from(stored) > limit || weight + coming > limit;
+        if self.config.shards > 1 {
+            // Which shard an entry is in, the reference does not know.
+            return full || self.trimming;
+        }
+        // Nothing live is evicted while there is something dead to sweep.
+        let swept = !self.held.values().any(|held| held.dead.cleared);
+        full && swept
+    }
+
+    /// Entries and weight of those held entries that `counts`.
+    pub(crate) fn totals(&self, counts: impl Fn(&Held) -> bool) -> (u64, u64) {
+        let counted = self.held.values().filter(|held| counts(held));
+        counted.fold((0, 0), |(entries, weight), held| {
+            (entries + 1, weight + held.weight)
+        })
+    }
+}
+
+/// What is left of a life at `now`.
+fn remaining(expires_at: u64, now: u64) -> Option<Duration> {
+    (expires_at != NEVER).then(|| Duration::from_nanos(expires_at - now))
+}
+
+/// The life that an answer of an expiry policy means.
+pub(crate) fn until(now: u64, answer: Option<Duration>) -> Life {
+    match answer {
+        None => Life::Until(NEVER),
+        Some(Duration::ZERO) => Life::Nothing,
+        Some(time) => Life::Until(now.saturating_add(nanos(time))),
+    }
+}
+
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -6,8 +6,12 @@
 //!
 //! # Invariants
 //! * Numbers only grow, and so do floors. No number is drawn twice.
-//! * A write is born, under its shard's lock, with the number then current. A load is born before its
-//!   loader starts. So what was read before an invalidation began carries a number below its floor.
+//! * A floor rises before its number becomes current. A write reads the current number under its
+//!   shard's lock, then the floors by which it judges; if one of them is above its number it starts
+//!   over. So a write stands at one place in the sequence: what rose up to its number had killed what it
+//!   replaces, and whatever rises later kills what it stores.
+//! * A load is born before its loader starts. So what was read before an invalidation began carries a
+//!   number below its floor.
 //! * A tag's floor rises before `tag_moves` counts the move. Who reads the count and then the floors
 //!   sees, for a count of n, the floors of at least n moves.
 //! * The floor of a tag that was forgotten is folded into `forgotten`, and a tag that is registered
@@ -20,19 +24,22 @@
 
 use dashmap::DashMap;
 
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex};
 
 /// The sequence and the floors that hold for a whole cache.
-#[derive(Debug)]
 pub(crate) struct Sequence {
     drawn: AtomicU64,
+    /// Held while a floor rises and its number is drawn. A leaf lock.
+    bumping: Mutex<()>,
     /// Raised by a `clear` of the whole cache.
     cleared: AtomicU64,
     /// Counts tag bumps, each after its floor was raised.
     tag_moves: AtomicU64,
     /// No forgotten tag's floor is above this.
-    forgotten: AtomicU64,
+    ///
+    /// Of std, also under shuttle: it is read under a registry's real lock.
+    forgotten: std::sync::atomic::AtomicU64,
 }
 
 impl Sequence {
@@ -40,9 +47,10 @@ impl Sequence {
         Sequence {
             // Numbers start at one, so that a floor of zero is below them all.
             drawn: AtomicU64::new(1),
+            bumping: Mutex::new(()),
             cleared: AtomicU64::new(0),
             tag_moves: AtomicU64::new(0),
-            forgotten: AtomicU64::new(0),
+            forgotten: std::sync::atomic::AtomicU64::new(0),
         }
     }
 
@@ -66,12 +74,26 @@ impl Sequence {
 
     /// Kills everything born so far, and returns the floor.
     pub(crate) fn clear(&self) -> u64 {
-        let floor = self.draw();
-        self.cleared.fetch_max(floor, Ordering::SeqCst);
-        floor
+        self.raise(&self.cleared)
+    }
+
+    /// Raises a floor to the next number, and only then makes that number current: whoever reads n as
+    /// the current number finds every floor up to n risen.
+    fn raise(&self, floor: &AtomicU64) -> u64 {
+        let _alone = self.bumping.lock();
+        let next = self.drawn.load(Ordering::SeqCst) + 1;
+        floor.fetch_max(next, Ordering::SeqCst);
+        self.drawn.store(next, Ordering::SeqCst);
+        next
+    }
+
+    /// Waits out a rise in progress: every floor seen before is at most the current number after.
+    pub(crate) fn await_rise(&self) {
+        drop(self.bumping.lock());
     }
 
     pub(crate) fn draw(&self) -> u64 {
+        let _alone = self.bumping.lock();
         self.drawn.fetch_add(1, Ordering::SeqCst) + 1
     }
 }
@@ -149,8 +171,7 @@ impl Tags {
     /// Kills everything born so far that carries the tag, or whose load will answer with it.
     pub(crate) fn invalidate(&self, name: &str, sequence: &Sequence) {
         let tag = self.tag(name, sequence);
-        let floor = sequence.draw();
-        tag.floor.fetch_max(floor, Ordering::SeqCst);
+        sequence.raise(&tag.floor);
         sequence.tag_moves.fetch_add(1, Ordering::SeqCst);
         drop(tag);
         self.sweep_if_large(sequence);
@@ -235,7 +256,7 @@ impl Namespace {
 
     /// Kills everything born in this namespace so far.
     pub(crate) fn clear(&self, sequence: &Sequence) {
-        self.floor.fetch_max(sequence.draw(), Ordering::SeqCst);
+        sequence.raise(&self.floor);
     }
 
     /// One more entry. Called before the entry can be seen, so that the count is never too low.

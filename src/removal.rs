@@ -138,7 +138,8 @@ impl<K, V> Notifier<K, V> {
             self.queue.lock().push_back((key, value, cause));
         } else {
             self.call(&key, &value, cause);
-            contain_drop((key, value));
+            contain_drop(key);
+            contain_drop(value);
         }
     }
 
@@ -159,7 +160,10 @@ impl<K, V> Notifier<K, V> {
     }
 
     fn is_telling(&self) -> bool {
-        TELLING.with(|telling| telling.borrow().contains(&self.address()))
+        // A thread that is ending has given its list up: nobody is telling on it any more.
+        TELLING
+            .try_with(|telling| telling.borrow().contains(&self.address()))
+            .unwrap_or(false)
     }
 
     fn address(&self) -> usize {
@@ -171,7 +175,7 @@ impl<K, V> Notifier<K, V> {
         let Some(listener) = &self.listener else {
             return;
         };
-        TELLING.with(|telling| telling.borrow_mut().push(self.address()));
+        let _ = TELLING.try_with(|telling| telling.borrow_mut().push(self.address()));
         self.call_once(listener, key, value, cause);
         loop {
             // The guard of a `while let` condition would live through the body: take it apart.
@@ -180,22 +184,36 @@ impl<K, V> Notifier<K, V> {
                 break;
             };
             self.call_once(listener, &key, &value, cause);
-            contain_drop((key, value));
+            contain_drop(key);
+            contain_drop(value);
         }
-        TELLING.with(|telling| telling.borrow_mut().pop());
+        let _ = TELLING.try_with(|telling| telling.borrow_mut().pop());
     }
 
     fn call_once(&self, listener: &Listener<K, V>, key: &K, value: &V, cause: RemovalCause) {
-        if catch_unwind(AssertUnwindSafe(|| (listener.0)(key, value, cause))).is_err() {
+        if contain(|| (listener.0)(key, value, cause)) {
             self.panics.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Drops a value of the user's. A panic in its `Drop` ends here: the value belongs to some earlier
-/// caller, and whoever happens to evict it must not suffer for it.
+/// caller, and whoever happens to evict it must not suffer for it. One value a call: two that panic
+/// within one unwinding would end the process.
 pub(crate) fn contain_drop<T>(value: T) {
     if std::mem::needs_drop::<T>() {
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(value)));
+        contain(move || drop(value));
     }
+}
+
+/// Calls user code whose panic must end here. Returns whether it panicked.
+pub(crate) fn contain(call: impl FnOnce()) -> bool {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else {
+        return false;
+    };
+    // What was thrown is user code, too, and may throw in its own `Drop`. That is where it ends.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+        std::mem::forget(payload);
+    }
+    true
 }

@@ -13,6 +13,7 @@
 //! block's edge does not allocate at every turn.
 
 use crate::entry::Entry;
+use crate::removal::contain_drop;
 
 const BLOCK: usize = 64;
 /// The end of a free list.
@@ -158,6 +159,23 @@ impl<K, V> Slab<K, V> {
     /// Every entry with its address, in order of address.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<K, V>)> {
         (0..self.end()).filter_map(|id| Some((id, self.get(id)?)))
+    }
+}
+
+/// Drops the entries one by one: were two of them to panic in one go, the process would end.
+impl<K, V> Drop for Slab<K, V> {
+    fn drop(&mut self) {
+        if !std::mem::needs_drop::<(K, V)>() {
+            return;
+        }
+        for block in self.blocks.drain(..) {
+            for slot in block.slots.into_iter().flatten() {
+                if let Slot::Taken(entry) = slot {
+                    contain_drop(entry.key);
+                    contain_drop(entry.value);
+                }
+            }
+        }
     }
 }
 

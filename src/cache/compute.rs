@@ -9,6 +9,7 @@ use equivalent::Equivalent;
 
 use super::Cache;
 use crate::entry::EntryOptions;
+use crate::removal::contain_drop;
 use crate::store::{Begin, Condition, Followed, Page, Put, Wish};
 
 /// What a [`compute`](Cache::compute) closure decides.
@@ -142,7 +143,10 @@ where
         loop {
             // The turn is a flight of the key, led without a loader. The write below revokes it, which
             // sends the next in the queue to look again.
-            let _turn = self.queue_for(key);
+            let turn = self.queue_for(key);
+            // On the stack of loads, so that a closure which loads this very key does not wait for
+            // itself.
+            let _running = turn.as_ref().map(|turn| turn.node().enter());
             if let Some(computed) = self.try_compute(key, &mut decide) {
                 return computed;
             }
@@ -176,24 +180,41 @@ where
                 let new = value.clone();
                 let parcel = self.parcel(key, value, EntryOptions::new(), life);
                 let condition = Condition::Version(seen.map(|seen| seen.version));
+                // What is left over goes before the answer is made: a panic in its `Drop` must not cost
+                // the answer.
                 match store.put(hash, &self.namespace, parcel, condition) {
-                    Put::Stored(_) => Some(Computed {
-                        old,
-                        new: Some(new),
-                    }),
-                    Put::Rejected(..) => Some(Computed { old, new: None }),
-                    Put::Unmet { .. } => None,
+                    Put::Stored(replaced) => {
+                        contain_drop(replaced);
+                        Some(Computed {
+                            old,
+                            new: Some(new),
+                        })
+                    }
+                    Put::Rejected(value, _) => {
+                        contain_drop(value);
+                        contain_drop(new);
+                        Some(Computed { old, new: None })
+                    }
+                    Put::Unmet { key, value, .. } => {
+                        contain_drop(key);
+                        contain_drop(value);
+                        contain_drop(new);
+                        None
+                    }
                 }
             }
-            Compute::Remove => match seen {
-                None => Some(Computed { old, new: None }),
-                Some(seen) => store
-                    .remove(hash, &self.namespace, key, Some(seen.version))
-                    .map(|removed| Computed {
-                        old: Some(removed),
-                        new: None,
-                    }),
-            },
+            Compute::Remove => {
+                let Some(seen) = seen else {
+                    return Some(Computed { old, new: None });
+                };
+                contain_drop(old);
+                let judged = Some(seen.version);
+                let removed = store.remove(hash, &self.namespace, key, judged)?;
+                Some(Computed {
+                    old: Some(removed),
+                    new: None,
+                })
+            }
         }
     }
 
@@ -288,17 +309,16 @@ where
             let snapshot = store.peek(hash, &self.namespace, key, |value, seen| {
                 (value.clone(), seen.version)
             });
-            let Some((value, version)) = snapshot else {
-                store.revoke(hash, &self.namespace, key);
+            let judged = snapshot.as_ref().map(|(_, version)| *version);
+            let verdict = snapshot.as_ref().is_some_and(|(value, _)| condemned(value));
+            contain_drop(snapshot);
+            if verdict {
+                let removed = store.remove(hash, &self.namespace, key, judged);
+                if removed.is_some() {
+                    return removed;
+                }
+            } else if store.revoke(hash, &self.namespace, key, judged) {
                 return None;
-            };
-            if !condemned(&value) {
-                store.revoke(hash, &self.namespace, key);
-                return None;
-            }
-            let removed = store.remove(hash, &self.namespace, key, Some(version));
-            if removed.is_some() {
-                return removed;
             }
         }
     }
@@ -325,9 +345,8 @@ where
         store.revoke_all(&self.namespace);
         let mut removed = 0;
         let mut page = Page::first();
-        let copy = |key: &K, value: &V, version| (key.clone(), value.clone(), version);
-        while store.next_page(&self.namespace, &mut page, copy) {
-            for (key, value, version) in page.found.drain(..) {
+        while store.next_page(&self.namespace, &mut page) {
+            while let Some((key, value, version)) = page.pop() {
                 if keep(&key, &value) {
                     continue;
                 }

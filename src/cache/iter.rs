@@ -20,7 +20,7 @@ use crate::sync::Arc;
 pub struct Iter<K, V> {
     store: Arc<Store<K, V>>,
     namespace: Arc<Namespace>,
-    page: Page<(K, V)>,
+    page: Page<K, V>,
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -59,11 +59,14 @@ impl<K: Clone, V: Clone> Iterator for Iter<K, V> {
     type Item = (K, V);
 
     fn next(&mut self) -> Option<(K, V)> {
-        if self.page.found.is_empty() {
-            let copy = |key: &K, value: &V, _| (key.clone(), value.clone());
-            self.store.next_page(&self.namespace, &mut self.page, copy);
+        loop {
+            if let Some((key, value, _)) = self.page.pop() {
+                return Some((key, value));
+            }
+            if !self.store.next_page(&self.namespace, &mut self.page) {
+                return None;
+            }
         }
-        self.page.found.pop()
     }
 }
 

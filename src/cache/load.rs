@@ -14,6 +14,7 @@ use equivalent::Equivalent;
 use super::Cache;
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
+use crate::removal::contain_drop;
 use crate::store::{Begin, FlightOutcome, Follow, Followed, Lead, Wish};
 
 /// A loader's error of any type.
@@ -206,7 +207,12 @@ where
     {
         let attached = self.inner.rules.loader.as_ref();
         let loader = attached.ok_or(LoadError::NoLoader)?;
-        let load = || loader(&key.to_owned()).map(Some).map_err(shared);
+        let load = || {
+            let owned = key.to_owned();
+            let answer = loader(&owned).map(Some).map_err(shared);
+            contain_drop(owned);
+            answer
+        };
         match self.load_blocking(key, Ask::RESULT, load, LoadError::clone) {
             Ok(Some(value)) => Ok(value),
             Ok(None) => no_such_answer(),
@@ -343,6 +349,8 @@ where
         K: Clone,
         V: Clone,
     {
+        // What the user's functions below load in turn must not wait for this load.
+        let running = lead.node().enter();
         match answer {
             Ok(Some(loaded)) if loaded.cacheable => {
                 let Loaded { value, options, .. } = loaded;
@@ -350,6 +358,7 @@ where
                 // abandoned like any other.
                 let life = self.life_of_new(options.ttl, lead.key(), &value);
                 let parcel = self.parcel(lead.key().clone(), value.clone(), options, life);
+                drop(running);
                 lead.done(parcel, &value);
                 Ok(Some(value))
             }
@@ -362,7 +371,9 @@ where
                 Ok(None)
             }
             Err(error) => {
-                lead.failed(told(&error));
+                let told = told(&error);
+                drop(running);
+                lead.failed(told);
                 Err(TryLoadError::Own(error))
             }
         }

@@ -9,6 +9,7 @@ use super::Cache;
 use crate::entry::{EntryOptions, Ttl};
 use crate::error::Rejected;
 use crate::expiry::Life;
+use crate::removal::contain_drop;
 use crate::store::{Condition, Put};
 
 /// What [`Cache::add`] did.
@@ -185,10 +186,13 @@ where
         }
         match self.write(key, value, options, Mode::Add(V::clone)) {
             Put::Unmet {
+                key,
                 value,
                 present: Some(present),
-                ..
-            } => Ok(Added::Present { present, value }),
+            } => {
+                contain_drop(key);
+                Ok(Added::Present { present, value })
+            }
             Put::Rejected(value, reason) => Err(Rejected { value, reason }),
             Put::Stored(_) | Put::Unmet { .. } => Ok(Added::Stored),
         }
@@ -210,7 +214,11 @@ where
     pub fn replace(&self, key: K, value: V) -> Result<V, V> {
         match self.write(key, value, EntryOptions::new(), Mode::Replace) {
             Put::Stored(Some(old)) => Ok(old),
-            Put::Unmet { value, .. } | Put::Rejected(value, _) => Err(value),
+            Put::Unmet { key, value, .. } => {
+                contain_drop(key);
+                Err(value)
+            }
+            Put::Rejected(value, _) => Err(value),
             // A replacement found what it replaces, under the same lock.
             Put::Stored(None) => unreachable_replacement(),
         }

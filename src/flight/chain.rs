@@ -19,9 +19,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+// Of std, also under shuttle: read while `EDGES` is held, where nobody else may be scheduled.
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The node of a flight that nobody leads.
 pub(crate) const NOBODY: u64 = 0;
@@ -54,7 +55,8 @@ impl Node {
 
     /// Puts the node on this thread's stack while its loader runs or is polled.
     pub(crate) fn enter(&self) -> Entered {
-        STACK.with(|stack| stack.borrow_mut().push(self.0));
+        // A thread that is ending has no stack any more; its loads are not followed.
+        let _ = STACK.try_with(|stack| stack.borrow_mut().push(self.0));
         Entered(self.0)
     }
 }
@@ -64,7 +66,7 @@ pub(crate) struct Entered(u64);
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        STACK.with(|stack| {
+        let _ = STACK.try_with(|stack| {
             let mut stack = stack.borrow_mut();
             if let Some(at) = stack.iter().rposition(|&node| node == self.0) {
                 stack.remove(at);
@@ -81,7 +83,9 @@ impl Waits {
     /// Registers that the loaders on this thread's stack wait for the flight whose leader is at `leader`.
     /// `None` if that would close a circle.
     pub(crate) fn begin(leader: &Arc<AtomicU64>) -> Option<Waits> {
-        let stack: Vec<u64> = STACK.with(|stack| stack.borrow().clone());
+        let stack: Vec<u64> = STACK
+            .try_with(|stack| stack.borrow().clone())
+            .unwrap_or_default();
         if stack.is_empty() {
             return Some(Waits::default());
         }

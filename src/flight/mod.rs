@@ -33,10 +33,11 @@ pub(crate) mod waiter;
 pub(crate) use table::Table;
 
 use std::collections::BTreeMap;
+// Of std, also under shuttle: read while the chain's real lock is held, where nobody may be scheduled.
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::LoadError;
 use crate::hash::KeyHash;
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use waiter::Wake;
 
@@ -84,6 +85,33 @@ pub(crate) struct Flight<K, V> {
     state: Mutex<State<V>>,
     /// The chain node of the current leader, by which circles of loads are found.
     node: Arc<AtomicU64>,
+}
+
+/// An owner of a flight that lets it go without a panic: it may be the last, with a key of the user's.
+pub(crate) struct Kept<K, V>(Option<Arc<Flight<K, V>>>);
+
+impl<K, V> Kept<K, V> {
+    pub(crate) fn new(flight: Arc<Flight<K, V>>) -> Self {
+        Kept(Some(flight))
+    }
+}
+
+impl<K, V> std::ops::Deref for Kept<K, V> {
+    type Target = Arc<Flight<K, V>>;
+
+    fn deref(&self) -> &Arc<Flight<K, V>> {
+        match &self.0 {
+            Some(flight) => flight,
+            // Emptied by `drop` alone.
+            None => unreachable!("a flight that was let go"),
+        }
+    }
+}
+
+impl<K, V> Drop for Kept<K, V> {
+    fn drop(&mut self) {
+        crate::removal::contain_drop(self.0.take());
+    }
 }
 
 /// What a caller finds when it asks for a flight that stands in the table.
@@ -180,8 +208,15 @@ impl<K, V> Flight<K, V> {
         }
     }
 
-    /// Makes a follower the leader. Called under the stripe's lock while the flight is in the table.
-    pub(crate) fn claim(&self, ticket: u64, born: u64, now: u64, overdue: u64) -> Option<u64> {
+    /// Makes a follower the leader. Called under the stripe's lock while the flight is in the table; the
+    /// follower's wake comes back to be dropped after it.
+    pub(crate) fn claim(
+        &self,
+        ticket: u64,
+        born: u64,
+        now: u64,
+        overdue: u64,
+    ) -> Option<(u64, Option<Wake>)> {
         let mut state = self.state.lock();
         let claimable = match state.phase {
             Phase::Leaderless => true,
@@ -191,12 +226,8 @@ impl<K, V> Flight<K, V> {
         if !claimable {
             return None;
         }
-        // `Wake` is dropped below, after the lock.
         let wake = state.followers.remove(&ticket);
-        let term = state.begin_term(born, now);
-        drop(state);
-        drop(wake);
-        Some(term)
+        Some((state.begin_term(born, now), wake))
     }
 
     /// What a follower sees; with `wake`, it asks to be woken when that changes.
@@ -236,10 +267,10 @@ impl<K, V> Flight<K, V> {
             deserted = state.followers.is_empty();
         }
         drop(state);
-        drop(own);
         if let Some(next) = next {
             next.call();
         }
+        crate::removal::contain_drop(own);
         deserted
     }
 

@@ -7,6 +7,7 @@ use equivalent::Equivalent;
 use super::Flight;
 use crate::hash::KeyHash;
 use crate::parts::index::Index;
+use crate::removal::contain_drop;
 use crate::sync::Arc;
 
 /// The flights of one stripe, by key. Its owner's lock guards it.
@@ -184,6 +185,18 @@ impl<K, V> Table<K, V> {
                 .as_ref()
                 .is_some_and(|other| Arc::ptr_eq(other, flight))
         })
+    }
+}
+
+/// Drops the flights one by one, for the sake of keys whose `Drop` panics.
+impl<K, V> Drop for Table<K, V> {
+    fn drop(&mut self) {
+        for flight in self.flights.drain(..).flatten() {
+            contain_drop(flight);
+        }
+        for flight in self.failed.drain(..) {
+            contain_drop(flight);
+        }
     }
 }
 

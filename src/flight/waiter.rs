@@ -1,8 +1,8 @@
 //! The one record by which a flight wakes whoever waits for it, thread or task.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
+use crate::removal::contain;
 use crate::sync::Thread;
 
 /// Whom to wake. Wakers are user code: they are made, called and dropped outside every lock.
@@ -20,7 +20,7 @@ impl Wake {
             Wake::Nobody => {}
             Wake::Thread(thread) => thread.unpark(),
             Wake::Task(waker) => {
-                let _ = catch_unwind(AssertUnwindSafe(move || waker.wake()));
+                contain(move || waker.wake());
             }
         }
     }

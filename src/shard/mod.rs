@@ -79,6 +79,10 @@ impl Totals {
 pub(crate) struct Scope<'a> {
     pub(crate) namespace: u32,
     pub(crate) floor: u64,
+    /// The floor of the whole cache, for calls that visit the shard shared. An exclusive visit goes by
+    /// the floor that the shard noticed as the visit began: a `clear` that rises meanwhile comes after
+    /// it, and dooms what it stores.
+    pub(crate) cleared: u64,
     pub(crate) sequence: &'a Sequence,
 }
 
@@ -195,7 +199,7 @@ impl<K, V> Shard<K, V> {
     #[inline]
     fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>) -> bool {
         // A floor this shard has not seen yet kills all it holds.
-        self.floor < scope.sequence.floor()
+        self.floor < scope.cleared
             || entry.born < self.mark
             || entry.born < scope.floor
             || (entry.tagged && !self.tags_admit(id, entry.born, scope.sequence))
@@ -213,6 +217,17 @@ impl<K, V> Shard<K, V> {
         self.slab
             .get(id)
             .is_some_and(|entry| entry.tagged && !self.tags_admit(id, entry.born, sequence))
+    }
+
+    /// The highest floor among the tags of what was found.
+    pub(crate) fn highest_tag_floor(&self, found: Found) -> u64 {
+        match found {
+            Found::Live(id) | Found::Past(id, _) => match self.tags.try_get(id) {
+                Some(Some(set)) => set.floors().max().unwrap_or(0),
+                _ => 0,
+            },
+            Found::Absent => 0,
+        }
     }
 
     #[inline]

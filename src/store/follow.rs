@@ -5,10 +5,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::{FlightOutcome, Lead, Store};
-use crate::flight::chain::Waits;
+use crate::flight::chain::{Node, Waits};
 use crate::flight::waiter::Wake;
-use crate::flight::{Flight, Look};
+use crate::flight::{Flight, Kept, Look};
 use crate::generation::Namespace;
+use crate::removal::contain_drop;
 use crate::sync::Arc;
 
 /// How a wait ended.
@@ -28,7 +29,7 @@ pub(crate) enum Followed<K, V> {
 pub(crate) struct Follow<K, V> {
     store: Arc<Store<K, V>>,
     namespace: Arc<Namespace>,
-    flight: Arc<Flight<K, V>>,
+    flight: Kept<K, V>,
     ticket: u64,
     /// The number of the sequence when this caller joined.
     joined: u64,
@@ -36,6 +37,8 @@ pub(crate) struct Follow<K, V> {
     waits: Waits,
     waker: Option<Waker>,
     sleep: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Whether it waits for a value, and not for its turn with the key.
+    loads: bool,
     over: bool,
 }
 
@@ -56,17 +59,19 @@ impl<K, V> Follow<K, V> {
         flight: Arc<Flight<K, V>>,
         ticket: u64,
         joined: u64,
+        loads: bool,
     ) -> Self {
         Follow {
             store: Arc::clone(store),
             namespace: Arc::clone(namespace),
-            flight,
+            flight: Kept::new(flight),
             ticket,
             joined,
             since: store.clock.now(),
             waits: Waits::default(),
             waker: None,
             sleep: None,
+            loads,
             over: false,
         }
     }
@@ -114,12 +119,12 @@ impl<K, V> Follow<K, V> {
             };
             let wake = fresh.clone().map(Wake::Task);
             if fresh.is_some() {
-                self.waker = fresh;
+                contain_drop(std::mem::replace(&mut self.waker, fresh));
             }
             match self.step(wake, patient) {
                 Step::Ended(followed) => return Poll::Ready(followed),
                 // The wake was spent: register again, and look once more.
-                Step::Wait { wakes: false, .. } => self.waker = None,
+                Step::Wait { wakes: false, .. } => contain_drop(self.waker.take()),
                 Step::Wait { at_most, .. } => {
                     if self.poll_sleep(context, at_most).is_pending() {
                         return Poll::Pending;
@@ -179,6 +184,9 @@ impl<K, V> Follow<K, V> {
     /// Tries to become the leader: the flight is leaderless, or its leader has had its time.
     fn claim(&mut self) -> Step<K, V> {
         let (store, flight, ticket) = (&self.store, &self.flight, self.ticket);
+        // As in `begin`: the node stands before the visit settles.
+        let node = Node::new();
+        let entered = node.enter();
         let claimed = store.visit(store.stripe(flight.hash), |visit| {
             if !visit.flights.contains(flight) {
                 return None;
@@ -186,18 +194,25 @@ impl<K, V> Follow<K, V> {
             let now = visit.now.precise();
             let born = store.sequence.current();
             let overdue = now.saturating_sub(store.loads.load_deadline);
-            Some((flight.claim(ticket, born, now, overdue), born))
+            let claimed = flight.claim(ticket, born, now, overdue);
+            if claimed.is_some() {
+                flight.set_leader_node(node.id());
+            }
+            Some((claimed, born))
         });
+        drop(entered);
         match claimed {
             // Revoked, and nobody brings its value any more.
             None => Step::Ended(Followed::Again),
-            Some((Some(term), born)) => {
+            Some((Some((term, wake)), born)) => {
+                contain_drop(wake);
                 self.over = true;
                 self.store.force_permit();
                 let namespace = Arc::clone(&self.namespace);
+                let flight = Kept::new(Arc::clone(&self.flight));
                 let lead = self
                     .store
-                    .lead(namespace, Arc::clone(&self.flight), term, born, true);
+                    .lead(namespace, flight, (term, born), node, self.loads);
                 Step::Ended(Followed::Lead(lead))
             }
             // Another caller was faster. Whatever it leads to is seen at the next look.
@@ -211,6 +226,7 @@ impl<K, V> Follow<K, V> {
 
 impl<K, V> Drop for Follow<K, V> {
     fn drop(&mut self) {
+        contain_drop(self.waker.take());
         if self.over {
             return;
         }
@@ -224,7 +240,7 @@ impl<K, V> Drop for Follow<K, V> {
                     None
                 }
             });
-            drop(removed);
+            contain_drop(removed);
         }
     }
 }

@@ -6,14 +6,14 @@ use super::write::{Parcel, Published};
 use super::{Follow, Store, Visit};
 use crate::error::LoadError;
 use crate::flight::chain::{Node, Waits};
-use crate::flight::{Flight, Join, Outcome, first_term};
+use crate::flight::{Flight, Join, Kept, Outcome, first_term};
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
 use crate::removal::contain_drop;
 use crate::shard::Found;
 use crate::stats::Count;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a caller that wants a value is to do.
 pub(crate) enum Begin<K, V> {
@@ -44,13 +44,22 @@ pub(crate) enum Wish {
 pub(crate) struct Lead<K, V> {
     store: Arc<Store<K, V>>,
     namespace: Arc<Namespace>,
-    flight: Arc<Flight<K, V>>,
+    flight: Kept<K, V>,
     term: u64,
     born: u64,
     node: Node,
     /// When the loader began; `None` for a turn without a loader.
     since: Option<u64>,
     over: bool,
+}
+
+/// One of the loads that may be in flight. Dropped, it is free again, also by a panic.
+struct Permit<'a>(&'a AtomicUsize);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a publishing visit leaves to be done after the lock.
@@ -85,13 +94,27 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let permitted = self.take_permit();
+        let permit = self.take_permit();
+        let permitted = permit.is_some();
         let mut owned = Some(owned);
+        // The flight has its leader's node, and this thread the node on its stack, before the visit
+        // settles what it removed: a listener told then may load this very key, and must not wait for
+        // the load that it delays.
+        let node = Node::new();
+        let entered = node.enter();
         let joined = self.visit(self.stripe(hash), |visit| {
-            self.join_in(visit, hash, namespace, key, &mut owned, wish, permitted)
+            let joined = self.join_in(visit, hash, namespace, key, &mut owned, wish, permitted);
+            if let Joined::Lead(flight, ..) = &joined {
+                flight.set_leader_node(node.id());
+            }
+            joined
         });
-        if !matches!(joined, Joined::Lead(..)) && permitted {
-            self.return_permit();
+        drop(entered);
+        // A key that no flight needed: its `Drop` must not lose what was joined.
+        contain_drop(owned);
+        if let (Joined::Lead(..), Some(permit)) = (&joined, permit) {
+            // The leader gives it back.
+            std::mem::forget(permit);
         }
         match joined {
             Joined::Hit(value) => Begin::Hit(value),
@@ -99,14 +122,19 @@ impl<K, V> Store<K, V> {
             Joined::Alone => Begin::Alone,
             Joined::Lead(flight, term, born) => {
                 let loads = wish != Wish::Turn;
-                Begin::Lead(self.lead(Arc::clone(namespace), flight, term, born, loads))
+                let flight = Kept::new(flight);
+                let namespace = Arc::clone(namespace);
+                Begin::Lead(self.lead(namespace, flight, (term, born), node, loads))
             }
             Joined::Follow(flight, ticket, joined) => {
-                let mut follow = Follow::new(self, namespace, flight, ticket, joined);
+                let loads = wish != Wish::Turn;
+                let mut follow = Follow::new(self, namespace, flight, ticket, joined, loads);
                 match Waits::begin(follow.flight().node()) {
                     Some(waits) => {
                         follow.set_waits(waits);
-                        self.counters.bump(Count::Joined);
+                        if loads {
+                            self.counters.bump(Count::Joined);
+                        }
                         Begin::Follow(follow)
                     }
                     None => Begin::Failed(LoadError::Recursive),
@@ -130,7 +158,7 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let scope = self.scope(namespace);
+        let scope = self.scope_in_visit(namespace);
         let found = visit
             .shard
             .look(hash.in_shard(), key, scope, &mut visit.now);
@@ -181,13 +209,11 @@ impl<K, V> Store<K, V> {
     pub(super) fn lead(
         self: &Arc<Self>,
         namespace: Arc<Namespace>,
-        flight: Arc<Flight<K, V>>,
-        term: u64,
-        born: u64,
+        flight: Kept<K, V>,
+        (term, born): (u64, u64),
+        node: Node,
         loads: bool,
     ) -> Lead<K, V> {
-        let node = Node::new();
-        flight.set_leader_node(node.id());
         Lead {
             store: Arc::clone(self),
             namespace,
@@ -201,23 +227,17 @@ impl<K, V> Store<K, V> {
     }
 
     /// Counts one more load in flight, unless there are as many as may be.
-    fn take_permit(&self) -> bool {
+    fn take_permit(&self) -> Option<Permit<'_>> {
         // Relaxed: the count bounds, it orders nothing.
         let before = self.loads_in_flight.fetch_add(1, Ordering::Relaxed);
-        if self.loads.max_loads.is_some_and(|limit| before >= limit) {
-            self.return_permit();
-            return false;
-        }
-        true
+        let permit = Permit(&self.loads_in_flight);
+        let refused = self.loads.max_loads.is_some_and(|limit| before >= limit);
+        (!refused).then_some(permit)
     }
 
     /// Counts one more load whatever the bound: a follower takes over from a leader that was counted.
     pub(super) fn force_permit(&self) {
         self.loads_in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn return_permit(&self) {
-        self.loads_in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a loader that has run.
@@ -260,10 +280,12 @@ impl<K, V> Lead<K, V> {
     {
         self.count(true);
         let flight = Arc::clone(&self.flight);
+        // Outside the visit: should `Eq` panic under the lock, the parcel is dropped after it.
+        let mut parcel = Some(parcel);
         let landed = self.store.visit(self.store.stripe(flight.hash), |visit| {
-            self.publish_in(visit, parcel)
+            self.publish_in(visit, &mut parcel)
         });
-        drop(landed.removed);
+        contain_drop(landed.removed);
         self.settle(landed.published);
         let overtaken = landed.overtaken;
         self.over = true;
@@ -277,12 +299,16 @@ impl<K, V> Lead<K, V> {
     }
 
     /// The publishing visit.
-    fn publish_in(&self, visit: &mut Visit<'_, K, V>, parcel: Parcel<K, V>) -> Landed<K, V>
+    fn publish_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        parcel: &mut Option<Parcel<K, V>>,
+    ) -> Landed<K, V>
     where
         K: Eq,
     {
         let store = &self.store;
-        let scope = store.scope(&self.namespace);
+        let scope = store.scope_in_visit(&self.namespace);
         let hash = self.flight.hash;
         let found = visit
             .shard
@@ -290,7 +316,7 @@ impl<K, V> Lead<K, V> {
         let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
         let floor = visit.shard.mark().max(scope.floor);
         // Read as the flight leaves the table: nobody joins it after this.
-        let moved = self.has_moved(&parcel);
+        let moved = parcel.as_ref().is_some_and(|parcel| self.has_moved(parcel));
         let overtaken = moved.then_some(self.born);
         let standing = (mine || cfg!(larder_canary = "publish"))
             && (self.born >= floor || cfg!(larder_canary = "clear"))
@@ -300,14 +326,15 @@ impl<K, V> Lead<K, V> {
         } else {
             None
         };
-        let published = if standing {
-            store.publish_in(visit, hash, &self.namespace, parcel, self.born, found)
-        } else {
-            Published {
-                stored: false,
-                leftover: Some(parcel),
-                replaced: None,
+        let published = match parcel.take() {
+            Some(parcel) if standing => {
+                store.publish_in(visit, hash, &self.namespace, parcel, self.born, found)
             }
+            leftover => Published {
+                stored: false,
+                leftover,
+                replaced: None,
+            },
         };
         Landed {
             published,
@@ -331,7 +358,10 @@ impl<K, V> Lead<K, V> {
         } else {
             counters.bump(Count::Unpublished);
         }
-        contain_drop(published.leftover);
+        if let Some(Parcel { key, value, .. }) = published.leftover {
+            contain_drop(key);
+            contain_drop(value);
+        }
         if let Some(gone) = published.replaced {
             contain_drop(self.store.hand_over(gone));
         }
@@ -408,7 +438,7 @@ impl<K, V> Lead<K, V> {
                     None
                 }
             });
-        drop(removed);
+        contain_drop(removed);
     }
 
     fn end(&self, outcome: Outcome<V>, until: u64) {
@@ -431,7 +461,7 @@ impl<K, V> Lead<K, V> {
                     };
                     (true, wake, removed)
                 });
-        drop(removed);
+        contain_drop(removed);
         if let Some(wake) = wake {
             wake.call();
         }
@@ -447,6 +477,6 @@ impl<K, V> Drop for Lead<K, V> {
             self.count(false);
             self.abandon();
         }
-        self.store.return_permit();
+        drop(Permit(&self.store.loads_in_flight));
     }
 }

@@ -172,7 +172,16 @@ impl<K, V> Store<K, V> {
         Scope {
             namespace: namespace.id,
             floor: namespace.floor(),
+            cleared: self.sequence.floor(),
             sequence: &self.sequence,
+        }
+    }
+
+    /// The scope of an exclusive visit, which has noticed the last `clear` already.
+    fn scope_in_visit(&self, namespace: &Namespace) -> Scope<'_> {
+        Scope {
+            cleared: 0,
+            ..self.scope(namespace)
         }
     }
 

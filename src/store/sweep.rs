@@ -10,21 +10,35 @@ use crate::time::Now;
 
 /// How many slots one page of an iteration visits under one shared lock.
 const PAGE: u32 = 64;
+/// How many slices of one shard a call reclaims at most, whatever its budget.
+const ROUNDS: u32 = 65_536;
 
-/// A place in the iteration over all entries, and what was found there.
-pub(crate) struct Page<T> {
+/// A place in the iteration over all entries, and copies of what was found there. Keys and the rest lie
+/// apart so that a `Clone` that panics leaves nothing to be dropped under the lock.
+pub(crate) struct Page<K, V> {
     stripe: usize,
     slot: u32,
-    pub(crate) found: Vec<T>,
+    keys: Vec<K>,
+    /// Value and version of the key at the same place.
+    rest: Vec<(V, u32)>,
 }
 
-impl<T> Page<T> {
+impl<K, V> Page<K, V> {
     pub(crate) fn first() -> Self {
         Page {
             stripe: 0,
             slot: 0,
-            found: Vec::new(),
+            keys: Vec::new(),
+            rest: Vec::new(),
         }
+    }
+
+    /// The next entry of this page, with its version.
+    pub(crate) fn pop(&mut self) -> Option<(K, V, u32)> {
+        // A panic may have left a key without its value.
+        self.keys.truncate(self.rest.len());
+        let (value, version) = self.rest.pop()?;
+        Some((self.keys.pop()?, value, version))
     }
 }
 
@@ -43,14 +57,14 @@ impl<K, V> Store<K, V> {
     }
 
     /// Copies out the live entries of the next few slots, under the shared lock. `false`: that was all.
-    pub(crate) fn next_page<T>(
-        &self,
-        namespace: &Namespace,
-        page: &mut Page<T>,
-        copy: impl Fn(&K, &V, u32) -> T,
-    ) -> bool {
-        page.found.clear();
-        while page.found.is_empty() {
+    /// A slot is passed before its entry is copied, so that a panic in `Clone` repeats nothing.
+    pub(crate) fn next_page(&self, namespace: &Namespace, page: &mut Page<K, V>) -> bool
+    where
+        K: Clone,
+        V: Clone,
+    {
+        page.keys.clear();
+        while page.rest.is_empty() {
             let Some(stripe) = self.stripes.get(page.stripe) else {
                 return false;
             };
@@ -59,20 +73,19 @@ impl<K, V> Store<K, V> {
             let mut now = Now::new(&self.clock);
             let end = guard.shard.end();
             let until = end.min(page.slot.saturating_add(PAGE));
-            for id in page.slot..until {
-                let ours = guard
-                    .shard
-                    .entry(id)
-                    .is_some_and(|entry| entry.namespace == scope.namespace);
-                if !ours || !matches!(guard.shard.judge(id, scope, &mut now), Found::Live(_)) {
+            while page.slot < until {
+                let id = page.slot;
+                page.slot += 1;
+                let Some(entry) = guard.shard.entry(id) else {
                     continue;
-                }
-                if let Some(entry) = guard.shard.entry(id) {
-                    page.found
-                        .push(copy(&entry.key, &entry.value, entry.version));
+                };
+                let live = entry.namespace == scope.namespace
+                    && matches!(guard.shard.judge(id, scope, &mut now), Found::Live(_));
+                if live {
+                    page.keys.push(entry.key.clone());
+                    page.rest.push((entry.value.clone(), entry.version));
                 }
             }
-            page.slot = until;
             if until == end {
                 page.stripe += 1;
                 page.slot = 0;
@@ -109,11 +122,16 @@ impl<K, V> Store<K, V> {
                 continue;
             }
             // In slices, with the lock free between them.
-            loop {
+            for _ in 0..ROUNDS {
                 let slice = left.min(crate::shard::SLICE);
                 let (_, unused) = self.visit_with(stripe, slice, |_| ());
                 left -= slice - unused;
-                if unused > 0 || left == 0 {
+                // A slice may have gone into moving timers that are not due yet.
+                let more = || {
+                    let guard = stripe.read();
+                    guard.shard.has_work(self.clock.coarse(), &self.sequence)
+                };
+                if left == 0 || (unused > 0 && !more()) {
                     break;
                 }
             }

@@ -7,7 +7,7 @@ use crate::error::RejectReason;
 use crate::expiry::Life;
 use crate::generation::{Namespace, TagSet};
 use crate::hash::KeyHash;
-use crate::removal::{Gone, RemovalCause};
+use crate::removal::{Gone, RemovalCause, contain_drop};
 use crate::shard::{Found, Incoming, Outcome};
 use crate::stats::Count;
 
@@ -66,9 +66,14 @@ impl<K, V> Store<K, V> {
     where
         K: Eq,
     {
+        // Outside the visit: should `Eq` panic under the lock, the parcel is dropped after it.
+        let mut parcel = Some(parcel);
         let done = self.visit(self.stripe(hash), |visit| {
-            self.put_in(visit, hash, namespace, parcel, condition)
+            self.put_in(visit, hash, namespace, &mut parcel, condition)
         });
+        let Some(done) = done else {
+            unreachable!("a visit used up its parcel");
+        };
         match done {
             Done::Stored(replaced) => {
                 self.counters.bump(Count::Inserts);
@@ -76,7 +81,9 @@ impl<K, V> Store<K, V> {
             }
             Done::Rejected(parcel, reason) => {
                 self.counters.bump(Count::Rejections);
-                Put::Rejected(parcel.value, reason)
+                let Parcel { key, value, .. } = parcel;
+                contain_drop(key);
+                Put::Rejected(value, reason)
             }
             Done::Unmet(parcel, present) => {
                 let Parcel { key, value, .. } = parcel;
@@ -94,17 +101,30 @@ impl<K, V> Store<K, V> {
         visit: &mut Visit<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
-        parcel: Parcel<K, V>,
+        parcel: &mut Option<Parcel<K, V>>,
         condition: Condition<V>,
-    ) -> Done<K, V>
+    ) -> Option<Done<K, V>>
     where
         K: Eq,
     {
-        let scope = self.scope(namespace);
-        let found = visit
-            .shard
-            .look(hash.in_shard(), &parcel.key, scope, &mut visit.now);
-        let flight = visit.flights.find(hash, namespace.id, &parcel.key);
+        let incoming = parcel.as_ref()?;
+        let key = &incoming.key;
+        // One place in the sequence: see the invariants of `generation`.
+        let (found, born) = loop {
+            let born = self.sequence.current();
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let tags = incoming.tags.as_ref();
+            let own_floor = tags.and_then(|tags| tags.floors().max()).unwrap_or(0);
+            let floor = visit.shard.highest_tag_floor(found).max(own_floor);
+            if floor.max(namespace.floor()) <= born {
+                break (found, born);
+            }
+            self.sequence.await_rise();
+        };
+        let flight = visit.flights.find(hash, namespace.id, key);
         let present = match found {
             Found::Live(id) => visit.shard.entry(id),
             _ => None,
@@ -119,10 +139,11 @@ impl<K, V> Store<K, V> {
             }
         };
         // From here on no user code runs, and things change.
+        let parcel = parcel.take()?;
         if !holds {
             // Not the flight's last owner: the table keeps it.
             drop(flight);
-            return Done::Unmet(parcel, copy);
+            return Some(Done::Unmet(parcel, copy));
         }
         if let Some(reason) = refusal(visit, &parcel) {
             if let Found::Live(id) | Found::Past(id, _) = found {
@@ -133,21 +154,18 @@ impl<K, V> Store<K, V> {
                 visit.shard.unlink(id, cause, visit.out);
             }
             visit.revoke(flight, false);
-            return Done::Rejected(parcel, reason);
+            return Some(Done::Rejected(parcel, reason));
         }
         visit.revoke(flight, true);
         visit.flights.forget_uncacheable(hash);
-        let born = self.sequence.current();
-        self.store_in(visit, hash, scope.namespace, namespace, parcel, born, found)
+        Some(self.store_in(visit, hash, namespace, parcel, born, found))
     }
 
     /// Stores a parcel under the number `born`.
-    #[allow(clippy::too_many_arguments)]
     fn store_in(
         &self,
         visit: &mut Visit<'_, K, V>,
         hash: KeyHash,
-        id: u32,
         namespace: &Namespace,
         parcel: Parcel<K, V>,
         born: u64,
@@ -161,7 +179,7 @@ impl<K, V> Store<K, V> {
             weight: parcel.weight,
             tags: parcel.tags,
         };
-        let scope = self.scope(namespace);
+        let scope = self.scope_in_visit(namespace);
         // Before the entry can be seen. What it replaces gives its place back in `account`.
         namespace.gained();
         let outcome = visit.shard.store(
@@ -179,7 +197,7 @@ impl<K, V> Store<K, V> {
                     value,
                     cause: RemovalCause::Replaced,
                     weight,
-                    namespace: id,
+                    namespace: namespace.id,
                     born,
                 };
                 self.note(std::iter::once(&gone));
@@ -218,7 +236,7 @@ impl<K, V> Store<K, V> {
                 replaced: None,
             };
         }
-        match self.store_in(visit, hash, namespace.id, namespace, parcel, born, found) {
+        match self.store_in(visit, hash, namespace, parcel, born, found) {
             Done::Stored(replaced) => Published {
                 stored: true,
                 leftover: None,
@@ -245,7 +263,7 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
     {
         let gone = self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope(namespace);
+            let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
                 .look(hash.in_shard(), key, scope, &mut visit.now);
@@ -274,15 +292,34 @@ impl<K, V> Store<K, V> {
         gone.map(|gone| self.hand_over(gone))
     }
 
-    /// Revokes the load in flight of a key, and nothing else.
-    pub(crate) fn revoke<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q)
+    /// Revokes the load in flight of a key, and nothing else, if there is no live value but the `judged`
+    /// version. `false`: there is one that nobody judged, perhaps published a moment ago.
+    pub(crate) fn revoke<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        judged: Option<u32>,
+    ) -> bool
     where
         Q: Equivalent<K> + ?Sized,
     {
         self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
-            visit.revoke(flight, false);
-        });
+            let version = match found {
+                Found::Live(id) => visit.shard.entry(id).map(|entry| entry.version),
+                _ => None,
+            };
+            let same = version.is_none() || version == judged;
+            if same {
+                visit.revoke(flight, false);
+            }
+            same
+        })
     }
 
     /// Lets loads of a key be shared and stored again.
@@ -298,7 +335,7 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
     {
         self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope(namespace);
+            let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
                 .look(hash.in_shard(), key, scope, &mut visit.now);
@@ -328,7 +365,7 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
     {
         self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope(namespace);
+            let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
                 .look(hash.in_shard(), key, scope, &mut visit.now);

@@ -303,6 +303,7 @@ fn a_dead_value_makes_place_for_a_write() {
     );
     // The line is owed, by this call.
     assert_illegal(&stored(&[read(2, 13, 14)]), &[]);
+    assert_illegal(&stored(&[read(2, 11, 14), line(Invalidated, 13)]), &[]);
     assert_illegal(&stored(&[line(Invalidated, 13)]), &[]);
 }
 

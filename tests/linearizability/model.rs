@@ -112,8 +112,11 @@ fn found(
     match state {
         // A read may have come before a `clear` that the line had to wait for.
         State::Storing {
-            entry: Some(entry), ..
-        } if is_read(event) && value == Some(entry.value) => only_if(entry.may_live(event), state),
+            entry: Some(entry),
+            until,
+        } if is_read(event) && event.call < until && value == Some(entry.value) => {
+            only_if(entry.may_live(event), state)
+        }
         State::Live(entry) if value.is_none_or(|value| value == entry.value) => {
             only_if(entry.may_live(event), then(entry))
         }

@@ -31,9 +31,9 @@ fn one_loader_serves_threads_and_tasks() {
     });
 }
 
-/// The right to load goes on after each panic, to one caller at a time.
+/// An absence is told to those who waited for it, and the next caller loads anew.
 #[test]
-fn a_panicking_loader_hands_over_to_one_other() {
+fn an_absence_is_shared_and_the_next_one_loads() {
     explore(|| {
         let world = World::new();
         let running = Arc::new(AtomicU64::new(0));

@@ -13,7 +13,7 @@ use crate::sync::{Arc, Mutex};
 use crate::time::nanos;
 
 /// A shard smaller than this loses hits to its neighbours' luck: a share of about 0.4/√entries.
-const ENTRIES_A_SHARD: u64 = 512;
+const ENTRIES_A_SHARD: u64 = 1024;
 /// With so many shards at most, one shard's part still holds an eighth of the weight.
 const WEIGHTED_SHARDS: usize = 8;
 /// How long a key is remembered as uncacheable.
@@ -121,7 +121,7 @@ where
     }
 }
 
-/// A power of two: as many shards as asked for, or four a core, but none below 512 entries.
+/// A power of two: as many shards as asked for, or four a core, but none below 1,024 entries.
 fn shard_count(asked: Option<usize>, entries: u64, weighted: bool) -> usize {
     let cores = || std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
     let wanted = match asked {
@@ -143,8 +143,8 @@ mod tests {
     fn small_caches_have_few_shards() {
         for (asked, entries, shards) in [
             (Some(64), 0, 1),
-            (Some(64), 1023, 1),
-            (Some(64), 1024, 2),
+            (Some(64), 2047, 1),
+            (Some(64), 2048, 2),
             (Some(64), 1 << 20, 64),
             (Some(3), 1 << 20, 4),
             (Some(usize::MAX), u64::MAX, 1 << 20),

@@ -118,7 +118,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// The bound: on the number of entries or, with a [`weigher`](Self::weigher), on their total weight.
     /// Mandatory. Zero makes a cache that keeps nothing and still runs one loader a key.
     ///
-    /// A cache of at least 1,024 entries is split into shards that each have their part of the bound;
+    /// A cache of at least 2,048 entries is split into shards that each have their part of the bound;
     /// keys spread unevenly, so such a cache holds slightly fewer entries than its bound (at least
     /// 96 %). A smaller one holds exactly its bound.
     ///
@@ -231,7 +231,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// At most so many shards, rounded up to a power of two. Default: four a core, and with a weigher
     /// no more than 8, so that one shard's part holds an eighth of the weight. A cache uses fewer where
-    /// a shard would have less than 512 entries.
+    /// a shard would have less than 1,024 entries.
     ///
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(1 << 20).shards(64).build()?;

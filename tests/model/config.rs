@@ -153,7 +153,7 @@ impl Config {
         let (tell_heard, heard) = channel();
         // A cache has eight shards only if it is built for that many entries; it keeps them when its
         // capacity is lowered to what a short test can fill.
-        let built_for = if self.shards == 1 { capacity } else { 4096 };
+        let built_for = if self.shards == 1 { capacity } else { 8192 };
         let policy = if self.lru {
             EvictionPolicy::Lru
         } else {

@@ -156,6 +156,7 @@ impl<K, V> Slab<K, V> {
         Some(entry)
     }
 
+    #[cfg(any(test, debug_assertions))]
     /// Every entry with its address, in order of address.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<K, V>)> {
         (0..self.end()).filter_map(|id| Some((id, self.get(id)?)))

@@ -106,6 +106,7 @@ impl Wheel {
         self.len
     }
 
+    #[cfg(any(test, debug_assertions))]
     /// Whether the id is scheduled.
     #[inline]
     pub(crate) fn is_scheduled(&self, id: u32) -> bool {

@@ -74,15 +74,20 @@ impl Sequence {
 
     /// Kills everything born so far, and returns the floor.
     pub(crate) fn clear(&self) -> u64 {
-        self.raise(&self.cleared)
+        self.raise(&self.cleared, false)
     }
 
     /// Raises a floor to the next number, and only then makes that number current: whoever reads n as
     /// the current number finds every floor up to n risen.
-    fn raise(&self, floor: &AtomicU64) -> u64 {
+    fn raise(&self, floor: &AtomicU64, of_tag: bool) -> u64 {
         let _alone = self.bumping.lock();
         let next = self.drawn.load(Ordering::SeqCst) + 1;
         floor.fetch_max(next, Ordering::SeqCst);
+        if of_tag {
+            // After the rise, so that who sees the count sees the floor, and before the number, so that
+            // who sees the number sees both.
+            self.tag_moves.fetch_add(1, Ordering::SeqCst);
+        }
         self.drawn.store(next, Ordering::SeqCst);
         next
     }
@@ -171,8 +176,7 @@ impl Tags {
     /// Kills everything born so far that carries the tag, or whose load will answer with it.
     pub(crate) fn invalidate(&self, name: &str, sequence: &Sequence) {
         let tag = self.tag(name, sequence);
-        sequence.raise(&tag.floor);
-        sequence.tag_moves.fetch_add(1, Ordering::SeqCst);
+        sequence.raise(&tag.floor, true);
         drop(tag);
         self.sweep_if_large(sequence);
     }
@@ -256,7 +260,7 @@ impl Namespace {
 
     /// Kills everything born in this namespace so far.
     pub(crate) fn clear(&self, sequence: &Sequence) {
-        sequence.raise(&self.floor);
+        sequence.raise(&self.floor, false);
     }
 
     /// One more entry. Called before the entry can be seen, so that the count is never too low.

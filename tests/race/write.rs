@@ -139,3 +139,63 @@ fn load_between_insert_and_remove() {
         world.finish();
     });
 }
+
+/// A write beside an invalidation comes before it, finds the old value and is gone after it, or comes
+/// after it, finds nothing and stays. Never a half of each.
+fn write_against(invalidate: fn(&larder::Cache<u64, u64>)) {
+    explore(move || {
+        let world = World::new();
+        let tagged = || EntryOptions::new().tag("t");
+        // Registered beforehand: the registry's own locks are unknown to the scheduler.
+        let cache = world.cache.namespace("n");
+        cache
+            .insert_with(KEY, 1, tagged())
+            .expect("there is room for one");
+        let writer = {
+            let cache = cache.clone();
+            thread::spawn(move || cache.insert_with(KEY, 9, tagged()).expect("there is room"))
+        };
+        let other = {
+            let cache = cache.clone();
+            thread::spawn(move || invalidate(&cache))
+        };
+        let replaced = writer.join().expect("no panic");
+        other.join().expect("no panic");
+        let left = replaced.is_none().then_some(9);
+        assert_eq!(cache.get(&KEY), left, "the write replaced {replaced:?}");
+    });
+}
+
+#[test]
+fn write_against_a_tag() {
+    write_against(|cache| cache.invalidate_tag("t"));
+}
+
+#[test]
+fn write_against_a_clear_of_its_namespace() {
+    write_against(|cache| cache.clear());
+}
+
+#[test]
+fn write_against_a_clear_of_all() {
+    explore(|| {
+        let world = World::new();
+        world.cache.insert(KEY, 1);
+        let writer = {
+            let cache = world.cache.clone();
+            thread::spawn(move || cache.insert(KEY, 9))
+        };
+        let other = {
+            let cache = world.cache.clone();
+            thread::spawn(move || cache.clear())
+        };
+        let replaced = writer.join().expect("no panic");
+        other.join().expect("no panic");
+        let left = replaced.is_none().then_some(9);
+        assert_eq!(
+            world.cache.get(&KEY),
+            left,
+            "the write replaced {replaced:?}"
+        );
+    });
+}

@@ -45,6 +45,21 @@ fn a_follower_that_joined_after_the_move_loads_again() {
     at_rest(&cache);
 }
 
+/// A second move must not hide the first, which came before the follower. The storefront once served a
+/// stale price this way: a tag knows only its latest move.
+#[test]
+fn a_second_move_does_not_hide_the_first() {
+    let (cache, gate) = (numbers(), Gate::default());
+    let mut leader = tagged(&cache, &gate, 1);
+    cache.invalidate_tag("product:7");
+    let mut follower = waiting(&cache, 3);
+    cache.invalidate_tag("product:7");
+    gate.open();
+    assert!(matches!(leader.ready(), Ok(1)));
+    assert_eq!(follower.ready(), 3);
+    at_rest(&cache);
+}
+
 /// Threads, too: the call began after the invalidation had returned.
 #[test]
 fn a_thread_that_joined_after_the_move_loads_again() {

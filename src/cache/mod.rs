@@ -351,7 +351,7 @@ where
 #[doc(hidden)]
 impl<K, V, S> Cache<K, V, S> {
     #[doc(hidden)]
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, debug_assertions))]
     pub fn __validate(&self) {
         self.inner.store.validate();
     }

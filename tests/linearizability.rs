@@ -61,7 +61,7 @@ const ALL: &[(Call, u32)] = &[
     (Call::Clear, 1),
     (Call::ClearNamespace, 1),
     (Call::InvalidateTag, 2),
-    (Call::Advance, 8),
+    (Call::Advance, 11),
     (Call::RunPending, 1),
 ];
 
@@ -77,7 +77,7 @@ const LOADS: &[(Call, u32)] = &[
     (Call::Clear, 2),
     (Call::ClearNamespace, 2),
     (Call::InvalidateTag, 4),
-    (Call::Advance, 4),
+    (Call::Advance, 8),
 ];
 
 const FIVE_MILLISECONDS: Option<u64> = Some(5_000_000);
@@ -88,7 +88,7 @@ const SMALL: Shape = Shape {
     calls: 400,
     keys: 16,
     named: true,
-    capacity: 14,
+    capacity: 11,
     shards: 1,
     lru: false,
     weighted: false,
@@ -101,14 +101,14 @@ const SHAPES: [Shape; 5] = [
     Shape {
         name: "weighted, without a namespace",
         named: false,
-        capacity: 16,
+        capacity: 13,
         weighted: true,
         ..SMALL
     },
     Shape {
         name: "four shards",
         shards: 4,
-        capacity: 16,
+        capacity: 13,
         ..SMALL
     },
     Shape {

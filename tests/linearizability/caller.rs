@@ -33,6 +33,22 @@ impl Rig {
     }
 }
 
+/// Turns the clock past every deadline if its thread panics in the cache: whoever waits for that
+/// thread's load then gives up, and the test fails instead of hanging.
+struct Alarm(Arc<Recorder>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let past_all = 2 * PATIENCE.as_nanos() as u64;
+            self.0.advance(past_all);
+        }
+    }
+}
+
+/// How long, by the manual clock, loads and waits may take: more than any round turns it on.
+pub const PATIENCE: Duration = Duration::from_secs(10_000);
+
 /// One thread's hand.
 pub struct Caller {
     pub rig: Rig,
@@ -73,6 +89,7 @@ impl Caller {
         call: impl FnOnce(&Cache<u32, u64>) -> R,
         act: impl FnOnce(&R) -> Act,
     ) -> R {
+        let _alarm = Alarm(Arc::clone(&self.rig.recorder));
         let revision = self.rig.recorder.revision();
         let began = self.rig.recorder.moment();
         let answer = call(self.rig.handle(key));
@@ -214,6 +231,7 @@ impl Caller {
     pub fn load(&mut self, key: u32, life: Life, within: impl FnOnce()) -> u64 {
         let value = self.fresh();
         let recorder = Arc::clone(&self.rig.recorder);
+        let _alarm = Alarm(Arc::clone(&recorder));
         let mut run = None;
         let began = recorder.moment();
         let loader = || {
@@ -266,6 +284,7 @@ impl Caller {
 
     fn kill(&mut self, target: Target, tags: u8, call: impl FnOnce(&Rig)) {
         let recorder = Arc::clone(&self.rig.recorder);
+        let _alarm = Alarm(Arc::clone(&recorder));
         let revision = recorder.commit();
         let began = recorder.moment();
         call(&self.rig);

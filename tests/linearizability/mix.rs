@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use larder::{Cache, Compute, EvictionPolicy, RemovalCause};
 
-use crate::caller::{Caller, Rig};
+use crate::caller::{Caller, PATIENCE, Rig};
 use crate::history::{Act, History, Life, NAMESPACED, Recorder, VALUE_SHIFT};
 use crate::rules::judge;
 
@@ -73,14 +73,13 @@ impl Shape {
     pub fn rig(&self) -> Rig {
         let recorder = Recorder::new();
         let told = Arc::clone(&recorder);
-        let hours = Duration::from_secs(10_000);
         let mut builder = Cache::builder()
             .max_capacity(self.capacity)
             .shards(self.shards)
             .clock(recorder.clock())
             // The clock runs fast. Nobody is to be overtaken: two loaders at once would be no fault.
-            .load_deadline(hours)
-            .wait_deadline(hours)
+            .load_deadline(PATIENCE)
+            .wait_deadline(PATIENCE)
             .__journal(move |key, cause| told.line(*key, cause));
         if let Some(ttl) = self.ttl {
             builder = builder.time_to_live(Duration::from_nanos(ttl));

@@ -281,15 +281,11 @@ fn every_operation_beside_a_computation_that_has_its_turn() {
     }
 }
 
-/// Prints the table for ARCHITECTURE.md: `cargo test --test model print_the_table -- --ignored
-/// --nocapture`.
+/// The page that people read shows the very table that the tests above run.
 #[test]
-#[ignore = "prints the table for the documentation"]
-fn print_the_table() {
-    println!(
-        "| operation | absent | fresh | expired, or dead by tag, namespace or clear | failure remembered | load in flight \\| who waits gets | fresh, in a `compute`'s turn \\| its closure is |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+fn the_printed_table_is_the_one_that_is_run() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md");
+    let page = std::fs::read_to_string(page).expect("ARCHITECTURE.md beside the manifest");
     for row in TABLE {
         let cells = [
             row.absent,
@@ -300,6 +296,10 @@ fn print_the_table() {
             row.in_turn,
         ];
         let cells = cells.map(|cell| cell.replace('|', "\\|"));
-        println!("| {} | {} |", row.name, cells.join(" | "));
+        let line = format!("| {} | {} |", row.name, cells.join(" | "));
+        assert!(
+            page.lines().any(|other| other == line),
+            "ARCHITECTURE.md, \"Every operation in every state\", lacks this line:\n{line}"
+        );
     }
 }

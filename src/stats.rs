@@ -159,7 +159,8 @@ getters! {
     /// Calls that waited for another call's load.
     joined,
     /// Loaded values that went to their callers and not into the cache, because an invalidation or a
-    /// write came between, because another load had taken over, or because they were uncacheable.
+    /// write came between, because another load had taken over, or because they were uncacheable or could not
+    /// be kept.
     unpublished,
     /// Removals with [`RemovalCause::Explicit`].
     explicit,

@@ -24,7 +24,7 @@ use crate::store::{Begin, Condition, Followed, Page, Put, Wish};
 /// };
 /// assert!(matches!(decision(Some(&3)), Compute::Put(2)));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compute<V> {
     /// Leave things as they are. Revokes no load in flight.
@@ -33,6 +33,17 @@ pub enum Compute<V> {
     Put(V),
     /// Remove what is there.
     Remove,
+}
+
+/// Never prints a value.
+impl<V> std::fmt::Debug for Compute<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Compute::Keep => "Keep",
+            Compute::Put(_) => "Put(..)",
+            Compute::Remove => "Remove",
+        })
+    }
 }
 
 /// What a [`compute`](Cache::compute) did: the live value before it, and the one after it.
@@ -112,7 +123,8 @@ where
     /// closure is called again on what is there then; after four such losses this call queues with the
     /// other `compute`s and loads of the key, blocking the thread until it is its turn.
     ///
-    /// A value put follows the rules of [`insert`](Self::insert), time to live included. O(1) beside the
+    /// A value put follows the rules of [`insert`](Self::insert): it has the cache's time to live, and no
+    /// tags, whatever the old one had. O(1) beside the
     /// closure.
     ///
     /// ```

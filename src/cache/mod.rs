@@ -33,8 +33,9 @@ use crate::sync::{Arc, Mutex};
 /// Every operation on one key is linearizable, also under eviction and expiry, which are removals with
 /// a cause. Operations on many keys are so key by key, and not as a whole.
 ///
-/// Operations are synchronous, never wait for a load, and take one shard's lock for O(1) work. Only the
-/// loading calls ([`get_or_load`](Self::get_or_load) and its kin) wait for other callers.
+/// Operations are synchronous and take one shard's lock for O(1) work. Only the loading calls
+/// ([`get_or_load`](Self::get_or_load) and its kin), and a [`compute`](Self::compute) that has lost four
+/// races, wait for other callers.
 ///
 /// `K: Hash + Eq + Send + Sync + 'static`, `V: Send + Sync + 'static`; a method says what it needs
 /// beyond that. Values come out as clones: keep large ones in an `Arc`.

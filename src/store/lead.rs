@@ -271,8 +271,8 @@ impl<K, V> Lead<K, V> {
         &self.node
     }
 
-    /// Done: publishes the value, if the flight still may, and gives it to those who waited. `copy` is
-    /// for the cache; `value` stays with the caller.
+    /// Done: publishes the value, if the flight still may, and gives it to those who waited. The
+    /// parcel's copy is for the cache; `value` stays with the caller.
     pub(crate) fn done(mut self, parcel: Parcel<K, V>, value: &V)
     where
         K: Eq,

@@ -8,7 +8,8 @@ use crate::cache::{load, load_async};
 use crate::entry::Loaded;
 
 impl<K, V, S> CacheBuilder<K, V, S> {
-    /// At most so many loaders at a time, over all keys. Past it, the fallible loading calls answer
+    /// At most so many shared loaders at a time, over all keys; one that takes over from a leader past its
+    /// deadline comes on top. Past it, the fallible loading calls answer
     /// [`LoadError::TooManyLoads`](crate::LoadError::TooManyLoads), and the others run their loader for
     /// themselves. Default: no bound.
     ///

@@ -102,6 +102,14 @@ impl<K, V> IntoIterator for Batch<K, V> {
 /// A removal listener, and the means to copy a value for it.
 pub(crate) type Listener<K, V> = (Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>, fn(&V) -> V);
 
+/// A removal that waits for the listener on the thread that it happened on.
+struct Deferred<K, V> {
+    teller: Option<usize>,
+    key: K,
+    value: V,
+    cause: RemovalCause,
+}
+
 /// Calls the removal listener, outside locks, never nested.
 ///
 /// A listener may use the cache. What that removes is queued, and told by the call that is already
@@ -109,7 +117,8 @@ pub(crate) type Listener<K, V> = (Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync
 /// queue, so a copy does: hence `clone`, taken where the builder knows `V: Clone`.
 pub(crate) struct Notifier<K, V> {
     listener: Option<Listener<K, V>>,
-    queue: Mutex<VecDeque<(K, V, RemovalCause)>>,
+    /// What listeners removed while they ran, and on which thread.
+    queue: Mutex<VecDeque<Deferred<K, V>>>,
     panics: AtomicU64,
 }
 
@@ -135,7 +144,7 @@ impl<K, V> Notifier<K, V> {
     /// Tells of a value that is dropped afterwards.
     pub(crate) fn tell(&self, key: K, value: V, cause: RemovalCause) {
         if self.listener.is_some() && self.is_telling() {
-            self.queue.lock().push_back((key, value, cause));
+            self.defer(key, value, cause);
         } else {
             self.call(&key, &value, cause);
             contain_drop(key);
@@ -147,8 +156,15 @@ impl<K, V> Notifier<K, V> {
     pub(crate) fn tell_and_return(&self, key: K, value: V, cause: RemovalCause) -> V {
         match &self.listener {
             Some((_, clone)) if self.is_telling() => {
-                let copy = clone(&value);
-                self.queue.lock().push_back((key, copy, cause));
+                match catch_unwind(AssertUnwindSafe(|| clone(&value))) {
+                    Ok(copy) => self.defer(key, copy, cause),
+                    Err(panic) => {
+                        // Nothing is left that could wait: told now, nested, rather than not at all.
+                        contain_drop(panic);
+                        self.call(&key, &value, cause);
+                        contain_drop(key);
+                    }
+                }
             }
             Some(_) => {
                 self.call(&key, &value, cause);
@@ -157,6 +173,25 @@ impl<K, V> Notifier<K, V> {
             None => contain_drop(key),
         }
         value
+    }
+
+    /// Queues an event that was raised inside the listener, for the call that runs it.
+    fn defer(&self, key: K, value: V, cause: RemovalCause) {
+        let event = Deferred {
+            teller: teller(),
+            key,
+            value,
+            cause,
+        };
+        self.queue.lock().push_back(event);
+    }
+
+    /// The next event that the listener raised on this thread.
+    fn next_deferred(&self) -> Option<Deferred<K, V>> {
+        let teller = teller();
+        let mut queue = self.queue.lock();
+        let at = queue.iter().position(|event| event.teller == teller)?;
+        queue.remove(at)
     }
 
     fn is_telling(&self) -> bool {
@@ -177,15 +212,10 @@ impl<K, V> Notifier<K, V> {
         };
         let _ = TELLING.try_with(|telling| telling.borrow_mut().push(self.address()));
         self.call_once(listener, key, value, cause);
-        loop {
-            // The guard of a `while let` condition would live through the body: take it apart.
-            let next = self.queue.lock().pop_front();
-            let Some((key, value, cause)) = next else {
-                break;
-            };
-            self.call_once(listener, &key, &value, cause);
-            contain_drop(key);
-            contain_drop(value);
+        while let Some(event) = self.next_deferred() {
+            self.call_once(listener, &event.key, &event.value, event.cause);
+            contain_drop(event.key);
+            contain_drop(event.value);
         }
         let _ = TELLING.try_with(|telling| telling.borrow_mut().pop());
     }
@@ -195,6 +225,13 @@ impl<K, V> Notifier<K, V> {
             self.panics.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// What tells this thread from all others that are alive: where its list of notifiers lies.
+fn teller() -> Option<usize> {
+    TELLING
+        .try_with(|telling| std::ptr::from_ref(telling).addr())
+        .ok()
 }
 
 /// Drops a value of the user's. A panic in its `Drop` ends here: the value belongs to some earlier

@@ -206,16 +206,17 @@ where
     /// ```
     pub fn set_capacity(&self, capacity: u64) {
         let rules = &self.inner.rules;
-        let mut held = self.inner.capacity.lock();
         // Slot numbers are 32 bits wide; the builder refuses more, and here the excess has no effect.
         let most = builder::MAX_ENTRIES_A_SHARD.saturating_mul(self.inner.store.shards() as u64);
-        *held = Capacity {
+        *self.inner.capacity.lock() = Capacity {
             weight: capacity,
             entries: rules.max_entries.unwrap_or(capacity).min(most),
         };
-        let now = *held;
-        drop(held);
-        self.inner.store.set_capacity(now);
+        // Each shard is given what stands there when it is visited: of two calls at once, the one whose
+        // capacity was set last has all its visits after that.
+        self.inner
+            .store
+            .set_capacity(|| *self.inner.capacity.lock());
     }
 
     /// Reclaims up to `budget` entries that are past their date, dead or over the capacity, and returns

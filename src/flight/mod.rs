@@ -177,14 +177,14 @@ impl<K, V> Flight<K, V> {
 
     /// Joins or claims a flight that stands in the table. Called under the stripe's lock. `floor` is the
     /// highest floor that the caller must respect, `born` the number of a term that began now, and
-    /// `overdue` the start before which a leader has had its time.
+    /// `overdue` the start before which a leader has had its time. `may_lead` is asked if it would lead.
     pub(crate) fn join(
         &self,
         floor: u64,
         born: u64,
         now: u64,
         overdue: u64,
-        may_lead: bool,
+        may_lead: impl FnOnce() -> bool,
     ) -> Join {
         let mut state = self.state.lock();
         if state.born < floor && !cfg!(larder_canary = "clear") {
@@ -201,10 +201,14 @@ impl<K, V> Flight<K, V> {
                 state.followers.insert(ticket, Wake::Nobody);
                 Join::Follow { ticket }
             }
-            Phase::Led | Phase::Leaderless if !may_lead => Join::Refused,
-            Phase::Led | Phase::Leaderless => Join::Lead {
-                term: state.begin_term(born, now),
-            },
+            Phase::Led | Phase::Leaderless => {
+                if may_lead() {
+                    let term = state.begin_term(born, now);
+                    Join::Lead { term }
+                } else {
+                    Join::Refused
+                }
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Leading a flight: how a miss becomes a load, and the five ways in which the load ends.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use equivalent::Equivalent;
 
 use super::write::{Parcel, Published};
@@ -94,8 +96,7 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let permit = self.take_permit();
-        let permitted = permit.is_some();
+        let mut permit = None;
         let mut owned = Some(owned);
         // The flight has its leader's node, and this thread the node on its stack, before the visit
         // settles what it removed: a listener told then may load this very key, and must not wait for
@@ -103,7 +104,7 @@ impl<K, V> Store<K, V> {
         let node = Node::new();
         let entered = node.enter();
         let joined = self.visit(self.stripe(hash), |visit| {
-            let joined = self.join_in(visit, hash, namespace, key, &mut owned, wish, permitted);
+            let joined = self.join_in(visit, hash, namespace, key, &mut owned, wish, &mut permit);
             if let Joined::Lead(flight, ..) = &joined {
                 flight.set_leader_node(node.id());
             }
@@ -112,10 +113,8 @@ impl<K, V> Store<K, V> {
         drop(entered);
         // A key that no flight needed: its `Drop` must not lose what was joined.
         contain_drop(owned);
-        if let (Joined::Lead(..), Some(permit)) = (&joined, permit) {
-            // The leader gives it back.
-            std::mem::forget(permit);
-        }
+        // If there is one, this caller leads, and the leader gives it back.
+        std::mem::forget(permit);
         match joined {
             Joined::Hit(value) => Begin::Hit(value),
             Joined::Failed(error) => Begin::Failed(error),
@@ -144,15 +143,15 @@ impl<K, V> Store<K, V> {
     }
 
     #[allow(clippy::too_many_arguments, reason = "one visit's worth of context")]
-    fn join_in<Q>(
-        &self,
+    fn join_in<'s, Q>(
+        &'s self,
         visit: &mut Visit<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
         owned: &mut Option<K>,
         wish: Wish,
-        permitted: bool,
+        permit: &mut Option<Permit<'s>>,
     ) -> Joined<K, V>
     where
         Q: Equivalent<K> + ?Sized,
@@ -179,7 +178,11 @@ impl<K, V> Store<K, V> {
         let floor = visit.shard.mark().max(scope.floor);
         if let Some(flight) = flight {
             let overdue = now.saturating_sub(self.loads.load_deadline);
-            match flight.join(floor, born, now, overdue, permitted) {
+            let may_lead = || {
+                *permit = self.take_permit();
+                permit.is_some()
+            };
+            match flight.join(floor, born, now, overdue, may_lead) {
                 Join::Lead { term } => return Joined::Lead(flight, term, born),
                 Join::Refused => return self.too_many(),
                 Join::Follow { ticket } => return Joined::Follow(flight, ticket, born),
@@ -187,8 +190,9 @@ impl<K, V> Store<K, V> {
                 Join::Failed(_) | Join::Past => visit.revoke(Some(flight), false),
             }
         }
+        *permit = self.take_permit();
         match owned.take() {
-            Some(key) if permitted => {
+            Some(key) if permit.is_some() => {
                 let flight = Flight::new(hash, namespace.id, key, born, now);
                 visit.flights.add(Arc::clone(&flight));
                 Joined::Lead(flight, first_term(), born)
@@ -286,15 +290,22 @@ impl<K, V> Lead<K, V> {
             self.publish_in(visit, &mut parcel)
         });
         contain_drop(landed.removed);
-        self.settle(landed.published);
-        let overtaken = landed.overtaken;
         self.over = true;
-        if flight.has_followers() {
-            // Should this `Clone` panic, `Drop` tells the followers to look again.
-            self.over = false;
-            let value = value.clone();
-            self.over = true;
-            self.end(Outcome::Done { value, overtaken }, 0);
+        let overtaken = landed.overtaken;
+        // The followers first: the listener, who hears in `settle`, may take its time.
+        let told = if flight.has_followers() {
+            catch_unwind(AssertUnwindSafe(|| value.clone())).map(|value| {
+                self.end(Outcome::Done { value, overtaken }, 0);
+            })
+        } else {
+            Ok(())
+        };
+        if told.is_err() {
+            self.end(Outcome::Superseded, 0);
+        }
+        self.settle(landed.published);
+        if let Err(panic) = told {
+            resume_unwind(panic);
         }
     }
 

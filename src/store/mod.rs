@@ -5,7 +5,8 @@
 //! stripe.
 //!
 //! # Lock order
-//! A stripe, then (as leaves, one at a time) a flight's state, the sequence's rise, the notifier's queue.
+//! A stripe, then (as leaves, one at a time) a flight's state, the sequence's rise, the notifier's queue, the
+//! capacity that was last set.
 //! No thread ever holds two stripes. No user code runs under any of them, save, under a stripe, `Eq` of
 //! keys and `Clone` (of values; of keys too where entries are handed out in pages).
 //!

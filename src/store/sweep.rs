@@ -139,12 +139,14 @@ impl<K, V> Store<K, V> {
         budget - left
     }
 
-    /// Sets new bounds, and trims one slice of each shard. Later visits trim the rest.
-    pub(crate) fn set_capacity(&self, capacity: Capacity) {
+    /// Sets new bounds, asked for at each shard under its lock, and trims one slice of it. Later visits
+    /// trim the rest.
+    pub(crate) fn set_capacity(&self, capacity: impl Fn() -> Capacity) {
         let shards = self.stripes.len();
         for (number, stripe) in self.stripes.iter().enumerate() {
-            let limits = capacity.slice(number, shards);
-            self.visit(stripe, |visit| visit.shard.set_limits(limits));
+            self.visit(stripe, |visit| {
+                visit.shard.set_limits(capacity().slice(number, shards));
+            });
         }
     }
 

@@ -92,6 +92,18 @@ fn a_large_cache_keeps_96_percent_of_as_many_distinct_keys() {
 }
 
 #[test]
+fn what_a_clear_left_makes_room_before_what_is_alive() {
+    let cache = weighted(1000).max_entries(1000).build().unwrap();
+    (0..1000).for_each(|n| ignore(cache.insert(n, 1)));
+    cache.clear();
+    cache.insert(1, 10);
+    // More than a slice of what is dead has to go for it; the live entry need not.
+    cache.insert(2, 500);
+    assert_eq!((cache.get(&1), cache.get(&2)), (Some(10), Some(500)));
+    assert_eq!((cache.len(), cache.weight()), (2, 510));
+}
+
+#[test]
 fn a_cache_is_within_its_bound_after_every_write() {
     for shards in [1, 8] {
         let cache = weighted(8 * 640)

@@ -32,7 +32,7 @@ fn as_is(builder: CacheBuilder<u64, u64>) -> CacheBuilder<u64, u64> {
 type Out = fn(&Cache<u64, u64>, &ManualClock);
 
 /// Each way in which entry 1 can leave, and the cause that is told.
-const WAYS_OUT: [(&str, Out, RemovalCause); 15] = [
+const WAYS_OUT: [(&str, Out, RemovalCause); 16] = [
     (
         "remove",
         |cache, _| ignore(cache.remove(&1)),
@@ -96,6 +96,14 @@ const WAYS_OUT: [(&str, Out, RemovalCause); 15] = [
         |cache, time| {
             time.advance(10 * SECOND);
             assert_eq!(cache.run_pending(10), 1);
+        },
+        RemovalCause::Expired,
+    ),
+    (
+        "expiry, found by a write",
+        |cache, time| {
+            time.advance(10 * SECOND);
+            cache.insert(1, 9);
         },
         RemovalCause::Expired,
     ),
@@ -187,37 +195,60 @@ fn counting_and_failed_writes_are_no_events() {
 #[test]
 fn every_value_is_told_once_under_churn() {
     let (cache, time, heard) =
-        listened(|builder| builder.max_capacity(2000).time_to_live(50 * crate::MILLI));
+        listened(|builder| builder.max_capacity(300).time_to_live(50 * crate::MILLI));
     std::thread::scope(|scope| {
         for thread in 0..2u64 {
             let (cache, time) = (&cache, &time);
             scope.spawn(move || {
                 for n in 0..5000 {
-                    // Each value is stored once, so that it can be told of once.
-                    cache.insert(n % 700, thread << 32 | n);
-                    if n % 100 == 0 {
-                        time.advance(crate::MILLI);
-                        cache.remove(&(n % 13));
+                    // Each value is stored once, so that it must be told of once. Half of the keys come
+                    // again soon, half after more keys than there is room for.
+                    let key = if n % 2 == 0 {
+                        n / 2 % 700
+                    } else {
+                        1000 + n % 40
+                    };
+                    let options = EntryOptions::new().tags((n % 20 == 0).then_some("tag"));
+                    let stored = cache.insert_with(key, thread << 32 | n, options);
+                    assert!(stored.is_ok());
+                    match n % 100 {
+                        0 => time.advance(2 * crate::MILLI),
+                        25 => ignore(cache.remove(&(n % 13))),
+                        50 => cache.invalidate_tag("tag"),
+                        75 if n % 1000 == 75 => {
+                            cache.clear();
+                            time.advance(60 * crate::MILLI);
+                        }
+                        _ => {}
                     }
                 }
             });
         }
     });
-    let mut values: Vec<u64> = heard.try_iter().map(|event| event.1).collect();
-    values.extend(cache.iter().map(|(_, value)| value));
-    let stats = cache.stats();
-    values.sort_unstable();
-    let told = values.len();
-    values.dedup();
-    assert_eq!(values.len(), told, "a value was told of twice");
     cache.clear();
     cache.run_pending(u32::MAX);
-    // What had expired and was not reclaimed when the walk came by is told of now.
-    let late = heard
-        .try_iter()
-        .filter(|event| values.binary_search(&event.1).is_err());
-    assert_eq!(told + late.count(), 10_000);
-    assert_eq!(stats.inserts(), 10_000);
+    let events: Vec<Event> = heard.try_iter().collect();
+    for cause in [
+        RemovalCause::Explicit,
+        RemovalCause::Replaced,
+        RemovalCause::Expired,
+        RemovalCause::Size,
+        RemovalCause::Invalidated,
+    ] {
+        let count = events.iter().filter(|event| event.2 == cause).count();
+        assert!(count >= 10, "{cause:?} only {count} times");
+    }
+    let mut values: Vec<u64> = events.iter().map(|event| event.1).collect();
+    values.sort_unstable();
+    let stored: Vec<u64> = (0..2u64)
+        .flat_map(|thread| (0..5000).map(move |n| thread << 32 | n))
+        .collect();
+    assert!(
+        values == stored,
+        "told: {} of {}",
+        values.len(),
+        stored.len()
+    );
 }
 
 #[test]
@@ -248,6 +279,41 @@ fn a_listener_may_use_the_cache() {
         events.contains(&(101, 0, RemovalCause::Explicit)),
         "{events:?}"
     );
+}
+
+/// What a listener removes is told by the thread that removed it, also if another tells meanwhile.
+#[test]
+fn what_a_listener_removes_is_told_on_its_own_thread() {
+    let place: Arc<OnceLock<Cache<u64, u64>>> = Arc::new(OnceLock::new());
+    let (tell, heard) = channel();
+    let both = std::sync::Barrier::new(2);
+    let seen = Arc::clone(&place);
+    let cache = Cache::builder()
+        .max_capacity(100)
+        .removal_listener(move |key: &u64, _: &u64, _| {
+            tell.send((*key, std::thread::current().id()))
+                .expect("the test listens");
+            if *key < 2 {
+                // Both listeners have removed their second entry before either returns.
+                seen.get().expect("set before").remove(&(10 + key));
+                both.wait();
+            }
+        })
+        .build()
+        .unwrap();
+    place.set(cache.clone()).expect("set once");
+    cache.insert_many([(0, 0), (1, 1), (10, 10), (11, 11)]);
+    std::thread::scope(|scope| {
+        for key in 0..2 {
+            let cache = &cache;
+            scope.spawn(move || cache.remove(&key));
+        }
+    });
+    let mut events: Vec<_> = heard.try_iter().collect();
+    events.sort_unstable_by_key(|event| event.0);
+    let keys: Vec<u64> = events.iter().map(|event| event.0).collect();
+    assert_eq!(keys, [0, 1, 10, 11]);
+    assert_eq!((events[0].1, events[1].1), (events[2].1, events[3].1));
 }
 
 #[test]

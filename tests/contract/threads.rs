@@ -9,8 +9,10 @@ use larder::Cache;
 use crate::support::eventually;
 use crate::{MILLI, SECOND, ignore, sized};
 
-/// How many maintenance threads this process has. The other tests of this file start none: the one that
-/// does is the one that counts.
+/// Held by a test that has maintenance threads, so that one that counts them counts its own.
+static MAINTAINED: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
+/// How many maintenance threads this process has.
 #[cfg(target_os = "linux")]
 fn maintenance_threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists its threads");
@@ -27,6 +29,10 @@ fn maintenance_threads() -> usize {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_thread_is_started_only_if_asked_for_and_goes_with_the_cache() {
+    let _alone = MAINTAINED.lock();
+    eventually("those of other tests are gone", || {
+        maintenance_threads() == 0
+    });
     let plain = sized(1000);
     (0..2000).for_each(|n| ignore(plain.insert(n, n)));
     let _ = plain.get_or_load(&1, || 1);
@@ -110,9 +116,36 @@ fn the_last_handle_may_go_inside_a_listener() {
     assert!(slot.get().is_some());
 }
 
-/// A receiver that threads can share.
-fn shared<T>(receiver: T) -> parking_lot::Mutex<T> {
-    parking_lot::Mutex::new(receiver)
+#[test]
+fn the_last_handle_may_go_inside_the_maintenance_thread() {
+    let _alone = MAINTAINED.lock();
+    let slot: Arc<parking_lot::Mutex<Option<Cache<u64, u64>>>> = Arc::default();
+    let (told, heard) = channel();
+    let told = shared(told);
+    let taken = Arc::clone(&slot);
+    let cache = Cache::builder()
+        .max_capacity(10)
+        .time_to_live(Duration::from_millis(5))
+        .maintenance(Duration::from_millis(2))
+        .removal_listener(move |_: &u64, _: &u64, _| {
+            let last = taken.lock().take();
+            let gone = last.is_some();
+            drop(last);
+            let _ = told.lock().send(gone);
+        })
+        .build()
+        .unwrap();
+    let mut held = slot.lock();
+    cache.insert(1, 1);
+    // This test's handle goes before the listener can take the other.
+    *held = Some(cache);
+    drop(held);
+    assert_eq!(heard.recv_timeout(Duration::from_secs(20)), Ok(true));
+}
+
+/// One end of a channel that threads can share.
+fn shared<T>(end: T) -> parking_lot::Mutex<T> {
+    parking_lot::Mutex::new(end)
 }
 
 #[test]

@@ -127,6 +127,28 @@ fn loads_in_flight_are_bounded() {
     at_rest(&cache);
 }
 
+/// A caller that joins uses no permit, not even for a moment: with one permit, a fallible load of
+/// another key is refused only while a leader has it.
+#[test]
+fn joining_and_hitting_take_no_permit() {
+    let (cache, _time) = timed(|builder| builder.max_loads(1));
+    cache.insert(KEY, 1);
+    let misses = std::sync::atomic::AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        let hitting = scope.spawn(|| {
+            (0..20_000).for_each(|_| assert_eq!(cache.get_or_load(&KEY, || unreachable!()), 1));
+        });
+        while !hitting.is_finished() {
+            let loaded = cache.try_get_or_load(&(KEY + 1), || Ok::<_, String>(2));
+            assert!(matches!(loaded, Ok(2)), "refused");
+            cache.remove(&(KEY + 1));
+            misses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    assert!(misses.into_inner() > 0);
+    at_rest(&cache);
+}
+
 async fn opened_then(gate: &Gate, value: u64) -> u64 {
     gate.opened().await;
     value

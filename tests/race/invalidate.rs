@@ -86,6 +86,21 @@ fn load_against_a_tag_of_its_answer() {
     );
 }
 
+/// The same with one loader and nothing else, so that the schedules go deep into its publishing.
+#[test]
+fn publishing_against_a_tag_of_its_answer() {
+    explore(|| {
+        let world = tagged();
+        let loader = world.clone();
+        let loader = thread::spawn(move || loader.load_tagged("a"));
+        world.change();
+        world.cache.invalidate_tag("a");
+        assert_ne!(world.cache.get(&KEY), Some(1), "stale");
+        loader.join().expect("no panic");
+        assert_ne!(world.cache.get(&KEY), Some(1), "stale");
+    });
+}
+
 /// The namespace is open before, and views share the world's cache.
 fn spaced() -> World {
     let mut world = World::new();

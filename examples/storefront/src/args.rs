@@ -32,7 +32,7 @@ pub struct Args {
     pub quiet: bool,
 
     /// Requests of the cached traffic
-    #[arg(long, value_name = "N", default_value_t = 150_000, value_parser = value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = value_parser!(u32).range(1..=10_000_000))]
     pub requests: u32,
 
     /// Requests of the uncached traffic: the first N of the same list

@@ -10,6 +10,11 @@ mod flight;
 mod generation;
 mod hash;
 mod parts;
+#[allow(
+    unsafe_code,
+    reason = "the processor's prefetch is reached by an intrinsic"
+)]
+mod prefetch;
 mod rand;
 mod removal;
 mod shard;

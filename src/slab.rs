@@ -1,37 +1,52 @@
-//! The entries of one shard, addressed by `u32`: boxed blocks of slots, each block with a free list of
-//! its own.
+//! The entries of one shard, addressed by `u32`: blocks of slots, each block with a free list of its own.
 //!
 //! # Invariants
-//! * A block's free list links exactly its vacant slots; `live` counts the others.
-//! * A block stands in `partial` once, and only while it has a vacant slot (a block without memory has
-//!   nothing but vacant ones).
+//! * A block's free list links exactly its vacant slots; slots beyond its length were never used. `live`
+//!   counts the taken ones.
+//! * A block stands in `partial` once, and only while it has a vacant or an unused slot (a block without
+//!   memory has nothing but unused ones).
 //! * An address stays an entry's own until the entry is removed; then it may be given out again.
 //!
 //! # Cost
-//! Insertion and removal touch one block. Growing allocates one block of 64 slots; a block whose last
-//! entry left is freed, except that one empty block is kept so that a cache which hovers around a
-//! block's edge does not allocate at every turn.
+//! Insertion and removal touch one block. Growing allocates one block of 256 slots and fills none of them
+//! (the first block of a shard grows by doubling, so that a small cache stays small). A block whose last
+//! entry left is freed, except that one empty block is kept so that a cache which hovers around a block's
+//! edge does not allocate at every turn.
 
 use crate::entry::Entry;
 use crate::removal::contain_drop;
 
-const BLOCK: usize = 64;
+const BLOCK: usize = 256;
+/// Slots that the first block starts with.
+const FIRST: usize = 8;
 /// The end of a free list.
-const END: u8 = BLOCK as u8;
+const END: u16 = u16::MAX;
 
 /// The slab is full: every 32-bit address is taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
 enum Slot<K, V> {
-    Vacant { next: u8 },
+    Vacant { next: u16 },
     Taken(Entry<K, V>),
 }
 
 struct Block<K, V> {
-    slots: Option<Box<[Slot<K, V>]>>,
-    free: u8,
-    live: u8,
+    slots: Vec<Slot<K, V>>,
+    free: u16,
+    live: u16,
+}
+
+impl<K, V> Block<K, V> {
+    const EMPTY: Self = Block {
+        slots: Vec::new(),
+        free: END,
+        live: 0,
+    };
+
+    fn is_full(&self) -> bool {
+        self.live as usize == BLOCK
+    }
 }
 
 pub(crate) struct Slab<K, V> {
@@ -64,7 +79,7 @@ impl<K, V> Slab<K, V> {
     #[inline]
     pub(crate) fn get(&self, id: u32) -> Option<&Entry<K, V>> {
         let block = self.blocks.get(id as usize / BLOCK)?;
-        match &block.slots.as_ref()?[id as usize % BLOCK] {
+        match block.slots.get(id as usize % BLOCK)? {
             Slot::Taken(entry) => Some(entry),
             Slot::Vacant { .. } => None,
         }
@@ -73,87 +88,97 @@ impl<K, V> Slab<K, V> {
     #[inline]
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Entry<K, V>> {
         let block = self.blocks.get_mut(id as usize / BLOCK)?;
-        match &mut block.slots.as_mut()?[id as usize % BLOCK] {
+        match block.slots.get_mut(id as usize % BLOCK)? {
             Slot::Taken(entry) => Some(entry),
             Slot::Vacant { .. } => None,
         }
     }
 
-    /// Makes sure that the next insertion succeeds.
-    pub(crate) fn reserve(&mut self) -> Result<(), Full> {
-        if self.partial.is_empty() {
-            // u32::MAX is not an address: lists end with it.
-            if self.blocks.len() >= (u32::MAX as usize) / BLOCK {
-                return Err(Full);
-            }
-            self.partial.push(self.blocks.len() as u32);
-            self.blocks.push(Block {
-                slots: None,
-                free: 0,
-                live: 0,
-            });
+    /// Makes sure that the next insertion finds a block.
+    #[cold]
+    fn add_block(&mut self) -> Result<(), Full> {
+        // u32::MAX is not an address: lists end with it.
+        if self.blocks.len() >= (u32::MAX as usize) / BLOCK {
+            return Err(Full);
         }
+        self.partial.push(self.blocks.len() as u32);
+        self.blocks.push(Block::EMPTY);
         Ok(())
     }
 
     /// Stores an entry, or hands it back if the slab is full.
+    #[inline]
     pub(crate) fn insert(&mut self, entry: Entry<K, V>) -> Result<u32, Entry<K, V>> {
-        if self.reserve() == Err(Full) {
+        if self.partial.is_empty() && self.add_block() == Err(Full) {
             return Err(entry);
         }
         let Some(&number) = self.partial.last() else {
             return Err(entry);
         };
         let block = &mut self.blocks[number as usize];
-        if block.slots.is_none() {
-            self.empty += 1;
-            block.free = 0;
-        }
-        let slots = block.slots.get_or_insert_with(new_slots);
-        let place = block.free as usize;
-        if let Slot::Vacant { next } = slots[place] {
-            block.free = next;
-        }
-        slots[place] = Slot::Taken(entry);
+        let place = match block.slots.get_mut(block.free as usize) {
+            Some(slot) => {
+                let place = block.free;
+                if let Slot::Vacant { next } = *slot {
+                    block.free = next;
+                }
+                *slot = Slot::Taken(entry);
+                place
+            }
+            None => {
+                if block.slots.len() == block.slots.capacity() {
+                    self.empty += u32::from(block.slots.is_empty());
+                    grow(&mut block.slots, number);
+                }
+                block.slots.push(Slot::Taken(entry));
+                (block.slots.len() - 1) as u16
+            }
+        };
         if block.live == 0 {
             self.empty -= 1;
         }
         block.live += 1;
-        if block.free == END {
+        if block.is_full() {
             self.partial.pop();
         }
         self.len += 1;
-        Ok(number * BLOCK as u32 + place as u32)
+        Ok(number * BLOCK as u32 + u32::from(place))
     }
 
     /// Takes an entry out.
+    #[inline]
     pub(crate) fn remove(&mut self, id: u32) -> Option<Entry<K, V>> {
         let number = id as usize / BLOCK;
         let block = self.blocks.get_mut(number)?;
-        let slot = &mut block.slots.as_mut()?[id as usize % BLOCK];
+        let slot = block.slots.get_mut(id as usize % BLOCK)?;
         if matches!(slot, Slot::Vacant { .. }) {
             return None;
         }
-        let was_full = block.free == END;
+        let was_full = block.live as usize == BLOCK;
         let vacant = Slot::Vacant { next: block.free };
         let Slot::Taken(entry) = std::mem::replace(slot, vacant) else {
             return None;
         };
-        block.free = (id as usize % BLOCK) as u8;
+        block.free = (id as usize % BLOCK) as u16;
         block.live -= 1;
         self.len -= 1;
-        if block.live == 0 {
-            if self.empty == 0 {
-                self.empty = 1;
-            } else {
-                block.slots = None;
-                block.free = 0;
-            }
-        }
         if was_full {
             self.partial.push(number as u32);
         }
+        if block.live == 0 {
+            self.emptied(number);
+        }
         Some(entry)
+    }
+
+    /// A block has no entry any more: keeps its memory if it is the only one such.
+    #[cold]
+    fn emptied(&mut self, number: usize) {
+        if self.empty == 0 {
+            self.empty = 1;
+        } else {
+            self.blocks[number] = Block::EMPTY;
+        }
     }
 
     #[cfg(any(test, debug_assertions))]
@@ -163,6 +188,17 @@ impl<K, V> Slab<K, V> {
     }
 }
 
+/// Room for more slots, never for more than a block's worth.
+#[cold]
+fn grow<K, V>(slots: &mut Vec<Slot<K, V>>, number: u32) {
+    let wanted = if number == 0 {
+        (2 * slots.len()).clamp(FIRST, BLOCK)
+    } else {
+        BLOCK
+    };
+    slots.reserve_exact(wanted - slots.len());
+}
+
 /// Drops the entries one by one: were two of them to panic in one go, the process would end.
 impl<K, V> Drop for Slab<K, V> {
     fn drop(&mut self) {
@@ -170,7 +206,7 @@ impl<K, V> Drop for Slab<K, V> {
             return;
         }
         for block in self.blocks.drain(..) {
-            for slot in block.slots.into_iter().flatten() {
+            for slot in block.slots {
                 if let Slot::Taken(entry) = slot {
                     contain_drop(entry.key);
                     contain_drop(entry.value);
@@ -178,12 +214,6 @@ impl<K, V> Drop for Slab<K, V> {
             }
         }
     }
-}
-
-fn new_slots<K, V>() -> Box<[Slot<K, V>]> {
-    (1..=BLOCK)
-        .map(|next| Slot::Vacant { next: next as u8 })
-        .collect()
 }
 
 #[cfg(any(test, debug_assertions))]
@@ -198,14 +228,15 @@ impl<K, V> Slab<K, V> {
                 .iter()
                 .filter(|&&p| p as usize == number)
                 .count();
-            let Some(slots) = &block.slots else {
+            let slots = &block.slots;
+            if slots.capacity() == 0 {
                 assert_eq!(
                     (block.live, block.free, partial),
-                    (0, 0, 1),
+                    (0, END, 1),
                     "block {number}"
                 );
                 continue;
-            };
+            }
             let live = slots
                 .iter()
                 .filter(|slot| matches!(slot, Slot::Taken(_)))
@@ -218,14 +249,18 @@ impl<K, V> Slab<K, V> {
                 };
                 free += 1;
                 assert!(
-                    free <= BLOCK,
+                    free <= slots.len(),
                     "block {number} has a circle in its free list"
                 );
                 at = next;
             }
-            assert_eq!(live + free, BLOCK, "block {number} lost a slot");
+            assert_eq!(live + free, slots.len(), "block {number} lost a slot");
             assert_eq!(live, block.live as usize, "block {number} miscounts");
-            assert_eq!(partial, usize::from(free > 0), "block {number} in partial");
+            assert_eq!(
+                partial,
+                usize::from(live < BLOCK),
+                "block {number} in partial"
+            );
             empty += u32::from(live == 0);
             len += live as u32;
         }
@@ -287,7 +322,7 @@ mod tests {
         assert_eq!(
             slab.blocks
                 .iter()
-                .filter(|block| block.slots.is_some())
+                .filter(|block| block.slots.capacity() > 0)
                 .count(),
             1
         );

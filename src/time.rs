@@ -177,6 +177,7 @@ pub(crate) struct Now<'a> {
 }
 
 impl<'a> Now<'a> {
+    #[inline]
     pub(crate) fn new(clock: &'a Clock) -> Self {
         Now {
             clock,
@@ -244,6 +245,7 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 mod system {
     //! The kernel's monotonic clock, read through the vDSO.
 
+    #[inline]
     fn read(clock: libc::clockid_t) -> u64 {
         let mut time = libc::timespec {
             tv_sec: 0,

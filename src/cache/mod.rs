@@ -302,6 +302,7 @@ where
         text
     }
 
+    #[inline]
     fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> KeyHash {
         KeyHash::of(&self.inner.hasher, self.namespace.id, key)
     }

@@ -21,6 +21,8 @@
 //! call touches one bucket (two just after a change of capacity). Clearing frees
 //! the table.
 
+use crate::prefetch::prefetch;
+
 /// Cells in a bucket of 32 bytes.
 const CELLS: usize = 8;
 
@@ -81,44 +83,53 @@ impl Table {
         (u64::from(age) << self.shift) < u64::from(self.capacity)
     }
 
+    #[inline]
+    fn bucket_mut(&mut self, hash: u32) -> Option<&mut Bucket> {
+        let at = self.at(hash);
+        self.buckets.get_mut(at)
+    }
+
+    #[inline]
     fn insert(&mut self, hash: u32, inserted: u64) {
         if self.buckets.is_empty() {
             let buckets = self.capacity.div_ceil(FILL) as usize;
             self.buckets = vec![[0; CELLS]; buckets];
         }
-        let at = self.at(hash);
-        let (mut oldest, mut age) = (0, 0);
-        for (slot, &cell) in self.buckets[at].iter().enumerate() {
-            // The same fingerprint is renewed; else an empty cell; else the oldest.
-            let rank = if cell >> 16 == fingerprint(hash) {
-                u32::MAX
-            } else if cell == 0 {
-                u32::MAX - 1
-            } else {
-                self.age(cell, inserted)
-            };
-            if rank >= age {
-                (oldest, age) = (slot, rank);
-            }
+        let (print, clock) = (fingerprint(hash), (inserted >> self.shift) as u16);
+        let Some(bucket) = self.bucket_mut(hash) else {
+            return;
+        };
+        // The same fingerprint is renewed; else an empty cell; else the oldest. A rank is the cell's age
+        // in the low half with these two above it, and its slot below: no branch, so that the cells
+        // are ranked side by side.
+        let mut best = 0;
+        for (slot, &cell) in bucket.iter().enumerate() {
+            let age = u32::from(clock.wrapping_sub(cell as u16));
+            let same = u32::from(cell >> 16 == print);
+            let empty = u32::from(cell == 0);
+            let rank = (same << 17 | empty << 16 | age) << 3 | slot as u32;
+            best = best.max(rank);
         }
-        let clock = (inserted >> self.shift) as u16;
-        self.buckets[at][oldest] = fingerprint(hash) << 16 | u32::from(clock);
+        bucket[best as usize % CELLS] = print << 16 | u32::from(clock);
     }
 
+    #[inline]
     fn take(&mut self, hash: u32, inserted: u64) -> bool {
-        if self.buckets.is_empty() {
+        let print = fingerprint(hash);
+        let Some(bucket) = self.bucket_mut(hash) else {
+            return false;
+        };
+        // Side by side, as in `insert`: nearly always there is none. No print stands twice.
+        let mut found = 0;
+        for (slot, &cell) in bucket.iter().enumerate() {
+            found |= u32::from(cell >> 16 == print) << slot;
+        }
+        if found == 0 {
             return false;
         }
-        let at = self.at(hash);
-        for slot in 0..CELLS {
-            let cell = self.buckets[at][slot];
-            if cell >> 16 == fingerprint(hash) {
-                // Emptied even when out of age: it is no use any more.
-                self.buckets[at][slot] = 0;
-                return self.remembers(self.age(cell, inserted));
-            }
-        }
-        false
+        // Emptied even when out of age: it is no use any more.
+        let cell = std::mem::take(&mut bucket[found.trailing_zeros() as usize % CELLS]);
+        self.remembers(self.age(cell, inserted))
     }
 }
 
@@ -156,17 +167,35 @@ impl Ghost {
     }
 
     /// Remembers a hash.
+    #[inline]
     pub(crate) fn insert(&mut self, hash: u32) {
         if self.table.capacity == 0 {
             return;
         }
         self.inserted += 1;
         self.table.insert(hash, self.inserted);
+        if self.old.is_some() {
+            self.forget_old();
+        }
+    }
+
+    #[cold]
+    fn forget_old(&mut self) {
         if let Some(old) = &self.old {
             let limit = old.capacity.min(self.table.capacity);
             if self.inserted - self.retired >= u64::from(limit) {
                 self.old = None;
             }
+        }
+    }
+
+    /// Asks for the memory that a call with this hash will look at.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        if let Some(bucket) = self.table.buckets.get(self.table.at(hash)) {
+            // A bucket may lie across two lines.
+            prefetch(&bucket[0]);
+            prefetch(&bucket[CELLS - 1]);
         }
     }
 

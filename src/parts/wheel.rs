@@ -11,6 +11,9 @@
 //! which nobody looks at them again. So an id is reported by the first call at or
 //! after its due that has the steps for it, and never before.
 //!
+//! Between two things to do the wheel is *quiet*: a call that comes before the next bucket's first tick
+//! and before any due looks at one number and goes.
+//!
 //! Time only moves forward by [`Wheel::pop_expired`]; a smaller `now` than one
 //! seen is taken for that one.
 //!
@@ -24,6 +27,7 @@
 //! - An id's tag tells the list it is in: 0 none, `1 + level * 64 + slot` a bucket,
 //!   then the two lists aside. `occupied` has a bit for each bucket not empty.
 //! - `draining` is 0 or the tag of a coarse bucket that is not empty.
+//! - `quiet_until` is at most the earliest due, as scheduled, of all ids.
 //! - The current due of an id is never before the one it was scheduled with,
 //!   or else the owner re-schedules it.
 //!
@@ -72,6 +76,8 @@ pub(crate) struct Wheel {
     scanned: usize,
     /// No waiting id is due before this.
     waiting_for: u64,
+    /// Before this time there is nothing to do: no id is due, and no bucket reached.
+    quiet_until: u64,
     len: u32,
 }
 
@@ -97,6 +103,7 @@ impl Wheel {
             draining: 0,
             scanned: 0,
             waiting_for: NEVER,
+            quiet_until: NEVER,
             len: 0,
         }
     }
@@ -124,6 +131,7 @@ impl Wheel {
         }
         self.links.reserve_for(id);
         self.len += 1;
+        self.quiet_until = self.quiet_until.min(due);
         self.put(id, self.place_of(due));
     }
 
@@ -143,15 +151,25 @@ impl Wheel {
     /// `due_of` tells the due an id has by now, which may be later than it was
     /// scheduled at (it is then scheduled at that) or `u64::MAX` (it is then taken
     /// off the wheel).
+    #[inline]
     pub(crate) fn pop_expired(
         &mut self,
         now: u64,
         steps: &mut u32,
         due_of: impl Fn(u32) -> u64,
     ) -> Option<u32> {
+        if now < self.quiet_until {
+            return None;
+        }
+        self.work(now, steps, due_of)
+    }
+
+    #[cold]
+    fn work(&mut self, now: u64, steps: &mut u32, due_of: impl Fn(u32) -> u64) -> Option<u32> {
         self.now = self.now.max(now);
         if self.len == 0 {
             self.tick = tick_of(self.now);
+            self.quiet_until = NEVER;
             return None;
         }
         while *steps > 0 {
@@ -163,6 +181,7 @@ impl Wheel {
             } else if self.advance() {
                 *steps -= 1;
             } else {
+                self.quiet_until = self.next_due().unwrap_or(NEVER);
                 return None;
             }
         }
@@ -339,6 +358,13 @@ impl Wheel {
             }
         }
         assert_eq!(count, self.len, "wheel: count of ids");
+        for id in self.lists.iter().flat_map(|list| list.iter(&self.links)) {
+            let due = due_of(id);
+            assert!(
+                due >= self.quiet_until || due <= self.now,
+                "wheel: {id} is slept over"
+            );
+        }
         assert_eq!(occupied, self.occupied, "wheel: occupied");
         if count > 0 {
             for id in self.aside(1 - self.scanned).iter(&self.links) {

@@ -4,7 +4,7 @@ use crate::parts::policy::contract::Slots;
 use crate::parts::steps::Steps;
 use crate::slab::Slab;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::time::{NEVER, Now};
+use crate::time::NEVER;
 
 /// The time to idle: each entry's last access lies beside the slots.
 pub(super) struct Idle {
@@ -23,11 +23,10 @@ impl Idle {
 
     /// Notes an access if the last noted one is at least a hundredth of the time to idle ago, so that a
     /// hot entry's line is written seldom.
-    pub(super) fn note(&self, id: u32, now: &mut Now<'_>) {
+    pub(super) fn note(&self, id: u32, now: u64) {
         let Some(accessed) = self.accessed.try_get(id) else {
             return;
         };
-        let now = now.coarse();
         let last = accessed.load(Ordering::Relaxed);
         if now > last && now - last >= self.after / 100 {
             // Relaxed, and a maximum: readers race, and the latest access counts. The slot cannot

@@ -162,31 +162,83 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    /// The entry that `key` stands for, dead or alive. Runs `Eq` and changes nothing.
+    #[inline]
+    fn find<Q>(&self, hash: u32, key: &Q, namespace: u32) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let (here, elsewhere) = self.index.candidates(hash);
+        for id in here {
+            if let Some(entry) = self.entry_of(id, hash, key, namespace) {
+                return Some((id, entry));
+            }
+        }
+        if elsewhere {
+            return self.find_far(hash, key, namespace);
+        }
+        None
+    }
+
+    #[cold]
+    fn find_far<Q>(&self, hash: u32, key: &Q, namespace: u32) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let mut asked = |id| self.entry_of(id, hash, key, namespace).is_some();
+        let id = self.index.find_far(hash, &mut asked)?;
+        Some((id, self.slab.get(id)?))
+    }
+
+    /// The entry at `id`, if it is the key's.
+    #[inline]
+    fn entry_of<Q>(&self, id: u32, hash: u32, key: &Q, namespace: u32) -> Option<&Entry<K, V>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let entry = self.slab.get(id)?;
+        let same = entry.hash == hash && entry.namespace == namespace && key.equivalent(&entry.key);
+        same.then_some(entry)
+    }
+
+    /// The live entry of `key`, for those who only read. Runs `Eq` and changes nothing.
+    #[inline]
+    pub(crate) fn read<Q>(
+        &self,
+        hash: u32,
+        key: &Q,
+        scope: Scope<'_>,
+        now: &mut Now<'_>,
+    ) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let (id, entry) = self.find(hash, key, scope.namespace)?;
+        let past = self.is_dead(id, entry, scope) || now.has_reached(self.deadline(id, entry));
+        (!past).then_some((id, entry))
+    }
+
     /// Finds what `key` stands for. Runs `Eq` and changes nothing.
     #[inline]
     pub(crate) fn look<Q>(&self, hash: u32, key: &Q, scope: Scope<'_>, now: &mut Now<'_>) -> Found
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let same = |id| {
-            self.slab.get(id).is_some_and(|entry| {
-                entry.hash == hash
-                    && entry.namespace == scope.namespace
-                    && key.equivalent(&entry.key)
-            })
-        };
-        match self.index.find(hash, same) {
-            Some(id) => self.judge(id, scope, now),
+        match self.find(hash, key, scope.namespace) {
+            Some((id, entry)) => self.judge(id, entry, scope, now),
             None => Found::Absent,
         }
     }
 
     /// Whether the entry at `id` may be served.
     #[inline]
-    pub(crate) fn judge(&self, id: u32, scope: Scope<'_>, now: &mut Now<'_>) -> Found {
-        let Some(entry) = self.slab.get(id) else {
-            return Found::Absent;
-        };
+    pub(crate) fn judge(
+        &self,
+        id: u32,
+        entry: &Entry<K, V>,
+        scope: Scope<'_>,
+        now: &mut Now<'_>,
+    ) -> Found {
         if self.is_dead(id, entry, scope) {
             Found::Past(id, RemovalCause::Invalidated)
         } else if now.has_reached(self.deadline(id, entry)) {
@@ -200,8 +252,7 @@ impl<K, V> Shard<K, V> {
     fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>) -> bool {
         // A floor this shard has not seen yet kills all it holds.
         self.floor < scope.cleared
-            || entry.born < self.mark
-            || entry.born < scope.floor
+            || entry.born < self.mark.max(scope.floor)
             || (entry.tagged && !self.tags_admit(id, entry.born, scope.sequence))
     }
 
@@ -249,7 +300,7 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn note_hit(&self, id: u32, entry: &Entry<K, V>, now: &mut Now<'_>) {
         entry.hit(MAX_HITS);
         if let Some(idle) = &self.idle {
-            idle.note(id, now);
+            idle.note(id, now.coarse());
         }
     }
 

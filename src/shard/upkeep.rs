@@ -116,7 +116,18 @@ impl<K, V> Shard<K, V> {
         if let Some(gone) = self.detach(id, cause, weight) {
             out.push(gone);
         }
+        if let Some(next) = self.evictor.likely_victim() {
+            // Its slot lies near this one's; what its hash leads to does not.
+            self.prefetch(hash_of(&self.slab, next));
+        }
         true
+    }
+
+    /// Asks for the memory that storing or evicting an entry of this hash will look at.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        self.index.prefetch(hash);
+        self.evictor.prefetch(hash);
     }
 
     /// Takes out an entry that has already left the doomed list.

@@ -2,13 +2,14 @@
 
 use equivalent::Equivalent;
 
-use super::Store;
+use super::{Store, Stripe};
 use crate::expiry::{Expiry, Life, remaining};
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
 use crate::removal::RemovalCause;
-use crate::shard::{Found, Totals};
+use crate::shard::Totals;
 use crate::stats::Count;
+use crate::sync::RwLock;
 use crate::time::{NEVER, Now};
 
 impl<K, V> Store<K, V> {
@@ -23,23 +24,27 @@ impl<K, V> Store<K, V> {
         let scope = self.scope(namespace);
         let mut now = Now::new(&self.clock);
         let guard = stripe.read();
-        let Found::Live(id) = guard.shard.look(hash.in_shard(), key, scope, &mut now) else {
-            return None;
-        };
-        let entry = guard.shard.entry(id)?;
+        let (id, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
         let value = entry.value.clone();
         guard.shard.note_hit(id, entry, &mut now);
         if self.hit_needs_lock {
             let version = entry.version;
             drop(guard);
-            self.visit(stripe, |visit| {
-                let same = visit.shard.entry(id).map(|entry| entry.version) == Some(version);
-                if same && visit.shard.mark() <= visit.shard.entry(id).map_or(0, |e| e.born) {
-                    visit.shard.reorder(id);
-                }
-            });
+            self.reorder(stripe, id, version);
         }
         Some(value)
+    }
+
+    /// Notes a hit for a policy that reorders its queue, if the entry is still the one that was read.
+    #[cold]
+    fn reorder(&self, stripe: &RwLock<Stripe<K, V>>, id: u32, version: u32) {
+        self.visit(stripe, |visit| {
+            let mark = visit.shard.mark();
+            let entry = visit.shard.entry(id);
+            if entry.is_some_and(|entry| entry.version == version && entry.born >= mark) {
+                visit.shard.reorder(id);
+            }
+        });
     }
 
     /// As `get`, for a cache whose expiry policy hears of reads.
@@ -59,10 +64,7 @@ impl<K, V> Store<K, V> {
         let mut now = Now::new(&self.clock);
         let guard = stripe.read();
         let scope = self.scope(namespace);
-        let Found::Live(id) = guard.shard.look(hash.in_shard(), key, scope, &mut now) else {
-            return None;
-        };
-        let entry = guard.shard.entry(id)?;
+        let (id, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
         let value = entry.value.clone();
         guard.shard.note_hit(id, entry, &mut now);
         let version = entry.version;
@@ -123,10 +125,7 @@ impl<K, V> Store<K, V> {
         let scope = self.scope(namespace);
         let mut now = Now::new(&self.clock);
         let guard = self.stripe(hash).read();
-        let Found::Live(id) = guard.shard.look(hash.in_shard(), key, scope, &mut now) else {
-            return None;
-        };
-        let entry = guard.shard.entry(id)?;
+        let (_, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
         let seen = Seen {
             version: entry.version,
             remaining_of: entry.expires_at,

@@ -80,7 +80,10 @@ impl<K, V> Store<K, V> {
                     continue;
                 };
                 let live = entry.namespace == scope.namespace
-                    && matches!(guard.shard.judge(id, scope, &mut now), Found::Live(_));
+                    && matches!(
+                        guard.shard.judge(id, entry, scope, &mut now),
+                        Found::Live(_)
+                    );
                 if live {
                     page.keys.push(entry.key.clone());
                     page.rest.push((entry.value.clone(), entry.version));

@@ -109,6 +109,7 @@ impl<K, V> Store<K, V> {
     {
         let incoming = parcel.as_ref()?;
         let key = &incoming.key;
+        visit.shard.prefetch(hash.in_shard());
         // One place in the sequence: see the invariants of `generation`.
         let (found, born) = loop {
             let born = self.sequence.current();

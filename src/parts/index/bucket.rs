@@ -50,6 +50,13 @@ impl Iterator for Matches {
 }
 
 impl Bucket {
+    pub(super) const EMPTY: Self = Self {
+        low: 0,
+        high: 0,
+        passed: 0,
+        ids: [0; SLOTS],
+    };
+
     /// The slots with this tag, and perhaps some more full ones.
     ///
     /// A borrow runs from a matching byte into the next, which then matches as
@@ -67,6 +74,12 @@ impl Bucket {
     #[inline]
     pub(super) fn vacant(&self) -> Option<usize> {
         self.matches(0).next()
+    }
+
+    /// The full slot with this id.
+    #[inline]
+    pub(super) fn slot_of(&self, tag: u8, id: u32) -> Option<usize> {
+        self.matches(tag).find(|&slot| self.ids[slot] == id)
     }
 
     #[inline]

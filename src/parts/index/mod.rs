@@ -33,8 +33,9 @@
 mod bucket;
 mod table;
 
-use crate::parts::index::bucket::{SLOTS, tag_of};
+use crate::parts::index::bucket::{Bucket, SLOTS, tag_of};
 use crate::parts::index::table::Table;
+use crate::prefetch::prefetch;
 
 /// Entries per bucket at which the table grows.
 const TARGET: u32 = 8;
@@ -44,6 +45,9 @@ const LIMIT: u32 = 10;
 
 /// Entries per bucket below which the table shrinks.
 const SPARSE: u32 = 2;
+
+/// Stands for a bucket that was never written.
+static EMPTY: Bucket = Bucket::EMPTY;
 
 /// The shard's lookup table.
 #[derive(Debug)]
@@ -80,26 +84,41 @@ impl Index {
     /// was changed.
     #[inline]
     pub(crate) fn find(&self, hash: u32, mut eq: impl FnMut(u32) -> bool) -> Option<u32> {
-        // The first bucket answers nearly always: the rest is kept out of line.
-        let home = self.table.home(hash);
-        if let Some(bucket) = self.table.bucket(home) {
-            for slot in bucket.matches(tag_of(hash)) {
-                let id = bucket.ids[slot];
-                if eq(id) {
-                    return Some(id);
-                }
+        let (here, elsewhere) = self.candidates(hash);
+        for id in here {
+            if eq(id) {
+                return Some(id);
             }
-            if bucket.passed == 0 && self.old.is_none() {
-                return None;
-            }
-        } else if self.old.is_none() {
-            return None;
         }
-        self.find_far(hash, &mut eq)
+        if elsewhere {
+            return self.find_far(hash, &mut eq);
+        }
+        None
     }
 
-    #[inline(never)]
-    fn find_far(&self, hash: u32, eq: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+    /// The ids to ask about first, which nearly always suffice, and whether the id
+    /// may also be where only [`Index::find_far`] looks. For callers who keep their
+    /// question out of memory until it has to be asked there.
+    #[inline]
+    pub(crate) fn candidates(&self, hash: u32) -> (impl Iterator<Item = u32> + '_, bool) {
+        let bucket = self.table.bucket(self.table.home(hash));
+        let elsewhere = self.old.is_some() || bucket.is_some_and(|bucket| bucket.passed > 0);
+        let bucket = bucket.unwrap_or(&EMPTY);
+        let here = bucket.matches(tag_of(hash)).map(|slot| bucket.ids[slot]);
+        (here, elsewhere)
+    }
+
+    /// Asks for the line that a call with this hash will look at first.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        if let Some(bucket) = self.table.bucket(self.table.home(hash)) {
+            prefetch(bucket);
+        }
+    }
+
+    /// Looks wherever [`Index::candidates`] did not.
+    #[cold]
+    pub(crate) fn find_far(&self, hash: u32, eq: &mut impl FnMut(u32) -> bool) -> Option<u32> {
         if let Some(id) = self.find_next(hash, eq) {
             return Some(id);
         }
@@ -149,10 +168,15 @@ impl Index {
             || self.old.as_mut().is_some_and(|old| old.remove(hash, id));
         self.len -= u32::from(found);
         if self.old.is_some() || self.trim || self.len < self.table.n.saturating_mul(SPARSE) {
-            self.shrink();
-            self.migrate(1, &hash_of);
+            self.tidy(&hash_of);
         }
         found
+    }
+
+    #[cold]
+    fn tidy(&mut self, hash_of: &impl Fn(u32) -> u32) {
+        self.shrink();
+        self.migrate(1, hash_of);
     }
 
     /// Does a little of the resizing under way or due; whether more is left.

@@ -58,6 +58,16 @@ impl Table {
         self.chunks.get(at / CHUNK)?.as_ref()?.get(at % CHUNK)
     }
 
+    /// The bucket, if its chunk was ever written to.
+    #[inline]
+    fn written_mut(&mut self, at: u32) -> Option<&mut Bucket> {
+        let at = at as usize;
+        self.chunks
+            .get_mut(at / CHUNK)?
+            .as_mut()?
+            .get_mut(at % CHUNK)
+    }
+
     #[inline]
     fn bucket_mut(&mut self, at: u32) -> &mut Bucket {
         let (at, n) = (at as usize, self.n as usize);
@@ -118,9 +128,18 @@ impl Table {
     }
 
     /// Puts an entry into the first bucket with room. There must be one.
+    #[inline]
     pub(super) fn place(&mut self, hash: u32, id: u32) {
+        debug_assert_eq!(self.live, self.n, "placed into a table moved out of");
+        if !self.place_at_home(hash, id) {
+            self.place_far(hash, id);
+        }
+    }
+
+    /// The same where home is full or was never written.
+    #[cold]
+    fn place_far(&mut self, hash: u32, id: u32) {
         let (mut at, n) = (self.home(hash), self.n);
-        debug_assert_eq!(self.live, n, "placed into a table moved out of");
         loop {
             let bucket = self.bucket_mut(at);
             if let Some(slot) = bucket.vacant() {
@@ -136,12 +155,15 @@ impl Table {
     /// Puts an entry into its home bucket if that is live, written to before,
     /// and has room; whether it did. The only insertion a table being moved out
     /// of bears: there is no way beyond `live` to go.
+    #[inline]
     pub(super) fn place_at_home(&mut self, hash: u32, id: u32) -> bool {
         let home = self.home(hash);
-        if home >= self.live || self.bucket(home).is_none() {
+        if home >= self.live {
             return false;
         }
-        let bucket = self.bucket_mut(home);
+        let Some(bucket) = self.written_mut(home) else {
+            return false;
+        };
         let Some(slot) = bucket.vacant() else {
             return false;
         };
@@ -163,7 +185,26 @@ impl Table {
         (0..to).for_each(|at| self.bucket_mut(at).passed -= 1);
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, hash: u32, id: u32) -> bool {
+        let home = self.home(hash);
+        if home < self.live {
+            if let Some(bucket) = self.written_mut(home) {
+                if let Some(slot) = bucket.slot_of(tag_of(hash), id) {
+                    bucket.set_tag(slot, 0);
+                    return true;
+                }
+                if bucket.passed == 0 {
+                    return false;
+                }
+            }
+        }
+        self.remove_far(hash, id)
+    }
+
+    /// The same where the entry is not at home.
+    #[cold]
+    fn remove_far(&mut self, hash: u32, id: u32) -> bool {
         let Some((at, slot, _)) = self.locate(hash, &mut |other| other == id) else {
             return false;
         };

@@ -47,6 +47,14 @@ pub(crate) trait Policy {
     /// A live entry was read. Only for policies that need telling.
     fn hit(&mut self, id: u32);
 
+    /// Asks for the memory that `insert`, or `victim` when it takes such an entry, will look at.
+    fn prefetch(&self, _hash: u32) {}
+
+    /// The entry that `victim` may take next, if it can be told at once.
+    fn likely_victim(&self) -> Option<u32> {
+        None
+    }
+
     /// Chooses the entry to evict and takes it out; `None` if there is none.
     fn victim(&mut self, slots: &mut impl Slots) -> Option<u32>;
 

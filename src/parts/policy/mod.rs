@@ -61,6 +61,16 @@ impl Policy for Evictor {
     }
 
     #[inline]
+    fn prefetch(&self, hash: u32) {
+        dispatch!(self, policy => policy.prefetch(hash));
+    }
+
+    #[inline]
+    fn likely_victim(&self) -> Option<u32> {
+        dispatch!(self, policy => policy.likely_victim())
+    }
+
+    #[inline]
     fn victim(&mut self, slots: &mut impl Slots) -> Option<u32> {
         dispatch!(self, policy => policy.victim(slots))
     }

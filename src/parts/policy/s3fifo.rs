@@ -283,6 +283,16 @@ impl Policy for S3Fifo {
     #[inline]
     fn hit(&mut self, _: u32) {}
 
+    #[inline]
+    fn prefetch(&self, hash: u32) {
+        self.ghost.prefetch(hash);
+    }
+
+    #[inline]
+    fn likely_victim(&self) -> Option<u32> {
+        self.queue(Place::Small).list.back()
+    }
+
     fn victim(&mut self, slots: &mut impl Slots) -> Option<u32> {
         self.tune_in -= 1;
         if self.tune_in == 0 {

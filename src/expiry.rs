@@ -58,51 +58,57 @@ pub trait Expiry<K, V>: Send + Sync + 'static {
     }
 }
 
-/// A duration as the time to live of one write, with the cache's jitter taken off.
+/// The time to live of one write in nanoseconds, with the cache's jitter taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// Past its date at once: never stored.
-    Nothing,
-    /// So long.
-    For(Duration),
-    /// For ever.
-    Forever,
-}
+pub(crate) struct Life(u64);
 
 impl Life {
+    /// Past its date at once: never stored.
+    pub(crate) const NOTHING: Life = Life(0);
+    /// For ever.
+    pub(crate) const FOREVER: Life = Life(NEVER);
+
     /// Resolves what a call said (`ttl`) against the cache's time to live.
-    pub(crate) fn resolve(ttl: Ttl, time_to_live: Option<Duration>, jitter: f64) -> Life {
+    #[inline]
+    pub(crate) fn resolve(ttl: Ttl, time_to_live: Option<Life>, jitter: f64) -> Life {
         match (ttl, time_to_live) {
-            (Ttl::Forever, _) | (Ttl::Default, None) => Life::Forever,
-            (Ttl::For(time), _) | (Ttl::Default, Some(time)) => Life::from(time, jitter),
+            (Ttl::Forever, _) | (Ttl::Default, None) => Life::FOREVER,
+            (Ttl::For(time), _) => Life::from(time).shortened(jitter),
+            (Ttl::Default, Some(life)) => life.shortened(jitter),
         }
     }
 
     /// Resolves a policy's answer.
     pub(crate) fn from_policy(answer: Option<Duration>, jitter: f64) -> Life {
-        answer.map_or(Life::Forever, |time| Life::from(time, jitter))
+        answer.map_or(Life::FOREVER, |time| Life::from(time).shortened(jitter))
     }
 
-    fn from(time: Duration, jitter: f64) -> Life {
-        if time.is_zero() {
-            Life::Nothing
-        } else if jitter > 0.0 && nanos(time) < NEVER {
+    #[inline]
+    fn shortened(self, jitter: f64) -> Life {
+        if jitter > 0.0 && self != Life::NOTHING && self != Life::FOREVER {
             // Jitter only shortens: nothing is served past the time that was asked for. A life cut
             // to nothing would never be stored, so a nanosecond of it stays.
-            let kept = nanos(time) as f64 * (1.0 - jitter * rand::unit());
-            Life::For(Duration::from_nanos(kept.max(1.0) as u64).min(time))
+            let kept = self.0 as f64 * (1.0 - jitter * rand::unit());
+            Life((kept.max(1.0) as u64).min(self.0))
         } else {
-            Life::For(time)
+            self
         }
     }
 
     /// The deadline of a value written `now`.
+    #[inline]
     pub(crate) fn deadline(self, now: &mut Now<'_>) -> u64 {
         match self {
-            Life::Nothing => 0,
-            Life::For(time) => now.deadline(time),
-            Life::Forever => NEVER,
+            Life::NOTHING => 0,
+            Life::FOREVER => NEVER,
+            Life(nanos) => now.deadline(nanos),
         }
+    }
+}
+
+impl From<Duration> for Life {
+    fn from(time: Duration) -> Life {
+        Life(nanos(time))
     }
 }
 
@@ -118,12 +124,13 @@ mod tests {
     #[test]
     fn what_a_call_says_goes_before_what_the_cache_says() {
         let minute = Duration::from_secs(60);
+        let a_minute = Some(Life::from(minute));
         let table = [
-            (Ttl::Default, None, Life::Forever),
-            (Ttl::Default, Some(minute), Life::For(minute)),
-            (Ttl::Forever, Some(minute), Life::Forever),
-            (Ttl::For(Duration::ZERO), Some(minute), Life::Nothing),
-            (Ttl::For(Duration::MAX), None, Life::For(Duration::MAX)),
+            (Ttl::Default, None, Life::FOREVER),
+            (Ttl::Default, a_minute, Life::from(minute)),
+            (Ttl::Forever, a_minute, Life::FOREVER),
+            (Ttl::For(Duration::ZERO), a_minute, Life::NOTHING),
+            (Ttl::For(Duration::MAX), None, Life::FOREVER),
         ];
         for (ttl, default, life) in table {
             assert_eq!(
@@ -138,12 +145,10 @@ mod tests {
     fn jitter_only_shortens_and_never_to_nothing() {
         let second = Duration::from_secs(1);
         for _ in 0..1000 {
-            let Life::For(time) = Life::resolve(Ttl::For(second), None, 0.25) else {
-                panic!("a second became nothing or for ever");
-            };
-            assert!(time <= second && time >= second.mul_f64(0.749), "{time:?}");
+            let Life(time) = Life::resolve(Ttl::For(second), None, 0.25);
+            assert!((749_999_999..=1_000_000_000).contains(&time), "{time}");
         }
-        let tiny = Life::resolve(Ttl::For(Duration::from_nanos(1)), None, 1.0);
-        assert_eq!(tiny, Life::For(Duration::from_nanos(1)));
+        let tiny = Duration::from_nanos(1);
+        assert_eq!(Life::resolve(Ttl::For(tiny), None, 1.0), Life::from(tiny));
     }
 }

@@ -84,18 +84,14 @@ impl<K, V> Batch<K, V> {
         }
     }
 
+    /// The first, if there is one, and the others.
+    #[inline]
+    pub(crate) fn into_parts(self) -> (Option<Gone<K, V>>, Vec<Gone<K, V>>) {
+        (self.first, self.rest)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Gone<K, V>> {
         self.first.iter().chain(&self.rest)
-    }
-}
-
-impl<K, V> IntoIterator for Batch<K, V> {
-    type Item = Gone<K, V>;
-    type IntoIter =
-        std::iter::Chain<std::option::IntoIter<Gone<K, V>>, std::vec::IntoIter<Gone<K, V>>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.rest)
     }
 }
 
@@ -142,8 +138,12 @@ impl<K, V> Notifier<K, V> {
     }
 
     /// Tells of a value that is dropped afterwards.
+    #[inline]
     pub(crate) fn tell(&self, key: K, value: V, cause: RemovalCause) {
-        if self.listener.is_some() && self.is_telling() {
+        if self.listener.is_none() {
+            contain_drop(key);
+            contain_drop(value);
+        } else if self.is_telling() {
             self.defer(key, value, cause);
         } else {
             self.call(&key, &value, cause);

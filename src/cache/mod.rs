@@ -17,10 +17,8 @@ pub use write::Added;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::time::Duration;
 
 use crate::entry::{EntryOptions, Ttl};
-use crate::error::RejectReason;
 use crate::expiry::{Expiry, Life};
 use crate::generation::Namespace;
 use crate::hash::{DefaultHashBuilder, KeyHash};
@@ -69,7 +67,7 @@ type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 /// What the builder was told about entries.
 struct Rules<K, V> {
     name: Option<Box<str>>,
-    time_to_live: Option<Duration>,
+    time_to_live: Option<Life>,
     jitter: f64,
     weigher: Option<Weigher<K, V>>,
     /// The entry bound follows the weight bound unless it was set by itself.
@@ -329,15 +327,11 @@ where
     /// Makes an entry ready for the store: everything that runs user code or takes other locks.
     fn parcel(&self, key: K, value: V, options: EntryOptions, life: Life) -> Parcel<K, V> {
         let weight = self.weigh(&key, &value);
-        let tags = options.tags.len();
-        let refused = (tags > EntryOptions::MAX_TAGS).then_some(RejectReason::TooManyTags {
-            tags,
-            limit: EntryOptions::MAX_TAGS,
-        });
         let store = &self.inner.store;
-        let tags = match refused {
-            Some(_) => None,
-            None => store.tags.set(&options.tags, &store.sequence),
+        let (tags, excess_tags) = match options.tags.len() {
+            0 => (None, 0),
+            tags if tags > EntryOptions::MAX_TAGS => (None, tags),
+            _ => (store.tags.set(&options.tags, &store.sequence), 0),
         };
         Parcel {
             key,
@@ -345,7 +339,7 @@ where
             life,
             weight,
             tags,
-            refused,
+            excess_tags,
         }
     }
 }

@@ -158,10 +158,16 @@ impl Wheel {
         steps: &mut u32,
         due_of: impl Fn(u32) -> u64,
     ) -> Option<u32> {
-        if now < self.quiet_until {
+        if self.is_quiet(now) {
             return None;
         }
         self.work(now, steps, due_of)
+    }
+
+    /// Whether there is nothing to do before `now` is past.
+    #[inline]
+    pub(crate) fn is_quiet(&self, now: u64) -> bool {
+        now < self.quiet_until
     }
 
     #[cold]

@@ -17,7 +17,24 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Reclaims up to `budget` expired, doomed or surplus entries; returns what is left of the budget.
+    #[inline]
     pub(crate) fn tend(
+        &mut self,
+        budget: u32,
+        sequence: &Sequence,
+        now: &mut Now<'_>,
+        out: &mut Batch<K, V>,
+    ) -> u32 {
+        let quiet = self.wheel.len() == 0 || self.wheel.is_quiet(now.coarse());
+        if quiet && self.doomed.entries == 0 && !self.is_over(0, 0) {
+            return budget;
+        }
+        self.reclaim(budget, sequence, now, out)
+    }
+
+    /// `tend`, once there is something to do.
+    #[cold]
+    fn reclaim(
         &mut self,
         mut budget: u32,
         sequence: &Sequence,
@@ -51,6 +68,7 @@ impl<K, V> Shard<K, V> {
         budget
     }
 
+    #[inline]
     pub(super) fn is_over(&self, entries: u64, weight: u64) -> bool {
         let held = self.live.entries + self.doomed.entries;
         let weighs = self.live.weight + self.doomed.weight;
@@ -139,8 +157,9 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    #[inline]
     fn pop_expired(&mut self, now: &mut Now<'_>, steps: &mut u32) -> Option<u32> {
-        if self.wheel.len() == 0 {
+        if self.wheel.len() == 0 || self.wheel.is_quiet(now.coarse()) {
             return None;
         }
         let (slab, idle) = (&self.slab, &self.idle);

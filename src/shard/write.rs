@@ -86,7 +86,9 @@ impl<K, V> Shard<K, V> {
             Err(entry) => return Outcome::Full(entry.key, entry.value),
         };
         self.set_weight(id, incoming.weight);
-        self.set_tags(id, incoming.tags);
+        if incoming.tags.is_some() {
+            self.set_tags(id, incoming.tags);
+        }
         self.touch_idle(id, now);
         let slab = &self.slab;
         self.index.insert(hash, id, |id| hash_of(slab, id));
@@ -110,10 +112,12 @@ impl<K, V> Shard<K, V> {
         entry.expires_at = incoming.expires_at;
         entry.born = incoming.born;
         entry.version = version;
-        entry.tagged = incoming.tags.is_some();
+        let was_tagged = std::mem::replace(&mut entry.tagged, incoming.tags.is_some());
         entry.hit(MAX_HITS);
         self.set_weight(id, incoming.weight);
-        self.set_tags(id, incoming.tags);
+        if was_tagged || incoming.tags.is_some() {
+            self.set_tags(id, incoming.tags);
+        }
         self.touch_idle(id, now);
         self.evictor.reweigh(id, old_weight, incoming.weight);
         self.evictor.hit(id);
@@ -158,11 +162,12 @@ impl<K, V> Shard<K, V> {
         weight: u64,
     ) -> Option<Gone<K, V>> {
         self.wheel.deschedule(id);
-        let slab = &self.slab;
-        let hash = slab.get(id)?.hash;
-        self.index.remove(hash, id, |id| hash_of(slab, id));
-        self.set_tags(id, None);
         let entry = self.slab.remove(id)?;
+        let slab = &self.slab;
+        self.index.remove(entry.hash, id, |id| hash_of(slab, id));
+        if entry.tagged {
+            self.set_tags(id, None);
+        }
         Some(Gone {
             key: entry.key,
             value: entry.value,
@@ -192,6 +197,7 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    #[inline]
     fn schedule(&mut self, id: u32) {
         let due = match self.slab.get(id) {
             Some(entry) => self.deadline(id, entry),
@@ -204,6 +210,7 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    #[inline]
     fn touch_idle(&mut self, id: u32, now: &mut Now<'_>) {
         if let Some(idle) = &mut self.idle {
             idle.accessed.reserve_for(id);
@@ -211,6 +218,7 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    #[inline]
     fn set_weight(&mut self, id: u32, weight: u64) {
         if let Some(weights) = &mut self.weights {
             weights.reserve_for(id);

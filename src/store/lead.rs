@@ -358,7 +358,7 @@ impl<K, V> Lead<K, V> {
     /// too many to be looked up.
     fn has_moved(&self, parcel: &Parcel<K, V>) -> bool {
         let tags = parcel.tags.as_ref();
-        parcel.refused.is_some()
+        parcel.excess_tags > 0
             || tags.is_some_and(|tags| tags.floors().any(|floor| floor > self.born))
     }
 

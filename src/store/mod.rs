@@ -247,15 +247,23 @@ impl<K, V> Store<K, V> {
     }
 
     /// Finishes what a visit began, outside the lock.
+    #[inline]
     fn settle(&self, out: Batch<K, V>, revoked: Vec<(Arc<Flight<K, V>>, bool)>) {
-        for (flight, written) in revoked {
-            flight.detach(written).call();
-            contain_drop(flight);
+        if !revoked.is_empty() {
+            settle_flights(revoked);
         }
-        for gone in out {
-            let cause = self.account(&gone);
-            self.notifier.tell(gone.key, gone.value, cause);
+        let (first, rest) = out.into_parts();
+        if let Some(gone) = first {
+            self.let_go(gone);
         }
+        for gone in rest {
+            self.let_go(gone);
+        }
+    }
+
+    fn let_go(&self, gone: Gone<K, V>) {
+        let cause = self.account(&gone);
+        self.notifier.tell(gone.key, gone.value, cause);
     }
 
     /// Counts a removal, and returns its cause: one that was evicted after its namespace had been
@@ -277,6 +285,15 @@ impl<K, V> Store<K, V> {
     fn hand_over(&self, gone: Gone<K, V>) -> V {
         let cause = self.account(&gone);
         self.notifier.tell_and_return(gone.key, gone.value, cause)
+    }
+}
+
+/// Tells those who waited for flights that a visit took out of the table.
+#[cold]
+fn settle_flights<K, V>(revoked: Vec<(Arc<Flight<K, V>>, bool)>) {
+    for (flight, written) in revoked {
+        flight.detach(written).call();
+        contain_drop(flight);
     }
 }
 

@@ -90,7 +90,7 @@ impl<K, V> Store<K, V> {
                     return;
                 }
                 match Life::from_policy(after, 0.0) {
-                    Life::Nothing => {
+                    Life::NOTHING => {
                         visit.shard.unlink(id, RemovalCause::Expired, visit.out);
                     }
                     life => {

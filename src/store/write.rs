@@ -3,6 +3,7 @@
 use equivalent::Equivalent;
 
 use super::{Store, Visit};
+use crate::entry::EntryOptions;
 use crate::error::RejectReason;
 use crate::expiry::Life;
 use crate::generation::{Namespace, TagSet};
@@ -18,8 +19,8 @@ pub(crate) struct Parcel<K, V> {
     pub(crate) life: Life,
     pub(crate) weight: u64,
     pub(crate) tags: Option<Box<TagSet>>,
-    /// Said before the lock was taken: too many tags.
-    pub(crate) refused: Option<RejectReason>,
+    /// How many tags it names, if they are too many: none is in `tags` then.
+    pub(crate) excess_tags: usize,
 }
 
 /// When a write applies.
@@ -212,7 +213,7 @@ impl<K, V> Store<K, V> {
                     life: parcel.life,
                     weight: parcel.weight,
                     tags: None,
-                    refused: None,
+                    excess_tags: 0,
                 };
                 Done::Rejected(parcel, RejectReason::NoCapacity)
             }
@@ -343,7 +344,7 @@ impl<K, V> Store<K, V> {
             let Found::Live(id) = found else {
                 return false;
             };
-            if life == Life::Nothing {
+            if life == Life::NOTHING {
                 visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
             } else {
                 let deadline = life.deadline(&mut visit.now);
@@ -396,8 +397,11 @@ pub(super) struct Published<K, V> {
 /// Why the shard cannot keep a parcel, if it cannot.
 fn refusal<K, V>(visit: &Visit<'_, K, V>, parcel: &Parcel<K, V>) -> Option<RejectReason> {
     let limits = visit.shard.limits();
-    if parcel.refused.is_some() {
-        parcel.refused.clone()
+    if parcel.excess_tags > 0 {
+        Some(RejectReason::TooManyTags {
+            tags: parcel.excess_tags,
+            limit: EntryOptions::MAX_TAGS,
+        })
     } else if limits.entries == 0 || (limits.weight == 0 && parcel.weight > 0) {
         Some(RejectReason::NoCapacity)
     } else if parcel.weight > limits.weight {
@@ -405,7 +409,7 @@ fn refusal<K, V>(visit: &Visit<'_, K, V>, parcel: &Parcel<K, V>) -> Option<Rejec
             weight: parcel.weight,
             limit: limits.weight,
         })
-    } else if parcel.life == Life::Nothing {
+    } else if parcel.life == Life::NOTHING {
         Some(RejectReason::ZeroTimeToLive)
     } else {
         None

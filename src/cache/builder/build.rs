@@ -1,5 +1,6 @@
 //! From settings to a cache: the checks, and the arithmetic of shards.
 
+use crate::expiry::Life;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
@@ -104,8 +105,12 @@ where
         if self.max_loads == Some(0) {
             return Err(BuildError::NoLoads);
         }
+        if self.rules.time_to_live == Some(Life::NOTHING) {
+            return Err(BuildError::ZeroDuration {
+                setting: "time_to_live",
+            });
+        }
         let durations = [
-            ("time_to_live", self.rules.time_to_live),
             ("time_to_idle", self.time_to_idle),
             ("load_deadline", Some(self.load_deadline)),
             ("wait_deadline", Some(self.wait_deadline)),

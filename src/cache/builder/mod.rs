@@ -3,6 +3,7 @@
 mod build;
 mod loading;
 
+use crate::expiry::Life;
 use std::fmt;
 use std::time::Duration;
 
@@ -174,7 +175,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), larder::BuildError>(())
     /// ```
     pub fn time_to_live(mut self, time: Duration) -> Self {
-        self.rules.time_to_live = Some(time);
+        self.rules.time_to_live = Some(Life::from(time));
         self
     }
 

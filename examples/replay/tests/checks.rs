@@ -1,6 +1,11 @@
 //! What must hold of any trace: the optimum is one, LRU nests, and the fast simulators do what slow
 //! ones do. Each check is also run on planted bugs, and has to find them.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets `None` has failed, and says where"
+)]
+
 mod support;
 
 use larder_replay::{

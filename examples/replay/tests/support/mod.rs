@@ -2,10 +2,10 @@
 //! that neither a library's generator nor a float's last digit can change it.
 
 /// SplitMix64.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -14,14 +14,14 @@ impl Random {
     }
 
     /// Below `n`, evenly enough for this.
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 }
 
 /// So many requests: mostly popular keys, a scan of new ones now and then, and a loop. The keys,
 /// numbered by first appearance, and how many there are.
-pub fn mixed(seed: u64, requests: usize) -> (Vec<u32>, u32) {
+pub(crate) fn mixed(seed: u64, requests: usize) -> (Vec<u32>, u32) {
     let mut random = Random(seed);
     let (mut fresh, mut looped) = (1_000_000, 0);
     let mut keys = Vec::new();

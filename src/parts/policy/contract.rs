@@ -15,7 +15,7 @@
 //! Every call is O(1), with constants stated by the algorithms.
 
 /// The most hits counted: a counter at this value stays.
-pub(crate) const MAX_HITS: u8 = 3;
+pub(crate) const MAX_HITS: u8 = 5;
 
 /// A limit that does not bind.
 pub(crate) const UNLIMITED: u64 = u64::MAX;

@@ -349,6 +349,17 @@ mod tests {
     }
 
     #[test]
+    fn ghosts_are_a_share_of_the_entries() {
+        let [mut cache, _] = both(1_000);
+        (0..3_000).for_each(|key| _ = cache.get(key));
+        assert_eq!(cache.evictor.queue_lens().ghosts, 850);
+        cache.evictor.resize(1, UNLIMITED);
+        assert_eq!(cache.evictor.queue_lens().ghosts, 1);
+        cache.evictor.resize(0, UNLIMITED);
+        assert_eq!(cache.evictor.queue_lens().ghosts, 0);
+    }
+
+    #[test]
     fn nothing_to_evict() {
         let mut slots: Vec<Slot> = Vec::new();
         for [mut cache, mut lru] in [both(0), both(10)] {

@@ -184,9 +184,9 @@ pub struct Bare<K, V>(std::cell::RefCell<hashbrown::HashMap<K, V, RandomState>>)
 
 impl<K, V> Bare<K, V> {
     pub fn new() -> Self {
-        Bare(std::cell::RefCell::new(
-            hashbrown::HashMap::with_hasher(RandomState::new()),
-        ))
+        Bare(std::cell::RefCell::new(hashbrown::HashMap::with_hasher(
+            RandomState::new(),
+        )))
     }
 }
 

@@ -1,7 +1,7 @@
 //! One row of the race: the same work for every cache, in interleaved rounds.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use crate::engines::{self, Bare, ByHand, Dash, Engine};
@@ -9,6 +9,8 @@ use crate::report::{Cell, Row};
 use crate::work::{Kind, Work};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Slices that a cache reads through before it is recorded: some ten million calls.
+const WARM_UP: u32 = 30;
 /// Calls between two looks at the clock.
 const BATCH: usize = 512;
 
@@ -45,9 +47,20 @@ pub struct Sample {
 }
 
 /// A row's work, for one thread: where it has got to is kept from slice to slice.
+#[derive(Clone)]
 struct Walker {
-    draws: Vec<u32>,
+    draws: Arc<[u32]>,
     at: usize,
+}
+
+/// The threads' walkers at their start, of one row; all caches walk the same draws.
+fn walkers(work: Work, keys: usize, threads: usize) -> Vec<Walker> {
+    (0..threads)
+        .map(|seed| Walker {
+            draws: work.draws(keys, seed as u64).into(),
+            at: 0,
+        })
+        .collect()
 }
 
 impl Walker {
@@ -63,7 +76,11 @@ impl Walker {
         while !until() {
             for _ in 0..BATCH {
                 let n = self.draws[self.at] as usize;
-                self.at = if self.at + 1 == self.draws.len() { 0 } else { self.at + 1 };
+                self.at = if self.at + 1 == self.draws.len() {
+                    0
+                } else {
+                    self.at + 1
+                };
                 let key = &data.keys[n];
                 let write = match work {
                     Work::Churn => true,
@@ -111,24 +128,38 @@ pub fn row<K: Kind>(work: Work, threads: usize, data: &Data<K>, settings: &Setti
     let larder_ttl = engines::larder(capacity, Some(ttl));
     let larder = engines::larder(capacity, None);
     let quick = engines::quick(capacity);
-    let quick_by_hand = ByHand { cache: engines::quick(capacity), ttl };
+    let quick_by_hand = ByHand {
+        cache: engines::quick(capacity),
+        ttl,
+    };
     let moka = engines::moka(capacity, ttl);
     let foyer = engines::foyer(capacity);
-    let dash = ByHand { cache: Dash::with_hasher(ahash::RandomState::new()), ttl };
+    let dash = ByHand {
+        cache: Dash::with_hasher(ahash::RandomState::new()),
+        ttl,
+    };
     let bare = Bare::new();
+    let walkers = walkers(work, K::KEYS, threads);
+    let setup = Setup {
+        work,
+        data,
+        settings,
+        walkers: &walkers,
+    };
     let mut contestants = vec![
-        shared("larder-ttl", &larder_ttl, work, threads, data, settings),
-        shared("larder", &larder, work, threads, data, settings),
-        shared("quick_cache", &quick, work, threads, data, settings),
-        shared("quick_cache+instant", &quick_by_hand, work, threads, data, settings),
-        shared("moka-ttl", &moka, work, threads, data, settings),
-        shared("foyer-memory", &foyer, work, threads, data, settings),
-        unbounded(shared("dashmap+instant", &dash, work, threads, data, settings)),
+        shared("larder-ttl", &larder_ttl, setup),
+        shared("larder", &larder, setup),
+        shared("quick_cache", &quick, setup),
+        shared("quick_cache+instant", &quick_by_hand, setup),
+        shared("moka-ttl", &moka, setup),
+        shared("foyer-memory", &foyer, setup),
+        unbounded(shared("dashmap+instant", &dash, setup)),
     ];
     if threads == 1 {
-        contestants.push(unbounded(alone("hashbrown", &bare, work, data, settings)));
+        contestants.push(unbounded(alone("hashbrown", &bare, setup)));
     }
-    let chosen = |name: &str| settings.engines.is_empty() || settings.engines.iter().any(|e| e == name);
+    let chosen =
+        |name: &str| settings.engines.is_empty() || settings.engines.iter().any(|e| e == name);
     contestants.retain(|contestant| chosen(contestant.name));
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); contestants.len()];
     for round in 0..settings.rounds + 1 {
@@ -161,13 +192,19 @@ fn cell(name: &'static str, samples: &[Sample]) -> Cell {
         .fold((0, 0), |(hits, reads), s| (hits + s.hits, reads + s.reads));
     Cell {
         name,
-        speeds: samples.iter().map(|s| s.calls as f64 / s.seconds / 1e6).collect(),
+        speeds: samples
+            .iter()
+            .map(|s| s.calls as f64 / s.seconds / 1e6)
+            .collect(),
         hit_ratio: (reads > 0).then(|| hits as f64 / reads as f64),
     }
 }
 
 fn unbounded(contestant: Contestant<'_>) -> Contestant<'_> {
-    Contestant { bounded: false, ..contestant }
+    Contestant {
+        bounded: false,
+        ..contestant
+    }
 }
 
 fn fill<K: Kind, E: Engine<K::Key, K::Value>>(work: Work, data: &Data<K>, engine: &E) {
@@ -178,75 +215,122 @@ fn fill<K: Kind, E: Engine<K::Key, K::Value>>(work: Work, data: &Data<K>, engine
     engine.len();
 }
 
-fn alone<'a, K: Kind, E: Engine<K::Key, K::Value>>(
-    name: &'static str,
-    engine: &'a E,
+/// What all contestants of a row have in common.
+struct Setup<'a, K: Kind> {
     work: Work,
     data: &'a Data<K>,
     settings: &'a Settings,
-) -> Contestant<'a> {
-    let mut walker = Walker { draws: work.draws(K::KEYS, 0), at: 0 };
-    let mut filled = false;
-    let slice = move || {
-        if !filled || work == Work::HitSecond {
-            fill(work, data, engine);
-            filled = true;
+    walkers: &'a [Walker],
+}
+
+impl<K: Kind> Clone for Setup<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: Kind> Copy for Setup<'_, K> {}
+
+impl<K: Kind> Setup<'_, K> {
+    /// Fills the cache before its first slice, and where time is short before each; returns how long this
+    /// slice is to be: the first, which is not recorded, goes on until the hit ratio has settled.
+    fn begin<E: Engine<K::Key, K::Value>>(&self, engine: &E, first: &mut bool) -> Duration {
+        if *first || self.work == Work::HitSecond {
+            fill(self.work, self.data, engine);
         }
+        let warms_up = std::mem::take(first) && self.work == Work::ReadThrough;
+        self.settings.slice * if warms_up { WARM_UP } else { 1 }
+    }
+}
+
+fn alone<'a, K: Kind, E: Engine<K::Key, K::Value>>(
+    name: &'static str,
+    engine: &'a E,
+    setup: Setup<'a, K>,
+) -> Contestant<'a> {
+    let mut walker = setup.walkers[0].clone();
+    let mut first = true;
+    let slice = move || {
+        let length = setup.begin(engine, &mut first);
         let start = Instant::now();
-        let sample = walker.run(work, data, engine, || start.elapsed() >= settings.slice);
-        Sample { seconds: start.elapsed().as_secs_f64(), ..sample }
+        let sample = walker.run(setup.work, setup.data, engine, || start.elapsed() >= length);
+        Sample {
+            seconds: start.elapsed().as_secs_f64(),
+            ..sample
+        }
     };
-    Contestant { name, slice: Box::new(slice), len: Box::new(|| engine.len()), bounded: true }
+    Contestant {
+        name,
+        slice: Box::new(slice),
+        len: Box::new(|| engine.len()),
+        bounded: true,
+    }
 }
 
 fn shared<'a, K: Kind, E: Engine<K::Key, K::Value> + Sync>(
     name: &'static str,
     engine: &'a E,
-    work: Work,
-    threads: usize,
-    data: &'a Data<K>,
-    settings: &'a Settings,
+    setup: Setup<'a, K>,
 ) -> Contestant<'a>
 where
     Data<K>: Sync,
 {
-    if threads == 1 {
-        return alone(name, engine, work, data, settings);
+    if setup.walkers.len() == 1 {
+        return alone(name, engine, setup);
     }
-    let mut walkers: Vec<Walker> = (0..threads)
-        .map(|seed| Walker { draws: work.draws(K::KEYS, seed as u64), at: 0 })
-        .collect();
-    let mut filled = false;
+    let mut walkers = setup.walkers.to_vec();
+    let mut first = true;
     let slice = move || {
-        if !filled || work == Work::HitSecond {
-            fill(work, data, engine);
-            filled = true;
-        }
-        let (stop, ready) = (AtomicBool::new(false), Barrier::new(threads + 1));
-        std::thread::scope(|scope| {
-            let running: Vec<_> = walkers
-                .iter_mut()
-                .map(|walker| {
-                    let (stop, ready) = (&stop, &ready);
-                    scope.spawn(move || {
-                        ready.wait();
-                        walker.run(work, data, engine, || stop.load(Ordering::Relaxed))
-                    })
-                })
-                .collect();
-            ready.wait();
-            let start = Instant::now();
-            std::thread::sleep(settings.slice);
-            stop.store(true, Ordering::Relaxed);
-            let samples = running.into_iter().map(|thread| thread.join().expect("no panic"));
-            let sum = samples.fold(Sample::default(), |sum, sample| Sample {
-                calls: sum.calls + sample.calls,
-                reads: sum.reads + sample.reads,
-                hits: sum.hits + sample.hits,
-                seconds: 0.0,
-            });
-            Sample { seconds: start.elapsed().as_secs_f64(), ..sum }
-        })
+        let length = setup.begin(engine, &mut first);
+        together(setup, engine, &mut walkers, length)
     };
-    Contestant { name, slice: Box::new(slice), len: Box::new(|| engine.len()), bounded: true }
+    Contestant {
+        name,
+        slice: Box::new(slice),
+        len: Box::new(|| engine.len()),
+        bounded: true,
+    }
+}
+
+/// One slice on as many threads as there are walkers.
+fn together<K: Kind, E: Engine<K::Key, K::Value> + Sync>(
+    setup: Setup<'_, K>,
+    engine: &E,
+    walkers: &mut [Walker],
+    length: Duration,
+) -> Sample
+where
+    Data<K>: Sync,
+{
+    let (stop, ready) = (AtomicBool::new(false), Barrier::new(walkers.len() + 1));
+    let (work, data) = (setup.work, setup.data);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = walkers
+            .iter_mut()
+            .map(|walker| {
+                let (stop, ready) = (&stop, &ready);
+                scope.spawn(move || {
+                    ready.wait();
+                    walker.run(work, data, engine, || stop.load(Ordering::Relaxed))
+                })
+            })
+            .collect();
+        ready.wait();
+        let start = Instant::now();
+        std::thread::sleep(length);
+        stop.store(true, Ordering::Relaxed);
+        let samples = running
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"));
+        let sum = samples.fold(Sample::default(), |sum, sample| Sample {
+            calls: sum.calls + sample.calls,
+            reads: sum.reads + sample.reads,
+            hits: sum.hits + sample.hits,
+            seconds: 0.0,
+        });
+        Sample {
+            seconds: start.elapsed().as_secs_f64(),
+            ..sum
+        }
+    })
 }

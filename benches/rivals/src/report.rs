@@ -71,13 +71,23 @@ impl Row {
                 hit_ratio: cell.hit_ratio,
             })
         });
-        Row { lines: lines.collect() }
+        Row {
+            lines: lines.collect(),
+        }
     }
 
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
-        table.set_header(["work", "cache", "M calls/s", "range", "to quick_cache", "range", "hit ratio"]);
+        table.set_header([
+            "work",
+            "cache",
+            "M calls/s",
+            "range",
+            "to quick_cache",
+            "range",
+            "hit ratio",
+        ]);
         for line in &self.lines {
             let speed = line.million_calls_a_second;
             let spread = |spread: Spread| format!("{:.2}–{:.2}", spread.least, spread.most);
@@ -86,9 +96,11 @@ impl Row {
                 line.engine.to_owned(),
                 format!("{:.2}", speed.median),
                 spread(speed),
-                line.ratio.map_or(String::new(), |ratio| format!("{:.2}", ratio.median)),
+                line.ratio
+                    .map_or(String::new(), |ratio| format!("{:.2}", ratio.median)),
                 line.ratio.map_or(String::new(), spread),
-                line.hit_ratio.map_or(String::new(), |ratio| format!("{:.4}", ratio)),
+                line.hit_ratio
+                    .map_or(String::new(), |ratio| format!("{:.4}", ratio)),
             ]);
         }
         for column in 2..7 {

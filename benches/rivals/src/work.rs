@@ -7,8 +7,9 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_distr::Zipf;
 
-/// Draws a row repeats over; more than any cache holds of positions.
-const DRAWS: usize = 1 << 20;
+/// Draws that a thread goes through before it begins again. Many times what any cache holds: over a short
+/// list the work would be a loop, whose hit ratio says nothing about a stream.
+const DRAWS: usize = 1 << 23;
 
 /// One kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use crate::report::{Cell, Row};
 use crate::work::{Kind, Work};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Slices that a cache reads through before it is recorded: some ten million calls.
-const WARM_UP: u32 = 30;
+/// Calls a thread makes for each key before a cache that reads through is recorded.
+const WARM_UP: u64 = 10;
 /// Calls between two looks at the clock.
 const BATCH: usize = 512;
 
@@ -70,10 +70,10 @@ impl Walker {
         work: Work,
         data: &Data<K>,
         engine: &E,
-        until: impl Fn() -> bool,
+        until: impl Fn(u64) -> bool,
     ) -> Sample {
         let mut sample = Sample::default();
-        while !until() {
+        while !until(sample.calls) {
             for _ in 0..BATCH {
                 let n = self.draws[self.at] as usize;
                 self.at = if self.at + 1 == self.draws.len() {
@@ -232,14 +232,19 @@ impl<K: Kind> Clone for Setup<'_, K> {
 impl<K: Kind> Copy for Setup<'_, K> {}
 
 impl<K: Kind> Setup<'_, K> {
-    /// Fills the cache before its first slice, and where time is short before each; returns how long this
-    /// slice is to be: the first, which is not recorded, goes on until the hit ratio has settled.
-    fn begin<E: Engine<K::Key, K::Value>>(&self, engine: &E, first: &mut bool) -> Duration {
+    /// Fills the cache before its first slice, and where time is short before each. The first slice of a
+    /// cache that reads through is not recorded and goes on until the hit ratio has settled: returns how
+    /// many calls that takes.
+    fn begin<E: Engine<K::Key, K::Value>>(&self, engine: &E, first: &mut bool) -> u64 {
         if *first || self.work == Work::HitSecond {
             fill(self.work, self.data, engine);
         }
         let warms_up = std::mem::take(first) && self.work == Work::ReadThrough;
-        self.settings.slice * if warms_up { WARM_UP } else { 1 }
+        if warms_up {
+            WARM_UP * K::KEYS as u64
+        } else {
+            0
+        }
     }
 }
 
@@ -251,9 +256,11 @@ fn alone<'a, K: Kind, E: Engine<K::Key, K::Value>>(
     let mut walker = setup.walkers[0].clone();
     let mut first = true;
     let slice = move || {
-        let length = setup.begin(engine, &mut first);
+        let least = setup.begin(engine, &mut first);
         let start = Instant::now();
-        let sample = walker.run(setup.work, setup.data, engine, || start.elapsed() >= length);
+        let sample = walker.run(setup.work, setup.data, engine, |calls| {
+            calls >= least && start.elapsed() >= setup.settings.slice
+        });
         Sample {
             seconds: start.elapsed().as_secs_f64(),
             ..sample
@@ -281,8 +288,8 @@ where
     let mut walkers = setup.walkers.to_vec();
     let mut first = true;
     let slice = move || {
-        let length = setup.begin(engine, &mut first);
-        together(setup, engine, &mut walkers, length)
+        let least = setup.begin(engine, &mut first);
+        together(setup, engine, &mut walkers, least)
     };
     Contestant {
         name,
@@ -297,7 +304,7 @@ fn together<K: Kind, E: Engine<K::Key, K::Value> + Sync>(
     setup: Setup<'_, K>,
     engine: &E,
     walkers: &mut [Walker],
-    length: Duration,
+    least: u64,
 ) -> Sample
 where
     Data<K>: Sync,
@@ -311,13 +318,15 @@ where
                 let (stop, ready) = (&stop, &ready);
                 scope.spawn(move || {
                     ready.wait();
-                    walker.run(work, data, engine, || stop.load(Ordering::Relaxed))
+                    walker.run(work, data, engine, |calls| {
+                        calls >= least && stop.load(Ordering::Relaxed)
+                    })
                 })
             })
             .collect();
         ready.wait();
         let start = Instant::now();
-        std::thread::sleep(length);
+        std::thread::sleep(setup.settings.slice);
         stop.store(true, Ordering::Relaxed);
         let samples = running
             .into_iter()

@@ -33,7 +33,11 @@ fn every_planted_bug_is_caught() {
     larder_fuzz::targets::tell_no_stories();
     let mut blind = Vec::new();
     for target in ALL {
-        assert!(!target.bugs.is_empty(), "{} has no planted bug", target.name);
+        assert!(
+            !target.bugs.is_empty(),
+            "{} has no planted bug",
+            target.name
+        );
         for bug in target.bugs {
             match caught(target, bug) {
                 Some((inputs, said)) => {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arbitrary::Unstructured;
 
+pub mod cache;
 pub mod ghost;
 pub mod shard;
 pub mod slab;
@@ -33,6 +34,7 @@ pub const ALL: &[Target] = &[
     wheel::TARGET,
     slab::TARGET,
     ghost::TARGET,
+    cache::TARGET,
 ];
 
 /// The bug that this run plants in its own calls, if any.

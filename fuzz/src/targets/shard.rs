@@ -4,9 +4,10 @@
 //! alive. Who is evicted it does not know: it is told by what the shard hands out, and judges whether
 //! that was legal. `Shard::validate` recomputes the rest after each operation.
 
+mod visits;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Bug, Counts, Input, Story, Target};
 use crate::generation::{Namespace, Namespaces, Sequence, Tags};
@@ -14,17 +15,37 @@ use crate::parts::policy::Evictor;
 use crate::parts::policy::contract::UNLIMITED;
 use crate::parts::policy::lru::Lru;
 use crate::parts::policy::s3fifo::{S3Fifo, Settings};
-use crate::removal::{Batch, Gone, RemovalCause};
-use crate::shard::{Found, Incoming, Limits, Outcome, SLICE, Scope, Shard};
-use crate::time::{Clock, ManualClock, NEVER, Now};
+use crate::removal::{Gone, RemovalCause};
+use crate::shard::{Limits, Shard};
+use crate::time::{Clock, ManualClock, NEVER};
 
 pub const TARGET: Target = Target {
     name: "shard",
     drive,
-    bugs: &["shard-tag", "shard-weight", "shard-late", "shard-lost", "shard-bound", "shard-clear"],
+    bugs: &[
+        "shard-tag",
+        "shard-weight",
+        "shard-late",
+        "shard-lost",
+        "shard-bound",
+        "shard-clear",
+    ],
     needs: &[
-        "operations", "stored", "overwritten", "live", "past", "absent", "touched", "updated", "Explicit",
-        "Replaced", "Expired", "Size", "Invalidated", "trimming", "swept",
+        "operations",
+        "stored",
+        "overwritten",
+        "live",
+        "past",
+        "absent",
+        "touched",
+        "updated",
+        "Explicit",
+        "Replaced",
+        "Expired",
+        "Size",
+        "Invalidated",
+        "trimming",
+        "swept",
     ],
 };
 
@@ -42,7 +63,13 @@ type Slot = (usize, u32);
 #[allow(dead_code, reason = "a story prints all of it")]
 enum Op {
     Setup(Setup),
-    Store { slot: Slot, weight: u64, life: u64, tags: u8, add: bool },
+    Store {
+        slot: Slot,
+        weight: u64,
+        life: u64,
+        tags: u8,
+        add: bool,
+    },
     Look(Slot),
     Remove(Slot),
     Touch(Slot, u64),
@@ -119,9 +146,18 @@ pub fn drive(data: &[u8], bug: Bug) -> Counts {
 fn draw_limits(input: &mut Input<'_>, weighted: bool) -> Limits {
     let entries = input.pick(&[8, 24, 3, 1, 0, 60, 200]);
     match weighted {
-        false => Limits { entries, weight: entries },
-        true if input.flag() => Limits { entries: UNLIMITED >> 33, weight: entries * 3 },
-        true => Limits { entries, weight: 10 + u64::from(input.byte()) },
+        false => Limits {
+            entries,
+            weight: entries,
+        },
+        true if input.flag() => Limits {
+            entries: UNLIMITED >> 33,
+            weight: entries * 3,
+        },
+        true => Limits {
+            entries,
+            weight: 10 + u64::from(input.byte()),
+        },
     }
 }
 
@@ -144,7 +180,11 @@ impl Run {
         let evictor = if setup.lru {
             Evictor::Lru(Lru::new())
         } else {
-            Evictor::S3Fifo(S3Fifo::new(Settings::DEFAULT, limits.entries, limits.weight))
+            Evictor::S3Fifo(S3Fifo::new(
+                Settings::DEFAULT,
+                limits.entries,
+                limits.weight,
+            ))
         };
         let time = ManualClock::new();
         let clock = time.clock();
@@ -174,21 +214,39 @@ impl Run {
     }
 
     fn draw(&self, input: &mut Input<'_>) -> Op {
-        let slot = (usize::from(input.below(4) == 0), u32::from(input.byte()) % 64);
+        let slot = (
+            usize::from(input.below(4) == 0),
+            u32::from(input.byte()) % 64,
+        );
         match input.below(32) {
             0..=12 => {
                 let weight = input.pick(&[1, 1, 2, 3, 0, 7, 20, 1 << 40]);
                 Op::Store {
                     slot,
                     weight: if self.setup.weighted { weight } else { 1 },
-                    life: if input.flag() { NEVER } else { draw_life(input) },
-                    tags: if input.below(4) == 0 { input.byte() % (1 << TAGS) } else { 0 },
+                    life: if input.flag() {
+                        NEVER
+                    } else {
+                        draw_life(input)
+                    },
+                    tags: if input.below(4) == 0 {
+                        input.byte() % (1 << TAGS)
+                    } else {
+                        0
+                    },
                     add: input.below(4) == 0,
                 }
             }
             13..=18 => Op::Look(slot),
             19 | 20 => Op::Remove(slot),
-            21 => Op::Touch(slot, if input.flag() { NEVER } else { draw_life(input) }),
+            21 => Op::Touch(
+                slot,
+                if input.flag() {
+                    NEVER
+                } else {
+                    draw_life(input)
+                },
+            ),
             22 => Op::Update(slot),
             23 => Op::Tend(input.pick(&[0, 1, 2, 64])),
             24 => Op::Sweep,
@@ -223,7 +281,10 @@ impl Run {
     // ---- the reference ----
 
     fn deadline(&self, held: &Held) -> u64 {
-        let idle = self.setup.idle.map_or(NEVER, |idle| held.accessed.saturating_add(idle));
+        let idle = self
+            .setup
+            .idle
+            .map_or(NEVER, |idle| held.accessed.saturating_add(idle));
         held.expires_at.min(idle)
     }
 
@@ -248,7 +309,11 @@ impl Run {
     fn gone(&mut self, gone: &Gone<u32, u64>) {
         let held = self.held.get(&gone.value);
         let held = held.unwrap_or_else(|| panic!("value {} left twice", gone.value));
-        assert_eq!((held.slot.1, held.weight), (gone.key, gone.weight), "what left");
+        assert_eq!(
+            (held.slot.1, held.weight),
+            (gone.key, gone.weight),
+            "what left"
+        );
         let past = self.now >= self.deadline(held);
         let doomed = self.held.values().any(|held| held.cleared);
         let legal = match gone.cause {
@@ -262,257 +327,6 @@ impl Run {
         self.held.remove(&gone.value);
     }
 
-    // ---- visits ----
-
-    fn step(&mut self, op: Op) {
-        match op {
-            Op::Setup(_) => {}
-            Op::Store { slot, weight, life, tags, add } => self.store(slot, weight, life, tags, add),
-            Op::Look(slot) => self.read(slot),
-            Op::Remove(slot) => self.remove(slot),
-            Op::Touch(slot, life) => self.touch(slot, life),
-            Op::Update(slot) => self.update(slot),
-            Op::Tend(budget) => {
-                self.enter();
-                self.tend(budget, Batch::new());
-            }
-            Op::Sweep => self.sweep(),
-            Op::Clear(at_once) => {
-                if !self.bug.is("shard-clear") {
-                    self.sequence.clear();
-                }
-                self.held.values_mut().for_each(|held| held.cleared = true);
-                if at_once {
-                    self.enter();
-                    self.tend(SLICE, Batch::new());
-                }
-            }
-            Op::ClearSpace(space) => {
-                self.spaces[space].clear(&self.sequence);
-                let all = self.held.values_mut().filter(|held| held.slot.0 == space);
-                all.for_each(|held| held.dead = true);
-            }
-            Op::InvalidateTag(tag) => {
-                if !self.bug.is("shard-tag") {
-                    self.tags.invalidate(&tag.to_string(), &self.sequence);
-                }
-                let all = self.held.values_mut().filter(|held| held.tags >> tag & 1 != 0);
-                all.for_each(|held| held.dead = true);
-            }
-            Op::Limit(limits) => {
-                self.limits = limits;
-                let over = u64::from(self.bug.is("shard-bound"));
-                let entries = limits.entries + over;
-                self.shard.set_limits(Limits { entries, weight: limits.weight + over });
-                self.counts.add("trimming", u64::from(self.is_over()));
-            }
-            Op::Advance(by) => {
-                self.time.advance(Duration::from_nanos(by));
-                self.now = self.clock.now();
-            }
-        }
-        self.ordered = None;
-    }
-
-    fn enter(&mut self) {
-        self.shard.notice_clear(&self.sequence);
-    }
-
-    /// The end of a visit; returns what is left of the budget.
-    fn tend(&mut self, budget: u32, mut out: Batch<u32, u64>) -> u32 {
-        let mut now = Now::new(&self.clock);
-        let left = self.shard.tend(budget, &self.sequence, &mut now, &mut out);
-        assert!(left <= budget);
-        for (number, gone) in out.into_iter().enumerate() {
-            if self.bug.is("shard-lost") && number == 1 {
-                continue;
-            }
-            self.gone(&gone);
-        }
-        left
-    }
-
-    /// Looks, and compares the verdict.
-    fn look(&mut self, slot: Slot, cleared: u64) -> Found {
-        let scope = scope(&self.sequence, &self.spaces[slot.0], cleared);
-        let mut now = Now::new(&self.clock);
-        let found = self.shard.look(self.hash(slot), &slot.1, scope, &mut now);
-        let want = self.holder(slot).map(|(value, held)| (value, held.clone()));
-        let what = match (found, want) {
-            (Found::Absent, None) => "absent",
-            (Found::Live(id), Some((value, held))) => {
-                let dead = held.dead || held.cleared || self.now >= self.deadline(&held);
-                assert!(!dead, "served {held:?} at {}", self.now);
-                let entry = self.shard.entry(id).map(|entry| (entry.key, entry.value));
-                assert_eq!(entry, Some((slot.1, value)), "what is at {slot:?}");
-                "live"
-            }
-            (Found::Past(id, cause), Some((value, held))) => {
-                let dead = held.dead || held.cleared;
-                let true_cause = match cause {
-                    RemovalCause::Invalidated => dead,
-                    _ => cause == RemovalCause::Expired && !dead && self.now >= self.deadline(&held),
-                };
-                assert!(true_cause, "{cause:?} is no verdict for {held:?} at {}", self.now);
-                assert_eq!(self.shard.entry(id).map(|entry| entry.value), Some(value));
-                "past"
-            }
-            (found, want) => panic!("found {found:?} where {want:?} is"),
-        };
-        self.counts.add(what, 1);
-        found
-    }
-
-    fn read(&mut self, slot: Slot) {
-        let Found::Live(id) = self.look(slot, self.sequence.floor()) else {
-            return;
-        };
-        let mut now = Now::new(&self.clock);
-        if let Some(entry) = self.shard.entry(id) {
-            self.shard.note_hit(id, entry, &mut now);
-        }
-        // The last noted access moves by a hundredth of the time to idle, or not at all.
-        let (at, idle) = (self.now, self.setup.idle.unwrap_or(0));
-        if let Some(held) = self.held.values_mut().find(|held| held.slot == slot) {
-            if at - held.accessed >= idle / 100 {
-                held.accessed = at;
-            }
-        }
-        if self.setup.lru {
-            self.enter();
-            self.shard.reorder(id);
-            self.tend(SLICE, Batch::new());
-        }
-    }
-
-    fn store(&mut self, slot: Slot, weight: u64, life: u64, tags: u8, add: bool) {
-        let names: Vec<Box<str>> = (0..TAGS)
-            .filter(|tag| tags >> tag & 1 != 0)
-            .map(|tag| tag.to_string().into())
-            .collect();
-        let set = self.tags.set(&names, &self.sequence);
-        self.enter();
-        let born = self.sequence.current();
-        let found = self.look(slot, 0);
-        if add && matches!(found, Found::Live(_)) {
-            self.tend(SLICE, Batch::new());
-            return;
-        }
-        let mut out = Batch::new();
-        let before = self.holder(slot).map(|(value, _)| value);
-        // The store refuses these before the shard hears of them.
-        if self.limits.entries == 0 || weight > self.limits.weight {
-            if let Found::Live(id) | Found::Past(id, _) = found {
-                let cause = match found {
-                    Found::Past(_, cause) => cause,
-                    _ => RemovalCause::Explicit,
-                };
-                self.ordered = before;
-                self.shard.unlink(id, cause, &mut out);
-            }
-            self.tend(SLICE, out);
-            return;
-        }
-        self.next += 1;
-        let held = Held {
-            slot,
-            weight,
-            expires_at: self.now.saturating_add(life),
-            accessed: self.now,
-            tags,
-            dead: false,
-            cleared: false,
-        };
-        let late = self.bug.is("shard-late") && life < NEVER;
-        let incoming = Incoming {
-            key: slot.1,
-            value: self.next,
-            expires_at: held.expires_at + u64::from(late),
-            born,
-            weight: weight + u64::from(self.bug.is("shard-weight") && weight == 7),
-            tags: set,
-        };
-        let scope = scope(&self.sequence, &self.spaces[slot.0], 0);
-        let mut now = Now::new(&self.clock);
-        let hash = self.hash(slot);
-        let outcome = self.shard.store(hash, incoming, found, scope, &mut now, &mut out);
-        let Outcome::Stored { replaced } = outcome else {
-            panic!("the slab is full");
-        };
-        self.settle_store(replaced, before, matches!(found, Found::Live(_)), held);
-        self.tend(SLICE, out);
-    }
-
-    fn settle_store(&mut self, replaced: Option<(u32, u64, u64)>, before: Option<u64>, live: bool, new: Held) {
-        let want = before.filter(|_| live);
-        assert_eq!(replaced.map(|(_, value, _)| value), want, "what was replaced");
-        if let Some((key, value, weight)) = replaced {
-            self.counts.add("overwritten", 1);
-            self.ordered = Some(value);
-            let (namespace, born, cause) = (0, 0, RemovalCause::Replaced);
-            self.gone(&Gone { key, value, cause, weight, namespace, born });
-        }
-        self.counts.add("stored", 1);
-        self.held.insert(self.next, new);
-    }
-
-    fn remove(&mut self, slot: Slot) {
-        self.enter();
-        let mut out = Batch::new();
-        match self.look(slot, 0) {
-            Found::Live(id) => {
-                self.ordered = self.holder(slot).map(|(value, _)| value);
-                let gone = self.shard.take(id, RemovalCause::Explicit);
-                self.gone(&gone.expect("it was found"));
-            }
-            Found::Past(id, cause) => self.shard.unlink(id, cause, &mut out),
-            Found::Absent => {}
-        }
-        self.tend(SLICE, out);
-    }
-
-    fn touch(&mut self, slot: Slot, life: u64) {
-        self.enter();
-        if let Found::Live(id) = self.look(slot, 0) {
-            let (at, until) = (self.now, self.now.saturating_add(life));
-            self.shard.set_deadline(id, until, &mut Now::new(&self.clock));
-            let held = self.held.values_mut().find(|held| held.slot == slot);
-            let held = held.expect("it was found");
-            (held.expires_at, held.accessed) = (until, at);
-            self.counts.add("touched", 1);
-        }
-        self.tend(SLICE, Batch::new());
-    }
-
-    fn update(&mut self, slot: Slot) {
-        self.enter();
-        if let Found::Live(id) = self.look(slot, 0) {
-            self.next += 1;
-            let next = self.next;
-            self.shard.update(id, &mut Now::new(&self.clock), |value| *value = next);
-            let value = self.holder(slot).map(|(value, _)| value);
-            let mut held = value.and_then(|value| self.held.remove(&value)).expect("it was found");
-            held.accessed = self.now;
-            self.held.insert(next, held);
-            self.counts.add("updated", 1);
-        }
-        self.tend(SLICE, Batch::new());
-    }
-
-    /// With budget enough, nothing is left that is past, doomed or over a limit.
-    fn sweep(&mut self) {
-        self.enter();
-        let left = self.tend(10_000, Batch::new());
-        assert!(left > 0, "a sweep without an end");
-        for held in self.held.values() {
-            assert!(!held.cleared, "a sweep left {held:?}");
-            assert!(self.now < self.deadline(held), "a sweep left {held:?} at {}", self.now);
-        }
-        assert!(!self.is_over(), "a sweep left the shard over its limits");
-        assert!(!self.shard.has_work(self.now, &self.sequence), "a sweep left work");
-        self.counts.add("swept", 1);
-    }
-
     fn check(&mut self) {
         self.shard.validate();
         let (entries, weight) = self.totals();
@@ -522,14 +336,16 @@ impl Run {
         assert_eq!((got.entries, got.weight), live, "live totals");
         // Over a limit only since it was lowered, and then ever less.
         let (most_entries, most_weight) = self.most;
-        assert!(entries <= self.limits.entries.max(most_entries), "{entries} entries");
-        assert!(weight <= self.limits.weight.max(most_weight), "a weight of {weight}");
+        assert!(
+            entries <= self.limits.entries.max(most_entries),
+            "{entries} entries"
+        );
+        assert!(
+            weight <= self.limits.weight.max(most_weight),
+            "a weight of {weight}"
+        );
         self.most = (entries, weight);
     }
-}
-
-fn scope<'a>(sequence: &'a Sequence, space: &Namespace, cleared: u64) -> Scope<'a> {
-    Scope { namespace: space.id, floor: space.floor(), cleared, sequence }
 }
 
 fn name_of(cause: RemovalCause) -> &'static str {

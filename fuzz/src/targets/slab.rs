@@ -21,8 +21,24 @@ use crate::slab::Slab;
 pub const TARGET: Target = Target {
     name: "slab",
     drive,
-    bugs: &["slab-keeps", "slab-leaks", "list-front", "list-tag", "steps-neighbour", "steps-keeps"],
-    needs: &["operations", "inserted", "removed", "moved", "appended", "written", "truncated", "block freed"],
+    bugs: &[
+        "slab-keeps",
+        "slab-leaks",
+        "list-front",
+        "list-tag",
+        "steps-neighbour",
+        "steps-keeps",
+    ],
+    needs: &[
+        "operations",
+        "inserted",
+        "removed",
+        "moved",
+        "appended",
+        "written",
+        "truncated",
+        "block freed",
+    ],
 };
 
 const LISTS: usize = 3;
@@ -36,7 +52,10 @@ pub fn run(data: &[u8]) {
 #[derive(Debug)]
 #[allow(dead_code, reason = "a story prints all of it")]
 enum Op {
-    Insert { count: u32, list: usize },
+    Insert {
+        count: u32,
+        list: usize,
+    },
     Reserve,
     Remove(u32),
     /// So many from this one on.
@@ -121,13 +140,17 @@ impl Run {
         match op {
             Op::Insert { count, list } => (0..count).for_each(|_| self.insert(list)),
             Op::Reserve => {
-                self.slab.reserve().unwrap_or_else(|_| panic!("the slab is full"));
+                self.slab
+                    .reserve()
+                    .unwrap_or_else(|_| panic!("the slab is full"));
                 self.peak = self.peak.max(self.held.len() as u32 + 1);
             }
             Op::Remove(id) => self.remove(id),
             Op::RemoveRun(from, count) => {
                 let run: Vec<u32> = self.held.range(from..).map(|(id, _)| *id).collect();
-                run.into_iter().take(count as usize).for_each(|id| self.remove(id));
+                run.into_iter()
+                    .take(count as usize)
+                    .for_each(|id| self.remove(id));
             }
             Op::Change(id) => self.change(id),
             Op::Move(id, list, front) => self.relist(id, list, front),
@@ -150,7 +173,10 @@ impl Run {
     fn draw(&self, input: &mut Input<'_>) -> Op {
         let list = input.below(LISTS as u32) as usize;
         match input.below(18) {
-            0..=3 => Op::Insert { count: input.pick(&[1, 1, 1, 2, 63, 64, 65, 5]), list },
+            0..=3 => Op::Insert {
+                count: input.pick(&[1, 1, 1, 2, 63, 64, 65, 5]),
+                list,
+            },
             4 => Op::Reserve,
             5 | 6 => Op::Remove(self.draw_id(input)),
             7 => Op::RemoveRun(self.draw_id(input), input.pick(&[2, 64, 65, 130])),
@@ -182,7 +208,10 @@ impl Run {
         self.next += 1;
         self.counts.add("inserted", 1);
         self.alive.set(self.alive.get() + 1);
-        let value = Counted { number: self.next, alive: Rc::clone(&self.alive) };
+        let value = Counted {
+            number: self.next,
+            alive: Rc::clone(&self.alive),
+        };
         let id = self.slab.insert(entry(self.next, value));
         let id = id.unwrap_or_else(|_| panic!("the slab is full"));
         let before = self.held.insert(id, self.next);
@@ -223,7 +252,8 @@ impl Run {
             return;
         };
         self.counts.add("removed", 1);
-        self.counts.add("block freed", u64::from(self.is_block_empty(id)));
+        self.counts
+            .add("block freed", u64::from(self.is_block_empty(id)));
         self.unlink(id);
         self.links.set_tag(id, 0);
         self.tags.remove(&id);
@@ -317,25 +347,40 @@ impl Run {
         assert_eq!(self.slab.len() as usize, self.held.len(), "entries");
         assert_eq!(self.alive.get(), self.held.len() as i64, "values alive");
         let all = self.slab.iter().map(|(id, entry)| (id, entry.value.number));
-        assert!(all.eq(self.held.iter().map(|(id, number)| (*id, *number))), "the slab's entries");
+        assert!(
+            all.eq(self.held.iter().map(|(id, number)| (*id, *number))),
+            "the slab's entries"
+        );
         for (id, number) in &self.held {
             let key = self.slab.get(*id).map(|entry| entry.key);
             assert_eq!(key, Some(*number), "the key at {id}");
         }
         // A new block only once all others are full.
         assert_eq!(self.slab.end(), self.peak.div_ceil(BLOCK) * BLOCK, "end");
-        assert!(self.slab.get(self.slab.end()).is_none(), "an entry beyond the end");
+        assert!(
+            self.slab.get(self.slab.end()).is_none(),
+            "an entry beyond the end"
+        );
         for (list, deque) in self.lists.iter().zip(&self.deques) {
             list.validate(&self.links);
             assert_eq!(list.len() as usize, deque.len(), "length of a list");
-            assert_eq!((list.front(), list.back()), (deque.front().copied(), deque.back().copied()));
-            assert!(list.iter(&self.links).eq(deque.iter().copied()), "order of a list");
+            assert_eq!(
+                (list.front(), list.back()),
+                (deque.front().copied(), deque.back().copied())
+            );
+            assert!(
+                list.iter(&self.links).eq(deque.iter().copied()),
+                "order of a list"
+            );
         }
         for id in 0..self.slab.end() {
             let tag = self.tags.get(&id).copied().unwrap_or(0);
             assert_eq!(self.links.tag(id), tag, "tag of {id}");
         }
-        let end = self.chunks.last().map_or(0, |chunk| u64::from((chunk + 1) * CHUNK));
+        let end = self
+            .chunks
+            .last()
+            .map_or(0, |chunk| u64::from((chunk + 1) * CHUNK));
         assert_eq!(self.steps.len(), end, "end of the array");
         for id in self.written.keys() {
             self.read(*id);

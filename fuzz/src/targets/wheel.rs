@@ -18,7 +18,15 @@ pub const TARGET: Target = Target {
     name: "wheel",
     drive,
     bugs: &["wheel-late", "wheel-early", "wheel-lost", "wheel-keeps"],
-    needs: &["operations", "popped", "reentrant", "postponed", "never", "out of steps", "quiet"],
+    needs: &[
+        "operations",
+        "popped",
+        "reentrant",
+        "postponed",
+        "never",
+        "out of steps",
+        "quiet",
+    ],
 };
 
 const NEVER: u64 = u64::MAX;
@@ -36,7 +44,10 @@ enum Op {
     /// The owner's due moves, and the wheel is not told.
     Postpone(u32, u64),
     Advance(u64),
-    Pop { back: u64, steps: u32 },
+    Pop {
+        back: u64,
+        steps: u32,
+    },
     /// The next operation comes between two pops of the call before.
     Between,
     Quiet,
@@ -205,7 +216,11 @@ impl Run {
         let id = self.wheel.pop_expired(now, steps, |id| {
             let due = held.get(&id).map_or(0, |held| held.due);
             asked.borrow_mut().push((id, due));
-            if early && due < NEVER { due - due % TICK } else { due }
+            if early && due < NEVER {
+                due - due % TICK
+            } else {
+                due
+            }
         });
         for (id, due) in asked.into_inner() {
             let held = self.held.get_mut(&id);
@@ -280,14 +295,19 @@ impl Run {
 
     fn check(&self) {
         let held = &self.held;
-        self.wheel.validate(|id| held.get(&id).map_or(0, |held| held.due));
+        self.wheel
+            .validate(|id| held.get(&id).map_or(0, |held| held.due));
         assert_eq!(self.wheel.len() as usize, held.len(), "ids on the wheel");
         for id in held.keys() {
             assert!(self.wheel.is_scheduled(*id), "{id} is not on the wheel");
         }
         let first = held.values().map(|held| held.told).min();
         let next = self.wheel.next_due();
-        assert_eq!(next.is_none(), first.is_none(), "next_due of an empty wheel");
+        assert_eq!(
+            next.is_none(),
+            first.is_none(),
+            "next_due of an empty wheel"
+        );
         if let (Some(next), Some(first)) = (next, first) {
             assert!(next <= first.max(self.now), "next_due is after a due");
         }
@@ -306,7 +326,11 @@ impl Run {
                 break;
             }
         }
-        assert!(self.held.is_empty(), "{} ids never come out", self.held.len());
+        assert!(
+            self.held.is_empty(),
+            "{} ids never come out",
+            self.held.len()
+        );
         self.check();
         self.wheel.truncate(0);
     }

@@ -1,0 +1,3 @@
+//! The target `slab` (src/targets/slab.rs) for libFuzzer; without it, a replay of the files named.
+#![cfg_attr(fuzzing, no_main)]
+larder_fuzz::main_of!(larder_fuzz::targets::slab::run);

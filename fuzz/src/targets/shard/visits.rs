@@ -1,0 +1,317 @@
+//! The operations, each as the store would perform it, and compared with the reference.
+
+use std::time::Duration;
+
+use super::{Held, Op, Run, Slot, TAGS};
+use crate::generation::{Namespace, Sequence};
+use crate::removal::{Batch, Gone, RemovalCause};
+use crate::shard::{Found, Incoming, Limits, Outcome, SLICE, Scope};
+use crate::time::{NEVER, Now};
+
+impl Run {
+    pub(super) fn step(&mut self, op: Op) {
+        match op {
+            Op::Setup(_) => {}
+            Op::Store {
+                slot,
+                weight,
+                life,
+                tags,
+                add,
+            } => self.store(slot, weight, life, tags, add),
+            Op::Look(slot) => self.read(slot),
+            Op::Remove(slot) => self.remove(slot),
+            Op::Touch(slot, life) => self.touch(slot, life),
+            Op::Update(slot) => self.update(slot),
+            Op::Tend(budget) => {
+                self.enter();
+                self.tend(budget, Batch::new());
+            }
+            Op::Sweep => self.sweep(),
+            Op::Clear(at_once) => {
+                if !self.bug.is("shard-clear") {
+                    self.sequence.clear();
+                }
+                self.held.values_mut().for_each(|held| held.cleared = true);
+                if at_once {
+                    self.enter();
+                    self.tend(SLICE, Batch::new());
+                }
+            }
+            Op::ClearSpace(space) => {
+                self.spaces[space].clear(&self.sequence);
+                let all = self.held.values_mut().filter(|held| held.slot.0 == space);
+                all.for_each(|held| held.dead = true);
+            }
+            Op::InvalidateTag(tag) => {
+                if !self.bug.is("shard-tag") {
+                    self.tags.invalidate(&tag.to_string(), &self.sequence);
+                }
+                let all = self
+                    .held
+                    .values_mut()
+                    .filter(|held| held.tags >> tag & 1 != 0);
+                all.for_each(|held| held.dead = true);
+            }
+            Op::Limit(limits) => {
+                self.limits = limits;
+                let over = u64::from(self.bug.is("shard-bound"));
+                let entries = limits.entries + over;
+                self.shard.set_limits(Limits {
+                    entries,
+                    weight: limits.weight + over,
+                });
+                self.counts.add("trimming", u64::from(self.is_over()));
+            }
+            Op::Advance(by) => {
+                self.time.advance(Duration::from_nanos(by));
+                self.now = self.clock.now();
+            }
+        }
+        self.ordered = None;
+    }
+
+    fn enter(&mut self) {
+        self.shard.notice_clear(&self.sequence);
+    }
+
+    /// The end of a visit; returns what is left of the budget.
+    fn tend(&mut self, budget: u32, mut out: Batch<u32, u64>) -> u32 {
+        let mut now = Now::new(&self.clock);
+        let left = self.shard.tend(budget, &self.sequence, &mut now, &mut out);
+        assert!(left <= budget);
+        for (number, gone) in out.into_iter().enumerate() {
+            if self.bug.is("shard-lost") && number == 1 {
+                continue;
+            }
+            self.gone(&gone);
+        }
+        left
+    }
+
+    /// Looks, and compares the verdict.
+    fn look(&mut self, slot: Slot, cleared: u64) -> Found {
+        let scope = scope(&self.sequence, &self.spaces[slot.0], cleared);
+        let mut now = Now::new(&self.clock);
+        let found = self.shard.look(self.hash(slot), &slot.1, scope, &mut now);
+        let want = self.holder(slot).map(|(value, held)| (value, held.clone()));
+        let what = match (found, want) {
+            (Found::Absent, None) => "absent",
+            (Found::Live(id), Some((value, held))) => {
+                let dead = held.dead || held.cleared || self.now >= self.deadline(&held);
+                assert!(!dead, "served {held:?} at {}", self.now);
+                let entry = self.shard.entry(id).map(|entry| (entry.key, entry.value));
+                assert_eq!(entry, Some((slot.1, value)), "what is at {slot:?}");
+                "live"
+            }
+            (Found::Past(id, cause), Some((value, held))) => {
+                let dead = held.dead || held.cleared;
+                let true_cause = match cause {
+                    RemovalCause::Invalidated => dead,
+                    _ => {
+                        cause == RemovalCause::Expired && !dead && self.now >= self.deadline(&held)
+                    }
+                };
+                assert!(
+                    true_cause,
+                    "{cause:?} is no verdict for {held:?} at {}",
+                    self.now
+                );
+                assert_eq!(self.shard.entry(id).map(|entry| entry.value), Some(value));
+                "past"
+            }
+            (found, want) => panic!("found {found:?} where {want:?} is"),
+        };
+        self.counts.add(what, 1);
+        found
+    }
+
+    fn read(&mut self, slot: Slot) {
+        let Found::Live(id) = self.look(slot, self.sequence.floor()) else {
+            return;
+        };
+        let mut now = Now::new(&self.clock);
+        if let Some(entry) = self.shard.entry(id) {
+            self.shard.note_hit(id, entry, &mut now);
+        }
+        // The last noted access moves by a hundredth of the time to idle, or not at all.
+        let (at, idle) = (self.now, self.setup.idle.unwrap_or(0));
+        if let Some(held) = self.held.values_mut().find(|held| held.slot == slot) {
+            if at - held.accessed >= idle / 100 {
+                held.accessed = at;
+            }
+        }
+        if self.setup.lru {
+            self.enter();
+            self.shard.reorder(id);
+            self.tend(SLICE, Batch::new());
+        }
+    }
+
+    fn store(&mut self, slot: Slot, weight: u64, life: u64, tags: u8, add: bool) {
+        let names: Vec<Box<str>> = (0..TAGS)
+            .filter(|tag| tags >> tag & 1 != 0)
+            .map(|tag| tag.to_string().into())
+            .collect();
+        let set = self.tags.set(&names, &self.sequence);
+        self.enter();
+        let born = self.sequence.current();
+        let found = self.look(slot, 0);
+        if add && matches!(found, Found::Live(_)) {
+            self.tend(SLICE, Batch::new());
+            return;
+        }
+        let mut out = Batch::new();
+        let before = self.holder(slot).map(|(value, _)| value);
+        // The store refuses these before the shard hears of them.
+        if self.limits.entries == 0 || weight > self.limits.weight {
+            if let Found::Live(id) | Found::Past(id, _) = found {
+                let cause = match found {
+                    Found::Past(_, cause) => cause,
+                    _ => RemovalCause::Explicit,
+                };
+                self.ordered = before;
+                self.shard.unlink(id, cause, &mut out);
+            }
+            self.tend(SLICE, out);
+            return;
+        }
+        self.next += 1;
+        let held = Held {
+            slot,
+            weight,
+            expires_at: self.now.saturating_add(life),
+            accessed: self.now,
+            tags,
+            dead: false,
+            cleared: false,
+        };
+        let late = self.bug.is("shard-late") && life < NEVER;
+        let incoming = Incoming {
+            key: slot.1,
+            value: self.next,
+            expires_at: held.expires_at + u64::from(late),
+            born,
+            weight: weight + u64::from(self.bug.is("shard-weight") && weight == 7),
+            tags: set,
+        };
+        let scope = scope(&self.sequence, &self.spaces[slot.0], 0);
+        let mut now = Now::new(&self.clock);
+        let hash = self.hash(slot);
+        let outcome = self
+            .shard
+            .store(hash, incoming, found, scope, &mut now, &mut out);
+        let Outcome::Stored { replaced } = outcome else {
+            panic!("the slab is full");
+        };
+        self.settle_store(replaced, before, matches!(found, Found::Live(_)), held);
+        self.tend(SLICE, out);
+    }
+
+    fn settle_store(
+        &mut self,
+        replaced: Option<(u32, u64, u64)>,
+        before: Option<u64>,
+        live: bool,
+        new: Held,
+    ) {
+        let want = before.filter(|_| live);
+        assert_eq!(
+            replaced.map(|(_, value, _)| value),
+            want,
+            "what was replaced"
+        );
+        if let Some((key, value, weight)) = replaced {
+            self.counts.add("overwritten", 1);
+            self.ordered = Some(value);
+            let (namespace, born, cause) = (0, 0, RemovalCause::Replaced);
+            self.gone(&Gone {
+                key,
+                value,
+                cause,
+                weight,
+                namespace,
+                born,
+            });
+        }
+        self.counts.add("stored", 1);
+        self.held.insert(self.next, new);
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        self.enter();
+        let mut out = Batch::new();
+        match self.look(slot, 0) {
+            Found::Live(id) => {
+                self.ordered = self.holder(slot).map(|(value, _)| value);
+                let gone = self.shard.take(id, RemovalCause::Explicit);
+                self.gone(&gone.expect("it was found"));
+            }
+            Found::Past(id, cause) => self.shard.unlink(id, cause, &mut out),
+            Found::Absent => {}
+        }
+        self.tend(SLICE, out);
+    }
+
+    fn touch(&mut self, slot: Slot, life: u64) {
+        self.enter();
+        if let Found::Live(id) = self.look(slot, 0) {
+            let (at, until) = (self.now, self.now.saturating_add(life));
+            self.shard
+                .set_deadline(id, until, &mut Now::new(&self.clock));
+            let held = self.held.values_mut().find(|held| held.slot == slot);
+            let held = held.expect("it was found");
+            (held.expires_at, held.accessed) = (until, at);
+            self.counts.add("touched", 1);
+        }
+        self.tend(SLICE, Batch::new());
+    }
+
+    fn update(&mut self, slot: Slot) {
+        self.enter();
+        if let Found::Live(id) = self.look(slot, 0) {
+            self.next += 1;
+            let next = self.next;
+            self.shard
+                .update(id, &mut Now::new(&self.clock), |value| *value = next);
+            let value = self.holder(slot).map(|(value, _)| value);
+            let mut held = value
+                .and_then(|value| self.held.remove(&value))
+                .expect("it was found");
+            held.accessed = self.now;
+            self.held.insert(next, held);
+            self.counts.add("updated", 1);
+        }
+        self.tend(SLICE, Batch::new());
+    }
+
+    /// With budget enough, nothing is left that is past, doomed or over a limit.
+    pub(super) fn sweep(&mut self) {
+        self.enter();
+        let left = self.tend(10_000, Batch::new());
+        assert!(left > 0, "a sweep without an end");
+        for held in self.held.values() {
+            assert!(!held.cleared, "a sweep left {held:?}");
+            assert!(
+                self.now < self.deadline(held),
+                "a sweep left {held:?} at {}",
+                self.now
+            );
+        }
+        assert!(!self.is_over(), "a sweep left the shard over its limits");
+        assert!(
+            !self.shard.has_work(self.now, &self.sequence),
+            "a sweep left work"
+        );
+        self.counts.add("swept", 1);
+    }
+}
+
+fn scope<'a>(sequence: &'a Sequence, space: &Namespace, cleared: u64) -> Scope<'a> {
+    Scope {
+        namespace: space.id,
+        floor: space.floor(),
+        cleared,
+        sequence,
+    }
+}

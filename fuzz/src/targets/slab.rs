@@ -202,7 +202,7 @@ impl Run {
 
     fn insert(&mut self, list: usize) {
         // Several blocks, and short enough lists to walk after each step.
-        if self.held.len() >= 400 {
+        if self.held.len() >= 200 {
             return;
         }
         self.next += 1;

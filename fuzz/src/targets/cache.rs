@@ -99,6 +99,10 @@ enum Op {
     Clear(usize),
     InvalidateTag(u8),
     Advance(u64),
+    /// Time moves to the next deadline, or to the moment before, and the key is read.
+    Meet {
+        early: bool,
+    },
     RunPending(u32),
     SetCapacity(u64),
     Iterate(usize),
@@ -247,6 +251,10 @@ impl Run {
             27 => return Op::RunPending(input.pick(&[0, 1, 5, 10_000])),
             28 => return Op::SetCapacity(self.setup.shards * input.pick(&[8, 3, 20, 1, 0])),
             29 => return Op::Iterate(slot.0),
+            30 => {
+                let early = input.flag();
+                return Op::Meet { early };
+            }
             _ => return Op::Advance(self.draw_step(input)),
         };
         let tags = if input.below(3) == 0 {

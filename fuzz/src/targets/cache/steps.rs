@@ -46,6 +46,7 @@ impl Run {
                 self.time.advance(Duration::from_nanos(by));
                 self.now += by;
             }
+            Op::Meet { early } => self.meet(early),
             Op::RunPending(budget) => self.run_pending(budget),
             Op::SetCapacity(capacity) => {
                 self.capacity = capacity;
@@ -57,6 +58,20 @@ impl Run {
                 self.spaces[0].set_capacity(capacity + more);
             }
             Op::Iterate(space) => self.iterate(space),
+        }
+    }
+
+    fn meet(&mut self, early: bool) {
+        let deadlines = self
+            .held
+            .values()
+            .map(|held| (self.deadline(held), held.slot));
+        let next = deadlines
+            .filter(|(at, _)| *at > self.now && *at < NEVER)
+            .min();
+        if let Some((at, slot)) = next {
+            self.step(&Op::Advance(at - self.now - u64::from(early)));
+            self.step(&Op::Get(slot));
         }
     }
 

@@ -49,7 +49,7 @@ pub fn run(data: &[u8]) {
     drive(data, Bug::from_environment(TARGET.bugs));
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[allow(dead_code, reason = "a story prints all of it")]
 enum Op {
     Insert {
@@ -137,6 +137,7 @@ impl Run {
     fn step(&mut self, input: &mut Input<'_>) {
         self.counts.add("operations", 1);
         let op = self.draw(input);
+        self.story.then(op);
         match op {
             Op::Insert { count, list } => (0..count).for_each(|_| self.insert(list)),
             Op::Reserve => {
@@ -167,7 +168,6 @@ impl Run {
             Op::Read(id) => self.read(id),
             Op::TruncateSteps(len) => self.truncate_steps(len),
         }
-        self.story.then(op);
     }
 
     fn draw(&self, input: &mut Input<'_>) -> Op {

@@ -36,9 +36,10 @@ pub fn run(data: &[u8]) {
     drive(data, Bug::from_environment(TARGET.bugs));
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[allow(dead_code, reason = "a story prints all of it")]
 enum Op {
+    Start(u64),
     Schedule(u32, u64),
     Deschedule(u32),
     /// The owner's due moves, and the wheel is not told.
@@ -90,6 +91,7 @@ pub fn drive(data: &[u8], bug: Bug) -> Counts {
         counts: Counts::default(),
         story: Story::new(),
     };
+    run.story.then(Op::Start(now));
     while !input.is_empty() {
         run.step(&mut input);
         run.check();
@@ -181,6 +183,7 @@ impl Run {
 
     /// One of the owner's changes, to both.
     fn change(&mut self, op: Op) {
+        self.story.then(op);
         match op {
             Op::Schedule(id, due) => {
                 let late = self.bug.is("wheel-late") && due % 5 == 0 && due < NEVER - TICK;
@@ -206,7 +209,6 @@ impl Run {
             }
             _ => unreachable!("not a change"),
         }
-        self.story.then(op);
     }
 
     /// One pop; what it asked its owner about has been told.
@@ -289,8 +291,8 @@ impl Run {
 
     fn truncate(&mut self) {
         let end = self.held.keys().last().map_or(0, |id| id + 1);
-        self.wheel.truncate(end);
         self.story.then(Op::Truncate);
+        self.wheel.truncate(end);
     }
 
     fn check(&self) {

@@ -44,3 +44,16 @@ pub use time::{Clock, ManualClock};
 pub fn __lock_depth() -> usize {
     sync::lock_depth()
 }
+
+/// The most slots that the calling thread looked at under one lock since this was last asked; 0 in release
+/// builds. For the tests.
+#[doc(hidden)]
+pub fn __longest_hold() -> u64 {
+    sync::longest_hold()
+}
+
+/// How often the calling thread has read a clock precisely; 0 in release builds. For the tests.
+#[doc(hidden)]
+pub fn __precise_readings() -> u64 {
+    time::precise_readings()
+}

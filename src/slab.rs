@@ -15,6 +15,7 @@
 
 use crate::entry::Entry;
 use crate::removal::contain_drop;
+use crate::sync::note_slot;
 
 const BLOCK: usize = 256;
 /// Slots that the first block starts with.
@@ -78,6 +79,7 @@ impl<K, V> Slab<K, V> {
 
     #[inline]
     pub(crate) fn get(&self, id: u32) -> Option<&Entry<K, V>> {
+        note_slot();
         let block = self.blocks.get(id as usize / BLOCK)?;
         match block.slots.get(id as usize % BLOCK)? {
             Slot::Taken(entry) => Some(entry),
@@ -87,6 +89,7 @@ impl<K, V> Slab<K, V> {
 
     #[inline]
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Entry<K, V>> {
+        note_slot();
         let block = self.blocks.get_mut(id as usize / BLOCK)?;
         match block.slots.get_mut(id as usize % BLOCK)? {
             Slot::Taken(entry) => Some(entry),
@@ -109,6 +112,7 @@ impl<K, V> Slab<K, V> {
     /// Stores an entry, or hands it back if the slab is full.
     #[inline]
     pub(crate) fn insert(&mut self, entry: Entry<K, V>) -> Result<u32, Entry<K, V>> {
+        note_slot();
         if self.partial.is_empty() && self.add_block() == Err(Full) {
             return Err(entry);
         }
@@ -148,6 +152,7 @@ impl<K, V> Slab<K, V> {
     /// Takes an entry out.
     #[inline]
     pub(crate) fn remove(&mut self, id: u32) -> Option<Entry<K, V>> {
+        note_slot();
         let number = id as usize / BLOCK;
         let block = self.blocks.get_mut(number)?;
         let slot = block.slots.get_mut(id as usize % BLOCK)?;

@@ -4,7 +4,8 @@
 //!
 //! In debug builds every lock counts how many its thread holds. User code is called at depth zero;
 //! the exceptions (`Eq` of keys, `Clone` under a shard's lock) must not call the cache, and a debug
-//! build says so when they do.
+//! build says so when they do. They also count the slots that a thread looks at while it holds a lock,
+//! so that a test can say how long the longest hold was without a clock.
 
 use std::ops::{Deref, DerefMut};
 
@@ -141,19 +142,39 @@ pub(crate) fn lock_depth() -> usize {
     depth::current()
 }
 
+/// Notes that a slot was looked at; nothing in release builds.
+#[inline]
+pub(crate) fn note_slot() {
+    depth::note_slot();
+}
+
+/// The most slots that the calling thread looked at while it held a lock, since this was last asked;
+/// always 0 in release builds.
+pub(crate) fn longest_hold() -> u64 {
+    depth::longest_hold()
+}
+
 #[cfg(debug_assertions)]
 mod depth {
     use std::cell::Cell;
 
     super::thread_local! {
         static DEPTH: Cell<usize> = const { Cell::new(0) };
+        /// Slots looked at since the first of the held locks was taken, and the most ever.
+        static SLOTS: Cell<u64> = const { Cell::new(0) };
+        static LONGEST: Cell<u64> = const { Cell::new(0) };
     }
 
     pub(super) struct Held(());
 
     impl Held {
         pub(super) fn new() -> Self {
-            DEPTH.with(|depth| depth.set(depth.get() + 1));
+            DEPTH.with(|depth| {
+                if depth.get() == 0 {
+                    SLOTS.with(|slots| slots.set(0));
+                }
+                depth.set(depth.get() + 1);
+            });
             Held(())
         }
     }
@@ -161,7 +182,17 @@ mod depth {
     impl Drop for Held {
         fn drop(&mut self) {
             DEPTH.with(|depth| depth.set(depth.get() - 1));
+            let slots = SLOTS.with(Cell::get);
+            LONGEST.with(|longest| longest.set(longest.get().max(slots)));
         }
+    }
+
+    pub(super) fn note_slot() {
+        SLOTS.with(|slots| slots.set(slots.get() + 1));
+    }
+
+    pub(super) fn longest_hold() -> u64 {
+        LONGEST.with(|longest| longest.replace(0))
     }
 
     pub(super) fn current() -> usize {
@@ -186,6 +217,13 @@ mod depth {
         pub(super) fn new() -> Self {
             Held(())
         }
+    }
+
+    #[inline]
+    pub(super) fn note_slot() {}
+
+    pub(super) fn longest_hold() -> u64 {
+        0
     }
 
     pub(super) fn current() -> usize {

@@ -56,6 +56,7 @@ impl Clock {
     /// The exact time.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
+        readings::count();
         match &self.0 {
             Source::System { .. } => system::precise(),
             // Acquire pairs with the Release in `ManualClock::advance`: who sees the new time also
@@ -231,6 +232,38 @@ impl<'a> Now<'a> {
             self.precise()
         };
         now.saturating_add(after)
+    }
+}
+
+/// How often the calling thread has read a clock precisely; 0 in release builds.
+pub(crate) fn precise_readings() -> u64 {
+    readings::current()
+}
+
+#[cfg(debug_assertions)]
+mod readings {
+    use std::cell::Cell;
+
+    thread_local! {
+        static READINGS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        READINGS.with(|readings| readings.set(readings.get() + 1));
+    }
+
+    pub(super) fn current() -> u64 {
+        READINGS.with(Cell::get)
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod readings {
+    #[inline]
+    pub(super) fn count() {}
+
+    pub(super) fn current() -> u64 {
+        0
     }
 }
 

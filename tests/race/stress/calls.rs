@@ -34,6 +34,7 @@ pub(crate) struct Caller<'a> {
     pub(crate) chance: Chance,
     pub(crate) keys: u64,
     pub(crate) capacity: u64,
+    pub(crate) tagged: bool,
 }
 
 impl Caller<'_> {
@@ -47,8 +48,9 @@ impl Caller<'_> {
         format!("key {} of some length", self.chance.below(range))
     }
 
-    fn tag(&mut self) -> String {
-        format!("tag {}", self.chance.below(8))
+    fn tag(&mut self) -> Option<String> {
+        let number = self.chance.below(8);
+        self.tagged.then(|| format!("tag {number}"))
     }
 
     fn payload(&mut self, key: &str) -> Arc<Payload> {
@@ -56,10 +58,10 @@ impl Caller<'_> {
     }
 
     fn options(&mut self) -> EntryOptions {
-        let options = EntryOptions::new().tag(self.tag());
+        let options = EntryOptions::new().tags(self.tag());
         match self.chance.below(3) {
             0 => options.time_to_live(Duration::from_micros(self.chance.below(20_000))),
-            1 => options.no_expiry().tag(self.tag()),
+            1 => options.no_expiry().tags(self.tag()),
             _ => options,
         }
     }
@@ -143,7 +145,7 @@ impl Caller<'_> {
         match self.chance.below(6) {
             0 => {
                 let tag = self.tag();
-                let loader = || Ok::<_, String>(Loaded::new(Payload::new(&key, len)).tag(tag));
+                let loader = || Ok::<_, String>(Loaded::new(Payload::new(&key, len)).tags(tag));
                 if let Ok(value) = self.cache.get_or_load_with(&key, loader) {
                     value.check(&key);
                 }
@@ -206,7 +208,7 @@ impl Caller<'_> {
     fn sweep(&mut self) {
         match self.chance.below(16) {
             0..4 => {
-                let tag = self.tag();
+                let tag = self.tag().unwrap_or_default();
                 self.cache.invalidate_tag(&tag);
             }
             4..6 => self.cache.clear(),

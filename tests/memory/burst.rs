@@ -159,9 +159,9 @@ fn store(cache: &Cache<u64, u64>, n: u64) {
     ignore(cache.insert(MANY + n, 0));
 }
 
-/// A few hundred entries, over and over.
+/// A few thousand entries, over and over.
 fn overwrite(cache: &Cache<u64, u64>, n: u64) {
-    ignore(cache.insert(MANY + n % 256, 0));
+    ignore(cache.insert(MANY + n % 4096, 0));
 }
 
 /// Removals of what is not there: writes that leave nothing behind.

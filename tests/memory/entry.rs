@@ -170,8 +170,8 @@ fn an_entry_costs_no_more_than_its_bound_with_each_feature() {
 fn eight_bytes_more_are_noticed() {
     let _alone = alone();
     let cost = |value: fn() -> i64| value() as f64 / SIZES[0] as f64;
-    let narrow = cost(|| held_by::<u64>());
-    let wide = cost(|| held_by::<(u64, u64)>());
+    let narrow = cost(held_by::<u64>);
+    let wide = cost(held_by::<(u64, u64)>);
     assert!((wide - narrow - 8.0).abs() < 0.2, "{narrow} and {wide}");
 }
 

@@ -55,6 +55,9 @@ pub(crate) struct Gone<K, V> {
     pub(crate) born: u64,
 }
 
+/// A batch taken apart: the first that left, and the others.
+type Parts<K, V> = (Option<Gone<K, V>>, Vec<Gone<K, V>>);
+
 /// What left a shard in one critical section. The first stands inline: most calls remove at most one
 /// value, and those allocate nothing.
 pub(crate) struct Batch<K, V> {
@@ -84,9 +87,8 @@ impl<K, V> Batch<K, V> {
         }
     }
 
-    /// The first, if there is one, and the others.
     #[inline]
-    pub(crate) fn into_parts(self) -> (Option<Gone<K, V>>, Vec<Gone<K, V>>) {
+    pub(crate) fn into_parts(self) -> Parts<K, V> {
         (self.first, self.rest)
     }
 

@@ -21,6 +21,12 @@ mod generation;
 mod hash;
 #[path = "../../src/parts/mod.rs"]
 mod parts;
+#[allow(
+    unsafe_code,
+    reason = "the processor's prefetch is reached by an intrinsic"
+)]
+#[path = "../../src/prefetch.rs"]
+mod prefetch;
 #[path = "../../src/rand.rs"]
 mod rand;
 #[path = "../../src/removal.rs"]
@@ -59,6 +65,16 @@ pub use time::{Clock, ManualClock};
 #[doc(hidden)]
 pub fn __lock_depth() -> usize {
     sync::lock_depth()
+}
+
+#[doc(hidden)]
+pub fn __precise_readings() -> u64 {
+    time::precise_readings()
+}
+
+#[doc(hidden)]
+pub fn __longest_hold() -> u64 {
+    sync::longest_hold()
 }
 
 #[cfg(fuzzing)]

@@ -42,6 +42,7 @@ impl<T: Default> Steps<T> {
     }
 
     /// The end of the highest chunk in use: ids from here on are absent.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         (self.chunks.len() * CHUNK) as u64
     }

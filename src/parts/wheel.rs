@@ -158,21 +158,22 @@ impl Wheel {
         steps: &mut u32,
         due_of: impl Fn(u32) -> u64,
     ) -> Option<u32> {
+        // An earlier `now` than one seen is taken for that one.
+        self.now = self.now.max(now);
         if self.is_quiet(now) {
             return None;
         }
-        self.work(now, steps, due_of)
+        self.work(steps, due_of)
     }
 
     /// Whether there is nothing to do before `now` is past.
     #[inline]
     pub(crate) fn is_quiet(&self, now: u64) -> bool {
-        now < self.quiet_until
+        now.max(self.now) < self.quiet_until
     }
 
     #[cold]
-    fn work(&mut self, now: u64, steps: &mut u32, due_of: impl Fn(u32) -> u64) -> Option<u32> {
-        self.now = self.now.max(now);
+    fn work(&mut self, steps: &mut u32, due_of: impl Fn(u32) -> u64) -> Option<u32> {
         if self.len == 0 {
             self.tick = tick_of(self.now);
             self.quiet_until = NEVER;

@@ -345,6 +345,6 @@ impl<K, V> Shard<K, V> {
         self.floor < sequence.floor()
             || self.doomed.entries > 0
             || self.is_over(0, 0)
-            || self.wheel.next_due().is_some_and(|due| due <= now)
+            || (self.wheel.len() > 0 && !self.wheel.is_quiet(now))
     }
 }

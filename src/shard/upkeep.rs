@@ -159,7 +159,7 @@ impl<K, V> Shard<K, V> {
 
     #[inline]
     fn pop_expired(&mut self, now: &mut Now<'_>, steps: &mut u32) -> Option<u32> {
-        if self.wheel.len() == 0 || self.wheel.is_quiet(now.coarse()) {
+        if self.wheel.len() == 0 {
             return None;
         }
         let (slab, idle) = (&self.slab, &self.idle);

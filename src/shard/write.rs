@@ -230,7 +230,8 @@ impl<K, V> Shard<K, V> {
         if tags.is_some() {
             self.tags.reserve_for(id);
         }
-        if u64::from(id) < self.tags.len() {
+        // An id whose chunk was never reserved has no tags to take away.
+        if self.tags.try_get(id).is_some() {
             *self.tags.get_mut(id) = tags;
         }
     }

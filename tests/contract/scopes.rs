@@ -258,7 +258,6 @@ fn clear_and_expiry_may_meet() {
 }
 
 #[test]
-#[ignore = "known bug: Shard::set_tags panics on an id in a chunk that was never reserved"]
 fn a_tag_beyond_the_first_slots_harms_no_untagged_entry() {
     let cache = Cache::builder()
         .max_capacity(1000)

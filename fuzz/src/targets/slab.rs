@@ -42,7 +42,7 @@ pub const TARGET: Target = Target {
 };
 
 const LISTS: usize = 3;
-const BLOCK: u32 = 64;
+const BLOCK: u32 = 256;
 const CHUNK: u32 = 256;
 
 pub fn run(data: &[u8]) {
@@ -56,7 +56,6 @@ enum Op {
         count: u32,
         list: usize,
     },
-    Reserve,
     Remove(u32),
     /// So many from this one on.
     RemoveRun(u32, u32),
@@ -94,7 +93,7 @@ struct Run {
     written: BTreeMap<u32, u64>,
     chunks: BTreeSet<u32>,
     alive: Rc<Cell<i64>>,
-    /// The most entries there were, or were reserved for.
+    /// The most entries there were.
     peak: u32,
     next: u64,
     bug: Bug,
@@ -140,12 +139,6 @@ impl Run {
         self.story.then(op);
         match op {
             Op::Insert { count, list } => (0..count).for_each(|_| self.insert(list)),
-            Op::Reserve => {
-                self.slab
-                    .reserve()
-                    .unwrap_or_else(|_| panic!("the slab is full"));
-                self.peak = self.peak.max(self.held.len() as u32 + 1);
-            }
             Op::Remove(id) => self.remove(id),
             Op::RemoveRun(from, count) => {
                 let run: Vec<u32> = self.held.range(from..).map(|(id, _)| *id).collect();
@@ -170,16 +163,25 @@ impl Run {
         }
     }
 
+    /// Where a run of removals begins: mostly at a block's first slot, so that whole blocks are emptied.
+    fn draw_run(&self, input: &mut Input<'_>) -> u32 {
+        let id = self.draw_id(input);
+        if input.below(4) == 0 {
+            id
+        } else {
+            id / BLOCK * BLOCK
+        }
+    }
+
     fn draw(&self, input: &mut Input<'_>) -> Op {
         let list = input.below(LISTS as u32) as usize;
         match input.below(18) {
             0..=3 => Op::Insert {
-                count: input.pick(&[1, 1, 1, 2, 63, 64, 65, 5]),
+                count: input.pick(&[1, 1, 1, 200, 255, 256, 257, 5]),
                 list,
             },
-            4 => Op::Reserve,
-            5 | 6 => Op::Remove(self.draw_id(input)),
-            7 => Op::RemoveRun(self.draw_id(input), input.pick(&[2, 64, 65, 130])),
+            4 | 5 => Op::Remove(self.draw_id(input)),
+            6 | 7 => Op::RemoveRun(self.draw_run(input), input.pick(&[2, 256, 512, 2_000])),
             8 => Op::Change(self.draw_id(input)),
             9 | 10 => Op::Move(self.draw_id(input), list, input.flag()),
             11 => Op::PopBack(list),
@@ -377,11 +379,12 @@ impl Run {
             let tag = self.tags.get(&id).copied().unwrap_or(0);
             assert_eq!(self.links.tag(id), tag, "tag of {id}");
         }
-        let end = self
-            .chunks
-            .last()
-            .map_or(0, |chunk| u64::from((chunk + 1) * CHUNK));
-        assert_eq!(self.steps.len(), end, "end of the array");
+        let end = self.chunks.last().map_or(0, |chunk| (chunk + 1) * CHUNK);
+        assert!(self.steps.try_get(end).is_none(), "end of the array");
+        assert!(
+            end == 0 || self.steps.try_get(end - 1).is_some(),
+            "end of the array"
+        );
         for id in self.written.keys() {
             self.read(*id);
             self.read(id ^ 1);

@@ -80,7 +80,8 @@ impl Run {
         let mut now = Now::new(&self.clock);
         let left = self.shard.tend(budget, &self.sequence, &mut now, &mut out);
         assert!(left <= budget);
-        for (number, gone) in out.into_iter().enumerate() {
+        let (first, rest) = out.into_parts();
+        for (number, gone) in first.into_iter().chain(rest).enumerate() {
             if self.bug.is("shard-lost") && number == 1 {
                 continue;
             }

@@ -8,7 +8,7 @@
 )]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use larder::{Cache, EntryOptions};
+use larder::{Cache, Compute, EntryOptions};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -60,6 +60,21 @@ fn reads(c: &mut Criterion) {
     group.bench_function("hit with a tag", |b| {
         b.iter(|| black_box(tagged.get(&next())))
     });
+    let view = cache.namespace("view");
+    view.insert_many((0..RESIDENT / 2).map(|n| (n, n)));
+    group.bench_function("hit in a namespace", |b| {
+        b.iter(|| black_box(view.get(&(next() / 2))))
+    });
+    group.bench_function("peek", |b| b.iter(|| black_box(cache.peek(&next()))));
+    group.bench_function("contains_key", |b| {
+        b.iter(|| black_box(cache.contains_key(&next())))
+    });
+    group.bench_function("get_many of 16", |b| {
+        b.iter(|| {
+            let keys: [u64; 16] = std::array::from_fn(|_| next());
+            black_box(cache.get_many(&keys))
+        });
+    });
     group.finish();
 }
 
@@ -84,9 +99,63 @@ fn writes(c: &mut Criterion) {
             });
         });
     }
+    group.finish();
+}
+
+fn changes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("change");
+    let cache = cache(None);
+    let mut next = keys();
+    group.bench_function("replace", |b| b.iter(|| cache.replace(next(), 1)));
+    group.bench_function("compute", |b| {
+        b.iter(|| cache.compute(&next(), |old| Compute::Put(old.map_or(0, |n| n + 1))));
+    });
+    group.bench_function("decr", |b| b.iter(|| cache.decr(&next(), 1)));
+    group.bench_function("touch", |b| {
+        b.iter(|| cache.touch(&next(), Some(Duration::from_secs(60))));
+    });
+    group.bench_function("remove_if, no", |b| {
+        b.iter(|| cache.remove_if(&next(), |_| false));
+    });
+    group.bench_function("remove, then add", |b| {
+        b.iter(|| {
+            let key = next();
+            (cache.remove(&key), cache.add(key, 1))
+        });
+    });
+    group.bench_function("invalidate, then load", |b| {
+        b.iter(|| {
+            let key = next();
+            (cache.invalidate(&key), cache.get_or_load(&key, || 1))
+        });
+    });
+    group.bench_function("insert with a TTL and a tag", |b| {
+        b.iter(|| {
+            let options = EntryOptions::new()
+                .time_to_live(Duration::from_secs(60))
+                .tag("tag");
+            cache.insert_with(next(), 1, options)
+        });
+    });
+    group.bench_function("insert_many of 16", |b| {
+        b.iter(|| cache.insert_many(std::array::from_fn::<_, 16, _>(|_| (next(), 1))));
+    });
     group.bench_function("tag bump", |b| b.iter(|| cache.invalidate_tag("product:7")));
     group.finish();
 }
 
-criterion_group!(operations, reads, writes);
+fn whole(c: &mut Criterion) {
+    let mut group = c.benchmark_group("whole");
+    let cache = cache(None);
+    group.bench_function("walk", |b| b.iter(|| cache.iter().count()));
+    group.bench_function("len", |b| b.iter(|| black_box(cache.len())));
+    group.bench_function("stats", |b| b.iter(|| black_box(cache.stats())));
+    group.bench_function("clear of a namespace", |b| {
+        let view = cache.namespace("view");
+        b.iter(|| view.clear());
+    });
+    group.finish();
+}
+
+criterion_group!(operations, reads, writes, changes, whole);
 criterion_main!(operations);

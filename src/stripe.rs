@@ -100,7 +100,7 @@ fn take_number() -> usize {
         NUMBER.set(OWNED);
         return OWNED;
     }
-    let mut numbers = numbers();
+    let mut numbers = NUMBERS.lock();
     let number = numbers.0.pop().unwrap_or_else(|| {
         numbers.1 += 1;
         numbers.1 - 1
@@ -109,17 +109,13 @@ fn take_number() -> usize {
     number
 }
 
-fn numbers() -> parking_lot::MutexGuard<'static, (Vec<usize>, usize)> {
-    NUMBERS.lock()
-}
-
 struct Taken;
 
 impl Drop for Taken {
     fn drop(&mut self) {
         let number = NUMBER.replace(OWNED);
         if number != NONE {
-            numbers().0.push(number);
+            NUMBERS.lock().0.push(number);
         }
     }
 }
@@ -178,6 +174,6 @@ mod tests {
                 scope.spawn(number_of_this_thread);
             });
         }
-        assert!(numbers().1 < 1_000);
+        assert!(NUMBERS.lock().1 < 1_000);
     }
 }

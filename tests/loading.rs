@@ -23,9 +23,10 @@ mod revoke;
 mod scopes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use executor::{Gate, Hand};
+use executor::{Gate, Hand, Steps};
 use larder::{Cache, CacheBuilder, ManualClock};
 
 /// The key that everybody wants.
@@ -33,6 +34,30 @@ const KEY: u64 = 7;
 const SECOND: Duration = Duration::from_secs(1);
 
 type Numbers = Cache<u64, u64>;
+
+/// How often the loader of `slow` is pending.
+const POLLS: u32 = 5;
+
+/// A load whose loader is pending `POLLS` times.
+async fn slow(cache: &Numbers, value: u64) -> u64 {
+    cache
+        .get_or_load_async(&KEY, || async {
+            Steps(POLLS).await;
+            value
+        })
+        .await
+}
+
+/// Polls a `slow` load until its loader's waits are over.
+#[track_caller]
+fn run_out(hand: &mut Hand<'_, u64>) -> u64 {
+    for _ in 0..=POLLS {
+        if let Poll::Ready(value) = hand.poll() {
+            return value;
+        }
+    }
+    panic!("it waits for more than its loader");
+}
 
 /// A cache of numbers with a clock to turn by hand.
 fn timed(set: impl FnOnce(CacheBuilder<u64, u64>) -> CacheBuilder<u64, u64>) -> (Numbers, Time) {

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::entry::Entry;
 use crate::flight::{Flight, Outcome, Table};
 use crate::generation::{Namespace, Namespaces, Sequence, Tags};
 use crate::hash::KeyHash;
@@ -309,6 +310,12 @@ struct Visit<'a, K, V> {
 }
 
 impl<K, V> Visit<'_, K, V> {
+    /// The entry at `id`, if it is still the version that was seen and no `clear` has doomed it.
+    fn unchanged(&self, id: u32, version: u32) -> Option<&Entry<K, V>> {
+        let entry = self.shard.entry(id)?;
+        (entry.version == version && entry.born >= self.shard.mark()).then_some(entry)
+    }
+
     /// Takes a flight out of the table: its leader can no longer publish.
     fn revoke(&mut self, flight: Option<Arc<Flight<K, V>>>, written: bool) {
         if let Some(flight) = flight {

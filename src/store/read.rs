@@ -39,9 +39,7 @@ impl<K, V> Store<K, V> {
     #[cold]
     fn reorder(&self, stripe: &RwLock<Stripe<K, V>>, id: u32, version: u32) {
         self.visit(stripe, |visit| {
-            let mark = visit.shard.mark();
-            let entry = visit.shard.entry(id);
-            if entry.is_some_and(|entry| entry.version == version && entry.born >= mark) {
+            if visit.unchanged(id, version).is_some() {
                 visit.shard.reorder(id);
             }
         });
@@ -73,12 +71,9 @@ impl<K, V> Store<K, V> {
         let after = expiry.after_read(&value, before);
         if after != before || self.hit_needs_lock {
             self.visit(stripe, |visit| {
-                let Some(entry) = visit.shard.entry(id) else {
+                let Some(entry) = visit.unchanged(id, version) else {
                     return;
                 };
-                if entry.version != version || entry.born < visit.shard.mark() {
-                    return;
-                }
                 let deadline = visit.shard.deadline(id, entry);
                 if visit.now.has_reached(deadline) {
                     // Its time came while the policy was asked, and a read revives nothing.

@@ -1,31 +1,7 @@
 //! Cancellation: a future that is dropped, at whatever point, takes nothing with it that others need.
 
-use std::task::Poll;
-
-use super::executor::{Executor, Gate, Hand, Steps};
-use super::{KEY, Numbers, Runs, at_rest, held, numbers, until_joined, waiting};
-
-const POLLS: u32 = 5;
-
-/// A load whose loader is pending `POLLS` times.
-async fn slow(cache: &Numbers, value: u64) -> u64 {
-    cache
-        .get_or_load_async(&KEY, || async {
-            Steps(POLLS).await;
-            value
-        })
-        .await
-}
-
-/// Polls until the loader's waits are over.
-fn run_out(hand: &mut Hand<'_, u64>) -> u64 {
-    for _ in 0..=POLLS {
-        if let Poll::Ready(value) = hand.poll() {
-            return value;
-        }
-    }
-    panic!("it waits for more than its loader");
-}
+use super::executor::{Executor, Gate, Hand};
+use super::{KEY, POLLS, Runs, at_rest, held, numbers, run_out, slow, until_joined, waiting};
 
 #[test]
 fn a_leader_dropped_at_each_poll_point_hands_over() {

@@ -1,23 +1,11 @@
 //! Writes and removals during a load: what of it is published, and who gets what.
 
-use std::task::Poll;
-
 use larder::{Compute, EntryOptions};
 
-use super::executor::{Gate, Hand, Steps};
-use super::{KEY, Numbers, Runs, SECOND, at_rest, held, numbers, until_joined, waiting};
-
-const POLLS: u32 = 4;
-
-/// A load whose loader is pending `POLLS` times.
-async fn slow(cache: &Numbers, value: u64) -> u64 {
-    cache
-        .get_or_load_async(&KEY, || async {
-            Steps(POLLS).await;
-            value
-        })
-        .await
-}
+use super::executor::{Gate, Hand};
+use super::{
+    KEY, Numbers, POLLS, Runs, SECOND, at_rest, held, numbers, run_out, slow, until_joined, waiting,
+};
 
 /// Something done to the cache while a load is under way, by name.
 type Act = (&'static str, fn(&Numbers));
@@ -96,16 +84,6 @@ fn at_each_step(
         check(&cache, &mut leader, &mut follower, &step);
         at_rest(&cache);
     }
-}
-
-#[track_caller]
-fn run_out(hand: &mut Hand<'_, u64>) -> u64 {
-    for _ in 0..=POLLS {
-        if let Poll::Ready(value) = hand.poll() {
-            return value;
-        }
-    }
-    panic!("it waits for more than its loader");
 }
 
 /// Who had joined gets the loaded value; it is not published; who comes later loads anew.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::stamp::Stamp;
 
 /// How long an entry may live, as one call says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,34 +212,10 @@ impl<V> std::fmt::Debug for Loaded<V> {
     }
 }
 
-/// An entry in its slot. What only some caches need (weight, idle time, tags) lies beside the slots,
-/// so that nobody pays for what they did not ask for.
+/// An entry in its slot. What only some caches need (weight, idle time, tags, namespace, version) lies
+/// beside the slots, so that nobody pays for what they did not ask for.
 pub(crate) struct Entry<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
-    /// The deadline by age, [`NEVER`](crate::time::NEVER) without one.
-    pub(crate) expires_at: u64,
-    /// The number under which the entry lives: it is dead once a floor of its scopes is above it.
-    pub(crate) born: u64,
-    /// The half of the key's hash that did not pick the shard.
-    pub(crate) hash: u32,
-    pub(crate) namespace: u32,
-    /// Drawn anew by every write of the shard, so that who judged one version changes no other.
-    pub(crate) version: u32,
-    /// Hits since the policy last looked, saturating. Readers bump it under the shared lock.
-    pub(crate) hits: AtomicU8,
-    pub(crate) tagged: bool,
-}
-
-impl<K, V> Entry<K, V> {
-    /// Counts a hit, by at most one store to the entry's own line and none once saturated.
-    #[inline]
-    pub(crate) fn hit(&self, most: u8) {
-        // Relaxed: the count only advises the policy. Two readers may both see n and both store
-        // n + 1; a hit lost that way is harmless.
-        let hits = self.hits.load(Ordering::Relaxed);
-        if hits < most {
-            self.hits.store(hits + 1, Ordering::Relaxed);
-        }
-    }
+    pub(crate) stamp: Stamp,
 }

@@ -5,7 +5,8 @@
 //! is valid while that number is at least every floor of its scopes.
 //!
 //! # Invariants
-//! * Numbers only grow, and so do floors. No number is drawn twice.
+//! * Numbers only grow, and so do floors. No number is drawn twice, up to the last that an entry can carry
+//!   (after 7 * 10^13 invalidations); from then on a cache stores nothing.
 //! * A floor rises before its number becomes current. A write reads the current number under its
 //!   shard's lock, then the floors by which it judges; if one of them is above its number it starts
 //!   over. So a write stands at one place in the sequence: what rose up to its number had killed what it
@@ -24,6 +25,7 @@
 
 use dashmap::DashMap;
 
+use crate::stamp::LAST_BORN;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex};
 
@@ -81,7 +83,7 @@ impl Sequence {
     /// the current number finds every floor up to n risen.
     fn raise(&self, floor: &AtomicU64, of_tag: bool) -> u64 {
         let _alone = self.bumping.lock();
-        let next = self.drawn.load(Ordering::SeqCst) + 1;
+        let next = self.next();
         floor.fetch_max(next, Ordering::SeqCst);
         if of_tag {
             // After the rise, so that who sees the count sees the floor, and before the number, so that
@@ -99,7 +101,15 @@ impl Sequence {
 
     pub(crate) fn draw(&self) -> u64 {
         let _alone = self.bumping.lock();
-        self.drawn.fetch_add(1, Ordering::SeqCst) + 1
+        let next = self.next();
+        self.drawn.store(next, Ordering::SeqCst);
+        next
+    }
+
+    /// The number after the current one; called with `bumping` locked. The one after the last that an entry
+    /// can carry is drawn again and again: it is above all entries, and nothing is stored under it.
+    fn next(&self) -> u64 {
+        (self.drawn.load(Ordering::SeqCst) + 1).min(LAST_BORN + 1)
     }
 }
 
@@ -386,6 +396,20 @@ mod tests {
         tags.invalidate("1", &sequence);
         assert!(!set.admits(before, &sequence));
         assert!(set.admits(sequence.current(), &sequence));
+    }
+
+    #[test]
+    fn the_last_number_kills_and_is_never_an_entrys() {
+        let sequence = Sequence::new();
+        sequence.drawn.store(LAST_BORN - 1, Ordering::SeqCst);
+        assert_eq!(sequence.clear(), LAST_BORN);
+        assert_eq!(sequence.current(), LAST_BORN);
+        assert_eq!(sequence.clear(), LAST_BORN + 1);
+        assert_eq!(
+            (sequence.draw(), sequence.clear()),
+            (LAST_BORN + 1, LAST_BORN + 1)
+        );
+        assert!(LAST_BORN < sequence.floor());
     }
 
     #[test]

@@ -105,10 +105,11 @@ impl KeyHash {
         (self.0 >> 32) as usize & (shards - 1)
     }
 
-    /// What the shard's index and ghosts go by.
+    /// What the shard's index and ghosts go by; never 0.
     #[inline]
     pub(crate) fn in_shard(self) -> u32 {
-        self.0 as u32
+        // A bit less hardly matters, and is cheaper than a look whether it is 0.
+        self.0 as u32 | 1
     }
 
     /// The whole hash, by which flights are told apart before their keys are compared.

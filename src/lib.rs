@@ -3,6 +3,11 @@
 #![deny(unsafe_code)]
 
 mod cache;
+#[allow(
+    unsafe_code,
+    reason = "what the processor can do is reached by intrinsics"
+)]
+mod cpu;
 mod entry;
 mod error;
 mod expiry;
@@ -10,15 +15,11 @@ mod flight;
 mod generation;
 mod hash;
 mod parts;
-#[allow(
-    unsafe_code,
-    reason = "the processor's prefetch is reached by an intrinsic"
-)]
-mod prefetch;
 mod rand;
 mod removal;
 mod shard;
 mod slab;
+mod stamp;
 mod stats;
 mod store;
 mod stripe;

@@ -55,9 +55,6 @@ pub(crate) struct Gone<K, V> {
     pub(crate) born: u64,
 }
 
-/// A batch taken apart: the first that left, and the others.
-type Parts<K, V> = (Option<Gone<K, V>>, Vec<Gone<K, V>>);
-
 /// What left a shard in one critical section. The first stands inline: most calls remove at most one
 /// value, and those allocate nothing.
 pub(crate) struct Batch<K, V> {
@@ -73,12 +70,18 @@ impl<K, V> Batch<K, V> {
         }
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, gone: Gone<K, V>) {
         if self.first.is_none() {
             self.first = Some(gone);
         } else {
-            self.rest.push(gone);
+            self.push_more(gone);
         }
+    }
+
+    #[cold]
+    fn push_more(&mut self, gone: Gone<K, V>) {
+        self.rest.push(gone);
     }
 
     pub(crate) fn extend(&mut self, gone: Option<Gone<K, V>>) {
@@ -88,8 +91,18 @@ impl<K, V> Batch<K, V> {
     }
 
     #[inline]
-    pub(crate) fn into_parts(self) -> Parts<K, V> {
-        (self.first, self.rest)
+    pub(crate) fn take_first(&mut self) -> Option<Gone<K, V>> {
+        self.first.take()
+    }
+
+    /// Whether more than the first left.
+    #[inline]
+    pub(crate) fn has_more(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    pub(crate) fn take_rest(&mut self) -> Vec<Gone<K, V>> {
+        std::mem::take(&mut self.rest)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Gone<K, V>> {

@@ -13,7 +13,9 @@
 //! entry left is freed, except that one empty block is kept so that a cache which hovers around a block's
 //! edge does not allocate at every turn.
 
+use crate::cpu::prefetch;
 use crate::entry::Entry;
+use crate::parts::index::MOST_ID;
 use crate::removal::contain_drop;
 use crate::sync::note_slot;
 
@@ -23,7 +25,7 @@ const FIRST: usize = 8;
 /// The end of a free list.
 const END: u16 = u16::MAX;
 
-/// The slab is full: every 32-bit address is taken.
+/// The slab is full: every address that the index can hold is taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
@@ -87,6 +89,15 @@ impl<K, V> Slab<K, V> {
         }
     }
 
+    /// Asks for the memory of a slot.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: u32) {
+        let block = self.blocks.get(id as usize / BLOCK);
+        if let Some(slot) = block.and_then(|block| block.slots.get(id as usize % BLOCK)) {
+            prefetch(slot);
+        }
+    }
+
     #[inline]
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Entry<K, V>> {
         note_slot();
@@ -100,8 +111,7 @@ impl<K, V> Slab<K, V> {
     /// Makes sure that the next insertion finds a block.
     #[cold]
     fn add_block(&mut self) -> Result<(), Full> {
-        // u32::MAX is not an address: lists end with it.
-        if self.blocks.len() >= (u32::MAX as usize) / BLOCK {
+        if self.blocks.len() > (MOST_ID as usize - BLOCK) / BLOCK {
             return Err(Full);
         }
         self.partial.push(self.blocks.len() as u32);
@@ -147,6 +157,19 @@ impl<K, V> Slab<K, V> {
         }
         self.len += 1;
         Ok(number * BLOCK as u32 + u32::from(place))
+    }
+
+    /// Puts an entry in the place of another, which it returns.
+    #[inline]
+    pub(crate) fn replace(
+        &mut self,
+        id: u32,
+        entry: Entry<K, V>,
+    ) -> Result<Entry<K, V>, Entry<K, V>> {
+        match self.get_mut(id) {
+            Some(old) => Ok(std::mem::replace(old, entry)),
+            None => Err(entry),
+        }
     }
 
     /// Takes an entry out.
@@ -277,20 +300,14 @@ impl<K, V> Slab<K, V> {
 #[cfg(all(test, not(larder_shuttle)))]
 mod tests {
     use super::*;
-    use crate::sync::atomic::AtomicU8;
+    use crate::stamp::Stamp;
     use std::collections::HashMap;
 
     fn entry(value: u64) -> Entry<u64, u64> {
         Entry {
             key: value,
             value,
-            expires_at: 0,
-            born: 0,
-            hash: 0,
-            namespace: 0,
-            version: 0,
-            hits: AtomicU8::new(0),
-            tagged: false,
+            stamp: Stamp::new(1, 0, 0, false),
         }
     }
 

@@ -42,10 +42,12 @@ impl Counters {
         self.0.add(count as usize, 1);
     }
 
+    #[inline]
     pub(crate) fn add(&self, count: Count, amount: u64) {
         self.0.add(count as usize, amount);
     }
 
+    #[inline]
     pub(crate) fn removed(&self, cause: RemovalCause, weight: u64) {
         self.bump(match cause {
             RemovalCause::Explicit => Count::Explicit,

@@ -18,11 +18,12 @@ const ORDER: &[&str] = &[
     "time",
     "rand",
     "stripe",
-    "prefetch",
+    "cpu",
     "error",
     // parts: single-threaded, integers only
     "parts",
     // rules: plain values and pure functions
+    "stamp",
     "entry",
     "expiry",
     "removal",
@@ -41,7 +42,7 @@ const ORDER: &[&str] = &[
 const PARTS: &[&str] = &["steps", "index", "list", "ghost", "wheel", "policy"];
 
 /// The only files that may say `unsafe`.
-const UNSAFE: &[&str] = &["src/prefetch.rs", "src/time.rs"];
+const UNSAFE: &[&str] = &["src/cpu.rs", "src/time.rs"];
 
 /// The only file that may ask the machine for the time.
 const CLOCK: &[&str] = &["src/time.rs"];

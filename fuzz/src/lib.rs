@@ -7,6 +7,12 @@
 
 #[path = "../../src/cache/mod.rs"]
 mod cache;
+#[allow(
+    unsafe_code,
+    reason = "what the processor can do is reached by intrinsics"
+)]
+#[path = "../../src/cpu.rs"]
+mod cpu;
 #[path = "../../src/entry.rs"]
 mod entry;
 #[path = "../../src/error.rs"]
@@ -21,12 +27,6 @@ mod generation;
 mod hash;
 #[path = "../../src/parts/mod.rs"]
 mod parts;
-#[allow(
-    unsafe_code,
-    reason = "the processor's prefetch is reached by an intrinsic"
-)]
-#[path = "../../src/prefetch.rs"]
-mod prefetch;
 #[path = "../../src/rand.rs"]
 mod rand;
 #[path = "../../src/removal.rs"]
@@ -35,6 +35,8 @@ mod removal;
 mod shard;
 #[path = "../../src/slab.rs"]
 mod slab;
+#[path = "../../src/stamp.rs"]
+mod stamp;
 #[path = "../../src/stats.rs"]
 mod stats;
 #[path = "../../src/store/mod.rs"]

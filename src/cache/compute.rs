@@ -174,7 +174,7 @@ where
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        let snapshot = store.peek(hash, &self.namespace, key, |value, seen| {
+        let snapshot = store.peek_to_judge(hash, &self.namespace, key, |value, seen| {
             (value.clone(), seen)
         });
         let (old, seen) = match snapshot {
@@ -318,7 +318,7 @@ where
         let hash = self.hash(key);
         let store = &self.inner.store;
         loop {
-            let snapshot = store.peek(hash, &self.namespace, key, |value, seen| {
+            let snapshot = store.peek_to_judge(hash, &self.namespace, key, |value, seen| {
                 (value.clone(), seen.version)
             });
             let judged = snapshot.as_ref().map(|(_, version)| *version);
@@ -355,6 +355,7 @@ where
     {
         let store = &self.inner.store;
         store.revoke_all(&self.namespace);
+        store.keep_versions();
         let mut removed = 0;
         let mut page = Page::first();
         while store.next_page(&self.namespace, &mut page) {

@@ -306,6 +306,7 @@ where
     }
 
     /// The weight of an entry, by the user's weigher.
+    #[inline]
     fn weigh(&self, key: &K, value: &V) -> u64 {
         match &self.inner.rules.weigher {
             None => 1,
@@ -314,6 +315,7 @@ where
     }
 
     /// How long a new entry lives. Asks the user's policy.
+    #[inline]
     fn life_of_new(&self, ttl: Ttl, key: &K, value: &V) -> Life {
         let rules = &self.inner.rules;
         match (&rules.expiry, ttl) {
@@ -325,6 +327,7 @@ where
     }
 
     /// Makes an entry ready for the store: everything that runs user code or takes other locks.
+    #[inline(always)]
     fn parcel(&self, key: K, value: V, options: EntryOptions, life: Life) -> Parcel<K, V> {
         let weight = self.weigh(&key, &value);
         let store = &self.inner.store;

@@ -52,9 +52,7 @@ where
         V: Clone,
     {
         let hash = self.hash(key);
-        self.inner
-            .store
-            .peek(hash, &self.namespace, key, |value, _| value.clone())
+        self.inner.store.peek(hash, &self.namespace, key, V::clone)
     }
 
     /// Whether there is a live value; leaves no trace, like [`peek`](Self::peek). What it says may be
@@ -73,7 +71,7 @@ where
         let hash = self.hash(key);
         self.inner
             .store
-            .peek(hash, &self.namespace, key, |_, _| ())
+            .peek(hash, &self.namespace, key, |_| ())
             .is_some()
     }
 

@@ -9,6 +9,7 @@ use super::Cache;
 use crate::entry::{EntryOptions, Ttl};
 use crate::error::Rejected;
 use crate::expiry::Life;
+use crate::hash::KeyHash;
 use crate::removal::contain_drop;
 use crate::store::{Condition, Put};
 
@@ -105,7 +106,7 @@ where
     /// # Ok::<(), larder::BuildError>(())
     /// ```
     pub fn try_insert(&self, key: K, value: V) -> Result<Option<V>, Rejected<V>> {
-        self.insert_with(key, value, EntryOptions::new())
+        inserted(self.write(key, value, EntryOptions::new(), Mode::Insert))
     }
 
     /// As [`try_insert`](Self::try_insert), with a time to live or tags for this entry.
@@ -128,12 +129,7 @@ where
         value: V,
         options: EntryOptions,
     ) -> Result<Option<V>, Rejected<V>> {
-        match self.write(key, value, options, Mode::Insert) {
-            Put::Stored(old) => Ok(old),
-            Put::Rejected(value, reason) => Err(Rejected { value, reason }),
-            // An insertion has no condition left to fail; keep the value safe should that change.
-            Put::Unmet { value, .. } => Ok(Some(value)),
-        }
+        inserted(self.write(key, value, options, Mode::Insert))
     }
 
     /// Stores a value only if nothing live is there: atomically, so that of any number of callers
@@ -356,24 +352,39 @@ where
 
     /// One write. With an expiry policy, what lives there now is looked up first and the policy asked
     /// without a lock; the write then applies only to that version, and starts over if it has changed.
+    ///
+    /// Inlined, so that a call that says little is compiled for saying little.
+    #[inline(always)]
     fn write(&self, key: K, value: V, options: EntryOptions, mode: Mode<V>) -> Put<K, V> {
         let hash = self.hash(&key);
         let store = &self.inner.store;
         let ttl = options.ttl;
         let asks = self.inner.rules.expiry.is_some() && ttl == Ttl::Default;
-        if !asks || matches!(mode, Mode::Add(_)) {
-            let life = self.life_of_new(ttl, &key, &value);
-            let condition = match mode {
-                Mode::Insert => Condition::Always,
-                Mode::Add(copy) => Condition::Absent(copy),
-                Mode::Replace => Condition::Present,
-            };
-            let parcel = self.parcel(key, value, options, life);
-            return store.put(hash, &self.namespace, parcel, condition);
+        if asks && !matches!(mode, Mode::Add(_)) {
+            return self.write_as_policy_says(hash, key, value, options, mode);
         }
-        let (mut key, mut value) = (key, value);
+        let life = self.life_of_new(ttl, &key, &value);
+        let condition = match mode {
+            Mode::Insert => Condition::Always,
+            Mode::Add(copy) => Condition::Absent(copy),
+            Mode::Replace => Condition::Present,
+        };
+        let parcel = self.parcel(key, value, options, life);
+        store.put(hash, &self.namespace, parcel, condition)
+    }
+
+    #[cold]
+    fn write_as_policy_says(
+        &self,
+        hash: KeyHash,
+        mut key: K,
+        mut value: V,
+        options: EntryOptions,
+        mode: Mode<V>,
+    ) -> Put<K, V> {
+        let store = &self.inner.store;
         loop {
-            let seen = store.peek(hash, &self.namespace, &key, |_, seen| seen);
+            let seen = store.peek_to_judge(hash, &self.namespace, &key, |_, seen| seen);
             if seen.is_none() && matches!(mode, Mode::Replace) {
                 return Put::Unmet {
                     key,
@@ -404,6 +415,17 @@ where
             }
             _ => self.life_of_new(Ttl::Default, key, value),
         }
+    }
+}
+
+/// What became of an insertion, as its caller is told.
+#[inline]
+fn inserted<K, V>(put: Put<K, V>) -> Result<Option<V>, Rejected<V>> {
+    match put {
+        Put::Stored(old) => Ok(old),
+        Put::Rejected(value, reason) => Err(Rejected { value, reason }),
+        // An insertion has no condition left to fail; keep the value safe should that change.
+        Put::Unmet { value, .. } => Ok(Some(value)),
     }
 }
 

@@ -42,6 +42,7 @@ impl<K, V> Table<K, V> {
     }
 
     /// The flight of a key. Runs `Eq`.
+    #[inline]
     pub(crate) fn find<Q>(
         &self,
         hash: KeyHash,
@@ -54,6 +55,14 @@ impl<K, V> Table<K, V> {
         if self.is_empty() {
             return None;
         }
+        self.find_among(hash, namespace, key)
+    }
+
+    #[cold]
+    fn find_among<Q>(&self, hash: KeyHash, namespace: u32, key: &Q) -> Option<Arc<Flight<K, V>>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
         let place = self.index.find(hash.in_shard(), |place| {
             self.flights[place as usize].as_ref().is_some_and(|flight| {
                 flight.hash == hash && flight.namespace == namespace && key.equivalent(&flight.key)
@@ -119,7 +128,15 @@ impl<K, V> Table<K, V> {
         self.uncacheable.push((hash.whole(), until));
     }
 
+    #[inline]
     pub(crate) fn forget_uncacheable(&mut self, hash: KeyHash) {
+        if !self.uncacheable.is_empty() {
+            self.forget_among(hash);
+        }
+    }
+
+    #[cold]
+    fn forget_among(&mut self, hash: KeyHash) {
         self.uncacheable.retain(|&(whole, _)| whole != hash.whole());
     }
 

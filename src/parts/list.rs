@@ -1,20 +1,19 @@
 //! Doubly linked lists of ids over one shared set of links.
 //!
 //! An id is in at most one list at a time; the lists share [`Links`] and are
-//! themselves three integers. Each id also carries a `tag`, in which the owner
-//! notes the list the id is in (0: none).
+//! themselves three integers.
 //!
 //! # Invariants
 //!
-//! - `head.prev` and `tail.next` are [`NIL`]; an empty list has both ends `NIL`.
+//! - An empty list has both ends [`NIL`].
 //! - Walking a list from `head` meets `len` ids and ends at `tail`; each id's
 //!   `prev` is the one met before.
-//! - The links of an id in no list mean nothing.
-//! - Tags are the owner's: no list operation reads or writes them.
+//! - The `prev` of the head, the `next` of the tail, and the links of an id in no
+//!   list mean nothing: an id leaves an end without a look at its neighbour.
 //!
 //! # Cost
 //!
-//! Every operation is O(1), 12 bytes per id; see [`crate::parts::steps`].
+//! Every operation is O(1), 8 bytes per id; see [`crate::parts::steps`].
 
 use crate::parts::steps::Steps;
 
@@ -25,7 +24,6 @@ pub(crate) const NIL: u32 = u32::MAX;
 struct Node {
     prev: u32,
     next: u32,
-    tag: u16,
 }
 
 impl Default for Node {
@@ -33,7 +31,6 @@ impl Default for Node {
         Self {
             prev: NIL,
             next: NIL,
-            tag: 0,
         }
     }
 }
@@ -61,18 +58,6 @@ impl Links {
     /// Gives back the links of ids from `len` on, which are in no list.
     pub(crate) fn truncate(&mut self, len: u32) {
         self.nodes.truncate(len);
-    }
-
-    /// The owner's note on `id`: 0 if none was made.
-    #[inline]
-    pub(crate) fn tag(&self, id: u32) -> u16 {
-        self.nodes.try_get(id).map_or(0, |node| node.tag)
-    }
-
-    /// Sets the note of a reserved id.
-    #[inline]
-    pub(crate) fn set_tag(&mut self, id: u32, tag: u16) {
-        self.nodes.get_mut(id).tag = tag;
     }
 
     /// Bytes allocated.
@@ -139,9 +124,7 @@ impl List {
     /// Puts a reserved id that is in no list first.
     #[inline]
     pub(crate) fn push_front(&mut self, links: &mut Links, id: u32) {
-        let node = links.nodes.get_mut(id);
-        node.prev = NIL;
-        node.next = self.head;
+        links.nodes.get_mut(id).next = self.head;
         if self.head == NIL {
             self.tail = id;
         } else {
@@ -154,9 +137,7 @@ impl List {
     /// Puts a reserved id that is in no list last.
     #[inline]
     pub(crate) fn push_back(&mut self, links: &mut Links, id: u32) {
-        let node = links.nodes.get_mut(id);
-        node.next = NIL;
-        node.prev = self.tail;
+        links.nodes.get_mut(id).prev = self.tail;
         if self.tail == NIL {
             self.head = id;
         } else {
@@ -170,27 +151,40 @@ impl List {
     #[inline]
     pub(crate) fn pop_back(&mut self, links: &mut Links) -> Option<u32> {
         let id = self.back()?;
-        self.unlink(links, id);
+        if id == self.head {
+            (self.head, self.tail) = (NIL, NIL);
+        } else {
+            self.tail = links.nodes.get(id).prev;
+        }
+        self.len -= 1;
         Some(id)
     }
 
     /// Takes out `id`, which must be in this list.
     #[inline]
     pub(crate) fn unlink(&mut self, links: &mut Links, id: u32) {
-        let Node { prev, next, .. } = *links.nodes.get(id);
-        if prev == NIL {
-            debug_assert_eq!(self.head, id, "unlinked from a list it is not in");
+        if id == self.tail {
+            self.pop_back(links);
+            return;
+        }
+        let Node { prev, next } = *links.nodes.get(id);
+        if id == self.head {
             self.head = next;
         } else {
             links.nodes.get_mut(prev).next = next;
-        }
-        if next == NIL {
-            debug_assert_eq!(self.tail, id, "unlinked from a list it is not in");
-            self.tail = prev;
-        } else {
             links.nodes.get_mut(next).prev = prev;
         }
         self.len -= 1;
+    }
+
+    /// The id before `id`, which must be in this list; [`NIL`] if it is the first.
+    #[inline]
+    pub(crate) fn before(&self, links: &Links, id: u32) -> u32 {
+        if id == self.head {
+            NIL
+        } else {
+            links.nodes.get(id).prev
+        }
     }
 
     /// Moves all of `other` behind this list's last id, leaving it empty.
@@ -212,10 +206,14 @@ impl List {
     /// The ids from first to last.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn iter<'a>(&self, links: &'a Links) -> impl Iterator<Item = u32> + 'a {
-        let mut at = self.head;
+        let (mut at, tail) = (self.head, self.tail);
         std::iter::from_fn(move || {
             let id = (at != NIL).then_some(at)?;
-            at = links.nodes.get(id).next;
+            at = if id == tail {
+                NIL
+            } else {
+                links.nodes.get(id).next
+            };
             Some(id)
         })
     }
@@ -226,7 +224,7 @@ impl List {
         let (mut before, mut count) = (NIL, 0);
         // Bounded, so that a ring is reported instead of walked forever.
         for id in self.iter(links).take(self.len as usize + 1) {
-            assert_eq!(links.nodes.get(id).prev, before, "list: prev of {id}");
+            assert_eq!(self.before(links, id), before, "list: prev of {id}");
             before = id;
             count += 1;
         }
@@ -295,20 +293,5 @@ mod tests {
                 links.validate();
             }
         }
-    }
-
-    #[test]
-    fn tags_are_kept_apart() {
-        let mut links = Links::new();
-        assert_eq!(links.tag(7), 0);
-        links.reserve_for(7);
-        links.set_tag(7, 9);
-        let mut list = List::new();
-        list.push_front(&mut links, 7);
-        list.unlink(&mut links, 7);
-        assert_eq!(links.tag(7), 9);
-        links.truncate(0);
-        assert_eq!(links.tag(7), 0);
-        assert_eq!(links.heap_bytes() / 256, 0);
     }
 }

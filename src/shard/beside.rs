@@ -1,19 +1,198 @@
 //! What lies beside the slots, for those caches that need it, and the slots as the evictor sees them.
 
-use crate::parts::policy::contract::Slots;
+use crate::generation::{Namespace, TagSet};
+use crate::parts::policy::contract::{Glance, Slots};
 use crate::parts::steps::Steps;
 use crate::slab::Slab;
+use crate::stamp::Stamp;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::time::NEVER;
+use crate::time::{NEVER, Now};
+
+/// What lies beside the slots: an array each, by slot address, that exists once something needs it.
+pub(super) struct Beside {
+    /// Present where a weigher is; without one everything weighs 1.
+    weights: Option<Steps<u64>>,
+    idle: Option<Idle>,
+    /// Grows with the first tagged entry.
+    tags: Steps<Option<Box<TagSet>>>,
+    /// Grows with the first entry outside the root namespace.
+    namespaces: Steps<u32>,
+    /// Present once somebody judges entries without a lock and needs to know them again.
+    versions: Option<Steps<u32>>,
+    /// The version drawn last.
+    version: u32,
+    /// Whether any of these has something to be told of a new entry that says nothing.
+    in_use: bool,
+}
+
+/// What a new value has beside its slot.
+pub(super) struct Extras {
+    pub(super) weight: u64,
+    pub(super) tags: Option<Box<TagSet>>,
+    pub(super) namespace: u32,
+}
+
+impl Beside {
+    pub(super) fn new(weighted: bool, idle_after: Option<u64>) -> Self {
+        Beside {
+            weights: weighted.then(Steps::new),
+            idle: idle_after.map(|after| Idle {
+                after,
+                accessed: Steps::new(),
+            }),
+            tags: Steps::new(),
+            namespaces: Steps::new(),
+            versions: None,
+            version: 0,
+            in_use: weighted || idle_after.is_some(),
+        }
+    }
+
+    /// Whether nothing lies beside any slot: all entries weigh 1, are in the root namespace and untagged,
+    /// and nobody asks when they were read.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        !self.in_use
+    }
+
+    /// Writes down what a new value in slot `id` has; what another had there is forgotten.
+    #[inline]
+    pub(super) fn write(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
+        if self.in_use || extras.tags.is_some() || extras.namespace != Namespace::ROOT {
+            self.write_in_use(id, extras, now);
+        }
+    }
+
+    #[inline(never)]
+    fn write_in_use(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
+        if let Some(weights) = &mut self.weights {
+            weights.reserve_for(id);
+            *weights.get_mut(id) = extras.weight;
+        }
+        if extras.namespace != Namespace::ROOT {
+            self.namespaces.reserve_for(id);
+            self.in_use = true;
+        }
+        if self.namespaces.try_get(id).is_some() {
+            *self.namespaces.get_mut(id) = extras.namespace;
+        }
+        self.set_tags(id, extras.tags);
+        self.touch(id, now);
+        self.renew_version(id);
+    }
+
+    /// Forgets what must not outlive the entry.
+    #[inline]
+    pub(super) fn forget(&mut self, id: u32, tagged: bool) {
+        if tagged {
+            self.set_tags(id, None);
+        }
+    }
+
+    fn set_tags(&mut self, id: u32, tags: Option<Box<TagSet>>) {
+        if tags.is_some() {
+            self.tags.reserve_for(id);
+            self.in_use = true;
+        }
+        // An id whose chunk was never reserved has no tags to take away.
+        if self.tags.try_get(id).is_some() {
+            *self.tags.get_mut(id) = tags;
+        }
+    }
+
+    #[inline]
+    pub(super) fn tags(&self, id: u32) -> Option<&TagSet> {
+        self.tags.try_get(id)?.as_deref()
+    }
+
+    #[inline]
+    pub(super) fn weight(&self, id: u32) -> u64 {
+        match &self.weights {
+            None => 1,
+            Some(weights) => weights.try_get(id).copied().unwrap_or(0),
+        }
+    }
+
+    #[inline]
+    pub(super) fn namespace(&self, id: u32) -> u32 {
+        self.namespaces
+            .try_get(id)
+            .copied()
+            .unwrap_or(Namespace::ROOT)
+    }
+
+    /// The moment from which an entry has been idle too long.
+    #[inline]
+    pub(super) fn idle_deadline(&self, id: u32) -> u64 {
+        self.idle.as_ref().map_or(NEVER, |idle| idle.deadline(id))
+    }
+
+    /// Notes a read.
+    #[inline]
+    pub(super) fn note_read(&self, id: u32, now: &mut Now<'_>) {
+        if let Some(idle) = &self.idle {
+            idle.note(id, now.coarse());
+        }
+    }
+
+    /// Notes a write.
+    pub(super) fn touch(&mut self, id: u32, now: &mut Now<'_>) {
+        if let Some(idle) = &mut self.idle {
+            idle.accessed.reserve_for(id);
+            *idle.accessed.get_mut(id) = AtomicU64::new(now.precise());
+        }
+    }
+
+    /// Begins to tell one write of an entry from the next.
+    pub(super) fn keep_versions(&mut self) {
+        self.versions.get_or_insert_with(Steps::new);
+        self.in_use = true;
+    }
+
+    pub(super) fn keeps_versions(&self) -> bool {
+        self.versions.is_some()
+    }
+
+    /// The version of the entry in slot `id`: another one after every write, from when versions were first
+    /// kept.
+    pub(super) fn version(&self, id: u32) -> u32 {
+        let versions = self.versions.as_ref();
+        versions.map_or(0, |versions| versions.try_get(id).copied().unwrap_or(0))
+    }
+
+    pub(super) fn renew_version(&mut self, id: u32) {
+        if let Some(versions) = &mut self.versions {
+            self.version = self.version.wrapping_add(1);
+            versions.reserve_for(id);
+            *versions.get_mut(id) = self.version;
+        }
+    }
+
+    /// Gives the memory back: no slot is taken. Versions start over, but from where they are: who judged
+    /// one must not take another for it.
+    pub(super) fn clear(&mut self) {
+        self.tags.truncate(0);
+        self.namespaces.truncate(0);
+        if let Some(weights) = &mut self.weights {
+            weights.truncate(0);
+        }
+        if let Some(idle) = &mut self.idle {
+            idle.accessed.truncate(0);
+        }
+        if let Some(versions) = &mut self.versions {
+            versions.truncate(0);
+        }
+    }
+}
 
 /// The time to idle: each entry's last access lies beside the slots.
-pub(super) struct Idle {
-    pub(super) after: u64,
-    pub(super) accessed: Steps<AtomicU64>,
+struct Idle {
+    after: u64,
+    accessed: Steps<AtomicU64>,
 }
 
 impl Idle {
-    pub(super) fn deadline(&self, id: u32) -> u64 {
+    fn deadline(&self, id: u32) -> u64 {
         // Relaxed: the shard's lock orders this with the write that set it; a concurrent reader's
         // store only moves it later, and missing that one costs precision, not safety.
         self.accessed.try_get(id).map_or(NEVER, |at| {
@@ -23,7 +202,7 @@ impl Idle {
 
     /// Notes an access if the last noted one is at least a hundredth of the time to idle ago, so that a
     /// hot entry's line is written seldom.
-    pub(super) fn note(&self, id: u32, now: u64) {
+    fn note(&self, id: u32, now: u64) {
         let Some(accessed) = self.accessed.try_get(id) else {
             return;
         };
@@ -39,42 +218,49 @@ impl Idle {
 /// The slab with its weights, as the evictor sees them.
 pub(super) struct Pockets<'a, K, V> {
     pub(super) slab: &'a mut Slab<K, V>,
-    pub(super) weights: Option<&'a Steps<u64>>,
+    pub(super) beside: &'a Beside,
 }
 
 impl<K, V> Slots for Pockets<'_, K, V> {
     #[inline]
     fn hits(&self, id: u32) -> u8 {
-        self.slab
-            .get(id)
-            .map_or(0, |entry| entry.hits.load(Ordering::Relaxed))
+        self.slab.get(id).map_or(0, |entry| entry.stamp.hits())
     }
 
     #[inline]
-    fn set_hits(&mut self, id: u32, hits: u8) {
+    fn place(&self, id: u32) -> u8 {
+        self.slab.get(id).map_or(0, |entry| entry.stamp.place())
+    }
+
+    #[inline]
+    fn mark(&mut self, id: u32, place: u8, hits: u8) {
         if let Some(entry) = self.slab.get_mut(id) {
-            *entry.hits.get_mut() = hits;
+            entry.stamp.mark(place, hits);
         }
     }
 
     #[inline]
     fn weight(&self, id: u32) -> u64 {
-        weight_of(self.weights, id)
+        self.beside.weight(id)
     }
 
     #[inline]
     fn hash(&self, id: u32) -> u32 {
         hash_of(self.slab, id)
     }
-}
 
-pub(super) fn weight_of(weights: Option<&Steps<u64>>, id: u32) -> u64 {
-    match weights {
-        None => 1,
-        Some(weights) => weights.try_get(id).copied().unwrap_or(0),
+    #[inline]
+    fn glance(&self, id: u32) -> Glance {
+        let stamp = self.slab.get(id).map(|entry| &entry.stamp);
+        Glance {
+            hits: stamp.map_or(0, Stamp::hits),
+            weight: self.beside.weight(id),
+            hash: stamp.map_or(0, Stamp::hash),
+        }
     }
 }
 
+#[inline]
 pub(super) fn hash_of<K, V>(slab: &Slab<K, V>, id: u32) -> u32 {
-    slab.get(id).map_or(0, |entry| entry.hash)
+    slab.get(id).map_or(0, |entry| entry.stamp.hash())
 }

@@ -32,16 +32,15 @@ mod write;
 use equivalent::Equivalent;
 
 use crate::entry::Entry;
-use crate::generation::{Sequence, TagSet};
+use crate::generation::{Namespace, Sequence, TagSet};
 use crate::parts::index::Index;
 use crate::parts::policy::Evictor;
 use crate::parts::policy::contract::{MAX_HITS, Policy, QueueLens};
-use crate::parts::steps::Steps;
 use crate::parts::wheel::Wheel;
 use crate::removal::RemovalCause;
 use crate::slab::Slab;
 use crate::time::Now;
-use beside::{Idle, weight_of};
+use beside::Beside;
 
 /// The most entries that one visit reclaims beyond what its own weight needs.
 pub(crate) const SLICE: u32 = 64;
@@ -98,10 +97,7 @@ pub(crate) enum Found {
 
 /// A value on its way in, with everything the shard keeps about it.
 pub(crate) struct Incoming<K, V> {
-    pub(crate) key: K,
-    pub(crate) value: V,
-    pub(crate) expires_at: u64,
-    pub(crate) born: u64,
+    pub(crate) entry: Entry<K, V>,
     pub(crate) weight: u64,
     pub(crate) tags: Option<Box<TagSet>>,
 }
@@ -119,11 +115,7 @@ pub(crate) struct Shard<K, V> {
     index: Index,
     evictor: Evictor,
     wheel: Wheel,
-    /// Present where a weigher is; without one everything weighs 1.
-    weights: Option<Steps<u64>>,
-    idle: Option<Idle>,
-    /// Grows with the first tagged entry.
-    tags: Steps<Option<Box<TagSet>>>,
+    beside: Beside,
     limits: Limits,
     live: Totals,
     doomed: Totals,
@@ -131,7 +123,6 @@ pub(crate) struct Shard<K, V> {
     mark: u64,
     /// The cache-wide floor that the mark stands for.
     floor: u64,
-    version: u32,
 }
 
 impl<K, V> Shard<K, V> {
@@ -147,18 +138,12 @@ impl<K, V> Shard<K, V> {
             index: Index::new(u32::try_from(limits.entries).ok()),
             evictor,
             wheel: Wheel::new(now),
-            weights: weighted.then(Steps::new),
-            idle: idle_after.map(|after| Idle {
-                after,
-                accessed: Steps::new(),
-            }),
-            tags: Steps::new(),
+            beside: Beside::new(weighted, idle_after),
             limits,
             live: Totals::default(),
             doomed: Totals::default(),
             mark: 0,
             floor: 0,
-            version: 0,
         }
     }
 
@@ -168,37 +153,50 @@ impl<K, V> Shard<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let (here, elsewhere) = self.index.candidates(hash);
+        let plain = self.beside.is_plain();
+        let (here, elsewhere) = self.index.first(hash);
         for id in here {
-            if let Some(entry) = self.entry_of(id, hash, key, namespace) {
+            if let Some(entry) = self.entry_of(id, hash, key, namespace, plain) {
                 return Some((id, entry));
             }
         }
         if elsewhere {
-            return self.find_far(hash, key, namespace);
+            return self.find_further(hash, key, namespace);
         }
         None
     }
 
-    #[cold]
-    fn find_far<Q>(&self, hash: u32, key: &Q, namespace: u32) -> Option<(u32, &Entry<K, V>)>
+    #[inline(never)]
+    fn find_further<Q>(&self, hash: u32, key: &Q, namespace: u32) -> Option<(u32, &Entry<K, V>)>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let mut asked = |id| self.entry_of(id, hash, key, namespace).is_some();
-        let id = self.index.find_far(hash, &mut asked)?;
+        let mut asked = |id| self.entry_of(id, hash, key, namespace, false).is_some();
+        let id = self.index.find_further(hash, &mut asked)?;
         Some((id, self.slab.get(id)?))
     }
 
-    /// The entry at `id`, if it is the key's.
+    /// The entry at `id`, if it is the key's. With `plain`, all entries are known to be in the root.
     #[inline]
-    fn entry_of<Q>(&self, id: u32, hash: u32, key: &Q, namespace: u32) -> Option<&Entry<K, V>>
+    fn entry_of<Q>(
+        &self,
+        id: u32,
+        hash: u32,
+        key: &Q,
+        namespace: u32,
+        plain: bool,
+    ) -> Option<&Entry<K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
         let entry = self.slab.get(id)?;
-        let same = entry.hash == hash && entry.namespace == namespace && key.equivalent(&entry.key);
-        same.then_some(entry)
+        let its = if plain {
+            Namespace::ROOT
+        } else {
+            self.beside.namespace(id)
+        };
+        let same = entry.stamp.hash() == hash && its == namespace;
+        (same && key.equivalent(&entry.key)).then_some(entry)
     }
 
     /// The live entry of `key`, for those who only read. Runs `Eq` and changes nothing.
@@ -252,33 +250,24 @@ impl<K, V> Shard<K, V> {
     fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>) -> bool {
         // A floor this shard has not seen yet kills all it holds.
         self.floor < scope.cleared
-            || entry.born < self.mark.max(scope.floor)
-            || (entry.tagged && !self.tags_admit(id, entry.born, scope.sequence))
+            || entry.stamp.born() < self.mark.max(scope.floor)
+            || (entry.stamp.is_tagged() && self.is_dead_by_tag(id, entry, scope.sequence))
     }
 
-    fn tags_admit(&self, id: u32, born: u64, sequence: &Sequence) -> bool {
-        match self.tags.try_get(id) {
-            Some(Some(set)) => set.admits(born, sequence),
-            _ => true,
-        }
-    }
-
-    /// Whether the entry at `id` is dead by one of its tags.
-    fn is_dead_by_tag(&self, id: u32, sequence: &Sequence) -> bool {
-        self.slab
-            .get(id)
-            .is_some_and(|entry| entry.tagged && !self.tags_admit(id, entry.born, sequence))
+    /// Whether a tagged entry is dead by one of its tags.
+    fn is_dead_by_tag(&self, id: u32, entry: &Entry<K, V>, sequence: &Sequence) -> bool {
+        let tags = self.beside.tags(id);
+        tags.is_some_and(|tags| !tags.admits(entry.stamp.born(), sequence))
     }
 
     /// The highest floor among the tags of what was found.
+    #[inline]
     pub(crate) fn highest_tag_floor(&self, found: Found) -> u64 {
-        match found {
-            Found::Live(id) | Found::Past(id, _) => match self.tags.try_get(id) {
-                Some(Some(set)) => set.floors().max().unwrap_or(0),
-                _ => 0,
-            },
-            Found::Absent => 0,
-        }
+        let tags = match found {
+            Found::Live(id) | Found::Past(id, _) => self.beside.tags(id),
+            Found::Absent => None,
+        };
+        tags.and_then(|tags| tags.floors().max()).unwrap_or(0)
     }
 
     #[inline]
@@ -289,18 +278,40 @@ impl<K, V> Shard<K, V> {
     /// The moment from which the entry may not be served.
     #[inline]
     pub(crate) fn deadline(&self, id: u32, entry: &Entry<K, V>) -> u64 {
-        match &self.idle {
-            None => entry.expires_at,
-            Some(idle) => entry.expires_at.min(idle.deadline(id)),
+        let by_age = entry.stamp.expires_at();
+        if self.beside.is_plain() {
+            return by_age;
         }
+        by_age.min(self.beside.idle_deadline(id))
+    }
+
+    /// The namespace of the entry at `id`.
+    #[inline]
+    pub(crate) fn namespace(&self, id: u32) -> u32 {
+        self.beside.namespace(id)
+    }
+
+    /// The version of the entry at `id`, by which one write of it is told from the next, if versions are
+    /// kept.
+    pub(crate) fn version(&self, id: u32) -> u32 {
+        self.beside.version(id)
+    }
+
+    pub(crate) fn keeps_versions(&self) -> bool {
+        self.beside.keeps_versions()
+    }
+
+    /// Begins to keep versions: 4 bytes an entry, from here on.
+    pub(crate) fn keep_versions(&mut self) {
+        self.beside.keep_versions();
     }
 
     /// Notes a read of the entry for the policy and for the time to idle.
     #[inline]
     pub(crate) fn note_hit(&self, id: u32, entry: &Entry<K, V>, now: &mut Now<'_>) {
-        entry.hit(MAX_HITS);
-        if let Some(idle) = &self.idle {
-            idle.note(id, now.coarse());
+        entry.stamp.hit(MAX_HITS);
+        if !self.beside.is_plain() {
+            self.beside.note_read(id, now);
         }
     }
 
@@ -310,7 +321,7 @@ impl<K, V> Shard<K, V> {
     }
 
     pub(crate) fn weight_of(&self, id: u32) -> u64 {
-        weight_of(self.weights.as_ref(), id)
+        self.beside.weight(id)
     }
 
     /// What is alive, or may be: entries whose time is up or whose tag moved count until reclaimed.
@@ -344,6 +355,7 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn has_work(&self, now: u64, sequence: &Sequence) -> bool {
         self.floor < sequence.floor()
             || self.doomed.entries > 0
+            || self.index.is_moving()
             || self.is_over(0, 0)
             || (self.wheel.len() > 0 && !self.wheel.is_quiet(now))
     }

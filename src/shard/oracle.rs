@@ -3,7 +3,6 @@
 use super::beside::hash_of;
 use super::{Shard, Totals};
 use crate::parts::policy::contract::{Policy, Slots};
-use crate::sync::atomic::Ordering;
 use crate::time::NEVER;
 
 impl<K, V> Shard<K, V> {
@@ -15,30 +14,25 @@ impl<K, V> Shard<K, V> {
         let mut live = Totals::default();
         let mut doomed = Totals::default();
         let mut queued = Vec::new();
-        let mut scheduled = 0;
         for (id, entry) in self.slab.iter() {
             let weight = self.weight_of(id);
-            if entry.born < self.mark {
+            if entry.stamp.born() < self.mark {
                 doomed.add(weight);
             } else {
                 live.add(weight);
                 queued.push(id);
             }
-            let found = self.index.find(entry.hash, |other| other == id);
+            let found = self.index.find(entry.stamp.hash(), |other| other == id);
             assert_eq!(found, Some(id), "entry {id} cannot be found");
             let due = self.deadline(id, entry);
-            assert_eq!(
-                self.wheel.is_scheduled(id),
-                due != NEVER,
-                "entry {id} and the wheel"
-            );
-            scheduled += u32::from(due != NEVER);
-            let tags = self.tags.try_get(id).is_some_and(Option::is_some);
-            assert_eq!(tags, entry.tagged, "tags of entry {id}");
+            // A slot whose entry has no deadline may still stand on the wheel for an earlier one.
+            let scheduled = due == NEVER || self.wheel.is_scheduled(id);
+            assert!(scheduled, "entry {id} and the wheel");
+            let tags = self.beside.tags(id).is_some();
+            assert_eq!(tags, entry.stamp.is_tagged(), "tags of entry {id}");
         }
         assert_eq!(live, self.live, "live totals");
         assert_eq!(doomed, self.doomed, "doomed totals");
-        assert_eq!(self.wheel.len(), scheduled, "the wheel holds strangers");
         self.wheel.validate(|id| match self.slab.get(id) {
             Some(entry) => self.deadline(id, entry),
             None => NEVER,
@@ -55,13 +49,14 @@ struct Inspected<'a, K, V>(&'a Shard<K, V>);
 
 impl<K, V> Slots for Inspected<'_, K, V> {
     fn hits(&self, id: u32) -> u8 {
-        self.0
-            .slab
-            .get(id)
-            .map_or(0, |entry| entry.hits.load(Ordering::Relaxed))
+        self.0.slab.get(id).map_or(0, |entry| entry.stamp.hits())
     }
 
-    fn set_hits(&mut self, _id: u32, _hits: u8) {}
+    fn place(&self, id: u32) -> u8 {
+        self.0.slab.get(id).map_or(0, |entry| entry.stamp.place())
+    }
+
+    fn mark(&mut self, _id: u32, _place: u8, _hits: u8) {}
 
     fn weight(&self, id: u32) -> u64 {
         self.0.weight_of(id)

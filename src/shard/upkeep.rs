@@ -1,6 +1,7 @@
 //! Making room and reclaiming: what every visit does in passing, in bounded slices.
 
 use super::beside::{Pockets, hash_of};
+use super::write::Victim;
 use super::{Limits, STEPS_AN_EVICTION, Shard};
 use crate::generation::Sequence;
 use crate::parts::policy::contract::Policy;
@@ -25,8 +26,8 @@ impl<K, V> Shard<K, V> {
         now: &mut Now<'_>,
         out: &mut Batch<K, V>,
     ) -> u32 {
-        let quiet = self.wheel.len() == 0 || self.wheel.is_quiet(now.coarse());
-        if quiet && self.doomed.entries == 0 && !self.is_over(0, 0) {
+        let idle = self.doomed.entries == 0 && !self.index.is_moving() && self.is_quiet(now);
+        if idle && !self.is_over(0, 0) {
             return budget;
         }
         self.reclaim(budget, sequence, now, out)
@@ -48,11 +49,14 @@ impl<K, V> Shard<K, V> {
             if let Some(id) = self.pop_expired(now, &mut steps) {
                 self.unlink(id, RemovalCause::Expired, out);
             } else if let Some(id) = self.evictor.pop_doomed() {
-                self.finish_doomed(id, out);
-            } else if self.is_over(0, 0) {
-                if !self.evict(sequence, now, out) {
-                    break;
+                if let Some(victim) = self.forget_doomed(id) {
+                    self.vacate(victim, out);
                 }
+            } else if self.is_over(0, 0) {
+                let Some(victim) = self.evict(sequence, now) else {
+                    break;
+                };
+                self.vacate(victim, out);
             } else {
                 moved |= steps < before;
                 break;
@@ -60,7 +64,7 @@ impl<K, V> Shard<K, V> {
             moved = true;
             budget -= 1;
         }
-        if moved {
+        if moved || self.index.is_moving() {
             let slab = &self.slab;
             self.index.step(|id| hash_of(slab, id));
             self.release_if_empty();
@@ -78,8 +82,10 @@ impl<K, V> Shard<K, V> {
             || exceeds(weighs.checked_add(weight), self.limits.weight)
     }
 
-    /// Evicts until `entries` more of `weight` fit. While lowered limits are trimmed to, it stops once
-    /// the incoming weight is made up for: the surplus goes slice by slice.
+    /// Evicts until `entries` more of `weight` fit; returns the last victim, whose slot is still taken.
+    /// While lowered limits are trimmed to, it stops once the incoming weight is made up for: the surplus
+    /// goes slice by slice.
+    #[inline]
     pub(super) fn make_room(
         &mut self,
         entries: u64,
@@ -87,58 +93,80 @@ impl<K, V> Shard<K, V> {
         sequence: &Sequence,
         now: &mut Now<'_>,
         out: &mut Batch<K, V>,
-    ) {
+    ) -> Option<Victim> {
         let held = self.live.entries + self.doomed.entries;
         let weighs = self.live.weight + self.doomed.weight;
-        let enough_entries = held
-            .saturating_sub(entries)
-            .max(self.limits.entries.saturating_sub(entries));
-        let enough_weight = weighs
-            .saturating_sub(weight)
-            .max(self.limits.weight.saturating_sub(weight));
-        while self.live.entries + self.doomed.entries > enough_entries
-            || self.live.weight + self.doomed.weight > enough_weight
+        let enough = Limits {
+            entries: held.max(self.limits.entries).saturating_sub(entries),
+            weight: weighs.max(self.limits.weight).saturating_sub(weight),
+        };
+        let mut last = None;
+        while self.live.entries + self.doomed.entries > enough.entries
+            || self.live.weight + self.doomed.weight > enough.weight
         {
-            if !self.evict(sequence, now, out) {
+            if let Some(victim) = last.take() {
+                self.vacate(victim, out);
+            }
+            last = self.evict(sequence, now);
+            if last.is_none() {
                 break;
             }
         }
+        last
     }
 
-    /// Frees one slot: an expired entry if a few steps find one, else a doomed one, else the policy's
-    /// victim.
-    fn evict(&mut self, sequence: &Sequence, now: &mut Now<'_>, out: &mut Batch<K, V>) -> bool {
-        let mut steps = STEPS_AN_EVICTION;
-        if let Some(id) = self.pop_expired(now, &mut steps) {
-            self.unlink(id, RemovalCause::Expired, out);
-            return true;
+    /// Takes one entry out of everything but its slot: an expired entry if a few steps find one, else a
+    /// doomed one, else the policy's victim.
+    fn evict(&mut self, sequence: &Sequence, now: &mut Now<'_>) -> Option<Victim> {
+        let quiet = self.is_quiet(now);
+        if !quiet {
+            let mut steps = STEPS_AN_EVICTION;
+            if let Some(id) = self.pop_expired(now, &mut steps) {
+                return self.release(id, RemovalCause::Expired);
+            }
         }
-        if let Some(id) = self.evictor.pop_doomed() {
-            self.finish_doomed(id, out);
-            return true;
+        if self.doomed.entries > 0 {
+            if let Some(id) = self.evictor.pop_doomed() {
+                return self.forget_doomed(id);
+            }
         }
         let mut slots = Pockets {
             slab: &mut self.slab,
-            weights: self.weights.as_ref(),
+            beside: &self.beside,
         };
-        let Some(id) = self.evictor.victim(&mut slots) else {
-            return false;
-        };
-        let cause = match self.slab.get(id) {
-            Some(entry) if now.has_reached(self.deadline(id, entry)) => RemovalCause::Expired,
-            _ if self.is_dead_by_tag(id, sequence) => RemovalCause::Invalidated,
-            _ => RemovalCause::Size,
+        let id = self.evictor.victim(&mut slots)?;
+        let entry = self.slab.get(id)?;
+        let cause = if !quiet && now.has_reached(self.deadline(id, entry)) {
+            RemovalCause::Expired
+        } else if entry.stamp.is_tagged() && self.is_dead_by_tag(id, entry, sequence) {
+            RemovalCause::Invalidated
+        } else {
+            RemovalCause::Size
         };
         let weight = self.weight_of(id);
+        let (hash, tagged) = (entry.stamp.hash(), entry.stamp.is_tagged());
         self.live.take(weight);
-        if let Some(gone) = self.detach(id, cause, weight) {
-            out.push(gone);
+        let victim = self.forget_one(id, (hash, tagged), cause, weight);
+        self.prepare();
+        Some(victim)
+    }
+
+    /// Whether no deadline has come, and none is near enough to be looked for.
+    #[inline]
+    fn is_quiet(&self, now: &mut Now<'_>) -> bool {
+        self.wheel.len() == 0 || self.wheel.is_quiet(now.coarse())
+    }
+
+    /// Asks for the memory that the next eviction will look at: the victim's slot two turns ahead, and what
+    /// its hash leads to one turn ahead, when the slot has arrived.
+    #[inline]
+    fn prepare(&self) {
+        let outlook = self.evictor.outlook();
+        self.slab.prefetch(outlook.second);
+        self.slab.prefetch(outlook.marked);
+        if let Some(entry) = self.slab.get(outlook.next) {
+            self.prefetch(entry.stamp.hash());
         }
-        if let Some(next) = self.evictor.likely_victim() {
-            // Its slot lies near this one's; what its hash leads to does not.
-            self.prefetch(hash_of(&self.slab, next));
-        }
-        true
     }
 
     /// Asks for the memory that storing or evicting an entry of this hash will look at.
@@ -148,44 +176,31 @@ impl<K, V> Shard<K, V> {
         self.evictor.prefetch(hash);
     }
 
-    /// Takes out an entry that has already left the doomed list.
-    fn finish_doomed(&mut self, id: u32, out: &mut Batch<K, V>) {
+    /// Takes an entry that has already left the doomed list out of everything but its slot.
+    fn forget_doomed(&mut self, id: u32) -> Option<Victim> {
         let weight = self.weight_of(id);
         self.doomed.take(weight);
-        if let Some(gone) = self.detach(id, RemovalCause::Invalidated, weight) {
-            out.push(gone);
-        }
+        self.forget(id, RemovalCause::Invalidated, weight)
     }
 
-    #[inline]
     fn pop_expired(&mut self, now: &mut Now<'_>, steps: &mut u32) -> Option<u32> {
         if self.wheel.len() == 0 {
             return None;
         }
-        let (slab, idle) = (&self.slab, &self.idle);
+        let (slab, beside) = (&self.slab, &self.beside);
         self.wheel.pop_expired(now.coarse(), steps, |id| {
-            let Some(entry) = slab.get(id) else {
-                return NEVER;
-            };
-            match idle {
-                None => entry.expires_at,
-                Some(idle) => entry.expires_at.min(idle.deadline(id)),
-            }
+            slab.get(id).map_or(NEVER, |entry| {
+                entry.stamp.expires_at().min(beside.idle_deadline(id))
+            })
         })
     }
 
     /// Gives back the memory beside the slots once nothing needs it.
     fn release_if_empty(&mut self) {
         if self.slab.len() == 0 {
-            self.tags.truncate(0);
-            if let Some(weights) = &mut self.weights {
-                weights.truncate(0);
-            }
-            if let Some(idle) = &mut self.idle {
-                idle.accessed.truncate(0);
-            }
+            self.beside.clear();
             self.evictor.truncate(0);
-            self.wheel.truncate(0);
+            self.wheel.clear();
         }
     }
 }

@@ -1,21 +1,47 @@
 //! Putting entries in and taking them out. No user code runs in here.
 
-use super::beside::{Pockets, hash_of};
+use super::beside::{Extras, Pockets, hash_of};
 use super::{Found, Incoming, Outcome, Scope, Shard, Totals};
 use crate::entry::Entry;
-use crate::generation::{Sequence, TagSet};
+use crate::generation::Sequence;
 use crate::parts::policy::contract::{MAX_HITS, Policy};
 use crate::removal::{Batch, Gone, RemovalCause};
-use crate::sync::atomic::AtomicU64;
-use crate::time::{NEVER, Now};
+use crate::time::Now;
+
+/// An entry that stands in its slot and nowhere else any more: it must be vacated or replaced.
+pub(super) struct Victim {
+    id: u32,
+    cause: RemovalCause,
+    weight: u64,
+    namespace: u32,
+}
+
+impl Victim {
+    #[inline]
+    fn gone<K, V>(&self, entry: Entry<K, V>) -> Gone<K, V> {
+        Gone {
+            key: entry.key,
+            value: entry.value,
+            cause: self.cause,
+            weight: self.weight,
+            namespace: self.namespace,
+            born: entry.stamp.born(),
+        }
+    }
+}
 
 impl<K, V> Shard<K, V> {
     /// Takes notice of a `clear`. Every exclusive visit begins with it.
+    #[inline]
     pub(crate) fn notice_clear(&mut self, sequence: &Sequence) {
         let floor = sequence.floor();
-        if self.floor >= floor {
-            return;
+        if self.floor < floor {
+            self.doom_all(floor, sequence);
         }
+    }
+
+    #[cold]
+    fn doom_all(&mut self, floor: u64, sequence: &Sequence) {
         self.evictor.doom_all();
         self.doomed.entries += self.live.entries;
         self.doomed.weight += self.live.weight;
@@ -26,9 +52,9 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Stores a value where `look` found room for it, evicting as far as its weight needs.
+    #[inline]
     pub(crate) fn store(
         &mut self,
-        hash: u32,
         incoming: Incoming<K, V>,
         found: Found,
         scope: Scope<'_>,
@@ -36,102 +62,150 @@ impl<K, V> Shard<K, V> {
         out: &mut Batch<K, V>,
     ) -> Outcome<K, V> {
         match found {
+            Found::Absent => self.store_new(incoming, scope, now, out),
             Found::Live(id) => {
                 let grown = incoming.weight.saturating_sub(self.weight_of(id));
-                if !self.is_over(0, grown) {
-                    return self.overwrite(id, incoming, now);
-                }
-                // Making room must not evict the very entry that is to be replaced: take it out first.
-                let old = self.take(id, RemovalCause::Replaced);
-                match self.store_new(hash, incoming, scope, now, out) {
-                    Outcome::Stored { .. } => Outcome::Stored {
-                        replaced: old.map(|gone| (gone.key, gone.value, gone.weight)),
-                    },
-                    full => {
-                        out.extend(old);
-                        full
-                    }
+                if self.is_over(0, grown) {
+                    self.replace(id, incoming, scope, now, out)
+                } else {
+                    self.overwrite(id, incoming, scope, now)
                 }
             }
             Found::Past(id, cause) => {
                 self.unlink(id, cause, out);
-                self.store_new(hash, incoming, scope, now, out)
+                self.store_new(incoming, scope, now, out)
             }
-            Found::Absent => self.store_new(hash, incoming, scope, now, out),
         }
     }
 
-    fn store_new(
+    /// Stores a value over one that must go first: making room must not evict the very entry that is to
+    /// be replaced.
+    #[cold]
+    fn replace(
         &mut self,
-        hash: u32,
+        id: u32,
         incoming: Incoming<K, V>,
         scope: Scope<'_>,
         now: &mut Now<'_>,
         out: &mut Batch<K, V>,
     ) -> Outcome<K, V> {
-        self.make_room(1, incoming.weight, scope.sequence, now, out);
-        let entry = Entry {
-            key: incoming.key,
-            value: incoming.value,
-            expires_at: incoming.expires_at,
-            born: incoming.born,
-            hash,
-            namespace: scope.namespace,
-            version: self.next_version(),
-            hits: Default::default(),
-            tagged: incoming.tags.is_some(),
-        };
-        let id = match self.slab.insert(entry) {
-            Ok(id) => id,
-            Err(entry) => return Outcome::Full(entry.key, entry.value),
-        };
-        self.set_weight(id, incoming.weight);
-        if incoming.tags.is_some() {
-            self.set_tags(id, incoming.tags);
+        let old = self.take(id, RemovalCause::Replaced);
+        match self.store_new(incoming, scope, now, out) {
+            Outcome::Stored { .. } => Outcome::Stored {
+                replaced: old.map(|gone| (gone.key, gone.value, gone.weight)),
+            },
+            full => {
+                out.extend(old);
+                full
+            }
         }
-        self.touch_idle(id, now);
+    }
+
+    fn store_new(
+        &mut self,
+        incoming: Incoming<K, V>,
+        scope: Scope<'_>,
+        now: &mut Now<'_>,
+        out: &mut Batch<K, V>,
+    ) -> Outcome<K, V> {
+        let Incoming {
+            entry,
+            weight,
+            tags,
+        } = incoming;
+        let hash = entry.stamp.hash();
+        let due = entry.stamp.expires_at();
+        // The last victim's slot is the new entry's: near, and already on the wheel.
+        let id = match self.make_room(1, weight, scope.sequence, now, out) {
+            Some(victim) => match self.slab.replace(victim.id, entry) {
+                Ok(old) => {
+                    out.push(victim.gone(old));
+                    victim.id
+                }
+                Err(entry) => return Outcome::Full(entry.key, entry.value),
+            },
+            None => match self.slab.insert(entry) {
+                Ok(id) => id,
+                Err(entry) => return Outcome::Full(entry.key, entry.value),
+            },
+        };
+        let extras = Extras {
+            weight,
+            tags,
+            namespace: scope.namespace,
+        };
+        self.beside.write(id, extras, now);
         let slab = &self.slab;
         self.index.insert(hash, id, |id| hash_of(slab, id));
         let mut slots = Pockets {
             slab: &mut self.slab,
-            weights: self.weights.as_ref(),
+            beside: &self.beside,
         };
         self.evictor.insert(id, &mut slots);
-        self.live.add(incoming.weight);
-        self.schedule(id);
+        self.live.add(weight);
+        self.wheel
+            .schedule(id, due.min(self.beside.idle_deadline(id)));
         Outcome::Stored { replaced: None }
     }
 
-    fn overwrite(&mut self, id: u32, incoming: Incoming<K, V>, now: &mut Now<'_>) -> Outcome<K, V> {
+    fn overwrite(
+        &mut self,
+        id: u32,
+        incoming: Incoming<K, V>,
+        scope: Scope<'_>,
+        now: &mut Now<'_>,
+    ) -> Outcome<K, V> {
+        let Incoming {
+            entry: new,
+            weight,
+            tags,
+        } = incoming;
         let old_weight = self.weight_of(id);
-        let version = self.next_version();
         let Some(entry) = self.slab.get_mut(id) else {
-            return Outcome::Full(incoming.key, incoming.value);
+            return Outcome::Full(new.key, new.value);
         };
-        let value = std::mem::replace(&mut entry.value, incoming.value);
-        entry.expires_at = incoming.expires_at;
-        entry.born = incoming.born;
-        entry.version = version;
-        let was_tagged = std::mem::replace(&mut entry.tagged, incoming.tags.is_some());
-        entry.hit(MAX_HITS);
-        self.set_weight(id, incoming.weight);
-        if was_tagged || incoming.tags.is_some() {
-            self.set_tags(id, incoming.tags);
+        let value = std::mem::replace(&mut entry.value, new.value);
+        let due = new.stamp.expires_at();
+        let was_tagged = entry.stamp.is_tagged();
+        entry.stamp.renew(new.stamp.born(), due, tags.is_some());
+        entry.stamp.hit(MAX_HITS);
+        self.beside.forget(id, was_tagged);
+        let extras = Extras {
+            weight,
+            tags,
+            namespace: scope.namespace,
+        };
+        self.beside.write(id, extras, now);
+        if weight != old_weight {
+            let slots = Pockets {
+                slab: &mut self.slab,
+                beside: &self.beside,
+            };
+            self.evictor.reweigh(id, old_weight, weight, &slots);
+            self.live.weight = self.live.weight - old_weight + weight;
         }
-        self.touch_idle(id, now);
-        self.evictor.reweigh(id, old_weight, incoming.weight);
         self.evictor.hit(id);
-        self.live.weight = self.live.weight - old_weight + incoming.weight;
-        self.schedule(id);
+        self.wheel
+            .schedule(id, due.min(self.beside.idle_deadline(id)));
         Outcome::Stored {
-            replaced: Some((incoming.key, value, old_weight)),
+            replaced: Some((new.key, value, old_weight)),
         }
     }
 
     /// Takes an entry out and hands it over.
     pub(crate) fn take(&mut self, id: u32, cause: RemovalCause) -> Option<Gone<K, V>> {
-        let mark = self.mark;
-        let doomed = self.slab.get(id)?.born < mark;
+        let victim = self.release(id, cause)?;
+        Some(victim.gone(self.slab.remove(id)?))
+    }
+
+    /// Takes an entry out into the batch.
+    pub(crate) fn unlink(&mut self, id: u32, cause: RemovalCause, out: &mut Batch<K, V>) {
+        out.extend(self.take(id, cause));
+    }
+
+    /// Takes an entry out of everything but its slot.
+    pub(super) fn release(&mut self, id: u32, cause: RemovalCause) -> Option<Victim> {
+        let doomed = self.slab.get(id)?.stamp.born() < self.mark;
         let weight = self.weight_of(id);
         if doomed {
             self.evictor.remove_doomed(id);
@@ -139,105 +213,66 @@ impl<K, V> Shard<K, V> {
         } else {
             let slots = Pockets {
                 slab: &mut self.slab,
-                weights: self.weights.as_ref(),
+                beside: &self.beside,
             };
             self.evictor.remove(id, &slots);
             self.live.take(weight);
         }
-        self.detach(id, cause, weight)
+        self.forget(id, cause, weight)
     }
 
-    /// Takes an entry out into the batch.
-    pub(crate) fn unlink(&mut self, id: u32, cause: RemovalCause, out: &mut Batch<K, V>) {
-        if let Some(gone) = self.take(id, cause) {
-            out.push(gone);
-        }
+    /// The part of `release` that is the same whichever list the entry stood in.
+    #[inline]
+    pub(super) fn forget(&mut self, id: u32, cause: RemovalCause, weight: u64) -> Option<Victim> {
+        let stamp = &self.slab.get(id)?.stamp;
+        let known = (stamp.hash(), stamp.is_tagged());
+        Some(self.forget_one(id, known, cause, weight))
     }
 
-    /// The part of a removal that is the same whichever list the entry stood in.
-    pub(super) fn detach(
+    /// The same where hash and tags are known. (The wheel notices by itself.)
+    #[inline]
+    pub(super) fn forget_one(
         &mut self,
         id: u32,
+        (hash, tagged): (u32, bool),
         cause: RemovalCause,
         weight: u64,
-    ) -> Option<Gone<K, V>> {
-        self.wheel.deschedule(id);
-        let entry = self.slab.remove(id)?;
+    ) -> Victim {
         let slab = &self.slab;
-        self.index.remove(entry.hash, id, |id| hash_of(slab, id));
-        if entry.tagged {
-            self.set_tags(id, None);
-        }
-        Some(Gone {
-            key: entry.key,
-            value: entry.value,
+        self.index.remove(hash, id, |id| hash_of(slab, id));
+        self.beside.forget(id, tagged);
+        Victim {
+            id,
             cause,
             weight,
-            namespace: entry.namespace,
-            born: entry.born,
-        })
+            namespace: self.beside.namespace(id),
+        }
+    }
+
+    /// Frees a victim's slot.
+    pub(super) fn vacate(&mut self, victim: Victim, out: &mut Batch<K, V>) {
+        if let Some(entry) = self.slab.remove(victim.id) {
+            out.push(victim.gone(entry));
+        }
     }
 
     /// Gives an entry a new deadline by age.
     pub(crate) fn set_deadline(&mut self, id: u32, expires_at: u64, now: &mut Now<'_>) {
         if let Some(entry) = self.slab.get_mut(id) {
-            entry.expires_at = expires_at;
-            self.touch_idle(id, now);
-            self.schedule(id);
+            entry.stamp.set_expires_at(expires_at);
+            let due = entry.stamp.expires_at();
+            self.beside.touch(id, now);
+            self.wheel
+                .schedule(id, due.min(self.beside.idle_deadline(id)));
         }
     }
 
     /// Changes a value in place, keeping its deadline by age: for counters, whose arithmetic is not user code.
     pub(crate) fn update(&mut self, id: u32, now: &mut Now<'_>, update: impl FnOnce(&mut V)) {
-        let version = self.next_version();
         if let Some(entry) = self.slab.get_mut(id) {
             update(&mut entry.value);
-            entry.version = version;
-            self.touch_idle(id, now);
+            self.beside.touch(id, now);
+            self.beside.renew_version(id);
         }
-    }
-
-    #[inline]
-    fn schedule(&mut self, id: u32) {
-        let due = match self.slab.get(id) {
-            Some(entry) => self.deadline(id, entry),
-            None => NEVER,
-        };
-        if due != NEVER {
-            self.wheel.schedule(id, due);
-        } else if self.wheel.len() > 0 {
-            self.wheel.deschedule(id);
-        }
-    }
-
-    #[inline]
-    fn touch_idle(&mut self, id: u32, now: &mut Now<'_>) {
-        if let Some(idle) = &mut self.idle {
-            idle.accessed.reserve_for(id);
-            *idle.accessed.get_mut(id) = AtomicU64::new(now.precise());
-        }
-    }
-
-    #[inline]
-    fn set_weight(&mut self, id: u32, weight: u64) {
-        if let Some(weights) = &mut self.weights {
-            weights.reserve_for(id);
-            *weights.get_mut(id) = weight;
-        }
-    }
-
-    fn set_tags(&mut self, id: u32, tags: Option<Box<TagSet>>) {
-        if tags.is_some() {
-            self.tags.reserve_for(id);
-        }
-        // An id whose chunk was never reserved has no tags to take away.
-        if self.tags.try_get(id).is_some() {
-            *self.tags.get_mut(id) = tags;
-        }
-    }
-
-    fn next_version(&mut self) -> u32 {
-        self.version = self.version.wrapping_add(1);
-        self.version
     }
 }

@@ -66,7 +66,7 @@ impl Drop for Permit<'_> {
 
 /// What a publishing visit leaves to be done after the lock.
 struct Landed<K, V> {
-    published: Published<K, V>,
+    published: Option<Published<K, V>>,
     /// See [`Outcome::Done`].
     overtaken: Option<u64>,
     removed: Option<Arc<Flight<K, V>>>,
@@ -339,13 +339,11 @@ impl<K, V> Lead<K, V> {
         };
         let published = match parcel.take() {
             Some(parcel) if standing => {
-                store.publish_in(visit, hash, &self.namespace, parcel, self.born, found)
+                let published =
+                    store.publish_in(visit, hash, &self.namespace, parcel, self.born, found);
+                Some(published)
             }
-            leftover => Published {
-                stored: false,
-                leftover,
-                replaced: None,
-            },
+            leftover => leftover.map(|parcel| Published::Refused(parcel.key, parcel.value)),
         };
         Landed {
             published,
@@ -362,19 +360,21 @@ impl<K, V> Lead<K, V> {
             || tags.is_some_and(|tags| tags.floors().any(|floor| floor > self.born))
     }
 
-    fn settle(&self, published: Published<K, V>) {
+    fn settle(&self, published: Option<Published<K, V>>) {
         let counters = &self.store.counters;
-        if published.stored {
-            counters.bump(Count::Inserts);
-        } else {
-            counters.bump(Count::Unpublished);
-        }
-        if let Some(Parcel { key, value, .. }) = published.leftover {
-            contain_drop(key);
-            contain_drop(value);
-        }
-        if let Some(gone) = published.replaced {
-            contain_drop(self.store.hand_over(gone));
+        match published {
+            Some(Published::Stored(replaced)) => {
+                counters.bump(Count::Inserts);
+                if let Some(gone) = replaced {
+                    contain_drop(self.store.hand_over(gone));
+                }
+            }
+            Some(Published::Refused(key, value)) => {
+                counters.bump(Count::Unpublished);
+                contain_drop(key);
+                contain_drop(value);
+            }
+            None => {}
         }
     }
 

@@ -204,34 +204,48 @@ impl<K, V> Store<K, V> {
         budget: u32,
         work: impl FnOnce(&mut Visit<'_, K, V>) -> R,
     ) -> (R, u32) {
-        // Declared before the guard, so that a panic under the lock drops them after it.
-        let mut out = Batch::new();
-        let mut revoked = Vec::new();
+        // Declared before the guard, so that a panic under the lock drops it after it.
+        let mut left = Left::new();
         let mut guard = stripe.write();
-        let Stripe { shard, flights } = &mut *guard;
-        let mut visit = Visit {
+        let mut visit = self.begin_visit(&mut guard, &mut left);
+        let result = work(&mut visit);
+        let unused = self.end_visit(&mut visit, budget);
+        drop(guard);
+        self.settle(&mut left);
+        (result, unused)
+    }
+
+    #[inline(always)]
+    fn begin_visit<'a>(
+        &'a self,
+        stripe: &'a mut Stripe<K, V>,
+        left: &'a mut Left<K, V>,
+    ) -> Visit<'a, K, V> {
+        let Stripe { shard, flights } = stripe;
+        shard.notice_clear(&self.sequence);
+        Visit {
             shard,
             flights,
             now: Now::new(&self.clock),
-            out: &mut out,
-            revoked: &mut revoked,
-        };
-        visit.shard.notice_clear(&self.sequence);
-        let result = work(&mut visit);
+            out: &mut left.values,
+            revoked: &mut left.flights,
+        }
+    }
+
+    /// What every visit ends with, still under the lock: a slice of upkeep. Returns what is left of its
+    /// budget.
+    #[inline(always)]
+    fn end_visit(&self, visit: &mut Visit<'_, K, V>, budget: u32) -> u32 {
         let left = visit
             .shard
             .tend(budget, &self.sequence, &mut visit.now, visit.out);
         if visit.flights.has_failures() {
-            let now = visit.now.coarse();
-            let forgotten = visit.flights.forget_failures(now, 8);
-            visit
-                .revoked
-                .extend(forgotten.into_iter().map(|flight| (flight, false)));
+            forget_failures(visit);
         }
-        self.note(out.iter());
-        drop(guard);
-        self.settle(out, revoked);
-        (result, left)
+        if self.journal.is_some() {
+            self.note(visit.out.iter());
+        }
+        left
     }
 
     /// Writes removals to the journal, under the lock.
@@ -248,27 +262,35 @@ impl<K, V> Store<K, V> {
     }
 
     /// Finishes what a visit began, outside the lock.
-    #[inline]
-    fn settle(&self, out: Batch<K, V>, revoked: Vec<(Arc<Flight<K, V>>, bool)>) {
-        if !revoked.is_empty() {
-            settle_flights(revoked);
+    #[inline(always)]
+    fn settle(&self, left: &mut Left<K, V>) {
+        if !left.flights.is_empty() {
+            settle_flights(std::mem::take(&mut left.flights));
         }
-        let (first, rest) = out.into_parts();
-        if let Some(gone) = first {
+        if let Some(gone) = left.values.take_first() {
             self.let_go(gone);
-        }
-        for gone in rest {
-            self.let_go(gone);
+            if left.values.has_more() {
+                self.let_all_go(left.values.take_rest());
+            }
         }
     }
 
+    #[inline]
     fn let_go(&self, gone: Gone<K, V>) {
         let cause = self.account(&gone);
         self.notifier.tell(gone.key, gone.value, cause);
     }
 
+    #[cold]
+    fn let_all_go(&self, all: Vec<Gone<K, V>>) {
+        for gone in all {
+            self.let_go(gone);
+        }
+    }
+
     /// Counts a removal, and returns its cause: one that was evicted after its namespace had been
     /// cleared was invalidated.
+    #[inline]
     fn account(&self, gone: &Gone<K, V>) -> RemovalCause {
         let dead = self.namespaces.with(gone.namespace, |namespace| {
             namespace.lost();
@@ -291,10 +313,40 @@ impl<K, V> Store<K, V> {
 
 /// Tells those who waited for flights that a visit took out of the table.
 #[cold]
-fn settle_flights<K, V>(revoked: Vec<(Arc<Flight<K, V>>, bool)>) {
+fn settle_flights<K, V>(revoked: Revoked<K, V>) {
     for (flight, written) in revoked {
         flight.detach(written).call();
         contain_drop(flight);
+    }
+}
+
+/// Forgets a few failures whose time is over.
+#[cold]
+fn forget_failures<K, V>(visit: &mut Visit<'_, K, V>) {
+    let now = visit.now.coarse();
+    let forgotten = visit.flights.forget_failures(now, 8);
+    visit
+        .revoked
+        .extend(forgotten.into_iter().map(|flight| (flight, false)));
+}
+
+/// Flights that were taken out of the table, and whether a write did it.
+type Revoked<K, V> = Vec<(Arc<Flight<K, V>>, bool)>;
+
+/// What an exclusive visit leaves to be done once the lock is gone.
+struct Left<K, V> {
+    /// Values that left, to be told of and dropped.
+    values: Batch<K, V>,
+    flights: Revoked<K, V>,
+}
+
+impl<K, V> Left<K, V> {
+    #[inline]
+    fn new() -> Self {
+        Left {
+            values: Batch::new(),
+            flights: Vec::new(),
+        }
     }
 }
 
@@ -303,28 +355,34 @@ struct Visit<'a, K, V> {
     shard: &'a mut Shard<K, V>,
     flights: &'a mut Table<K, V>,
     now: Now<'a>,
-    /// Values that left, to be told of and dropped after the lock.
+    /// See [`Left`].
     out: &'a mut Batch<K, V>,
-    /// Flights that were taken out of the table, and whether a write did it.
-    revoked: &'a mut Vec<(Arc<Flight<K, V>>, bool)>,
+    revoked: &'a mut Revoked<K, V>,
 }
 
 impl<K, V> Visit<'_, K, V> {
     /// The entry at `id`, if it is still the version that was seen and no `clear` has doomed it.
     fn unchanged(&self, id: u32, version: u32) -> Option<&Entry<K, V>> {
         let entry = self.shard.entry(id)?;
-        (entry.version == version && entry.born >= self.shard.mark()).then_some(entry)
+        let same = self.shard.version(id) == version;
+        (same && entry.stamp.born() >= self.shard.mark()).then_some(entry)
     }
 
     /// Takes a flight out of the table: its leader can no longer publish.
+    #[inline]
     fn revoke(&mut self, flight: Option<Arc<Flight<K, V>>>, written: bool) {
         if let Some(flight) = flight {
-            // Two owners remain at most: the caller's and the leader's. Neither is dropped in here.
-            let removed = self.flights.remove(&flight);
-            self.revoked.push((flight, written));
-            if let Some(removed) = removed {
-                self.revoked.push((removed, written));
-            }
+            self.revoke_one(flight, written);
+        }
+    }
+
+    #[cold]
+    fn revoke_one(&mut self, flight: Arc<Flight<K, V>>, written: bool) {
+        // Two owners remain at most: the caller's and the leader's. Neither is dropped in here.
+        let removed = self.flights.remove(&flight);
+        self.revoked.push((flight, written));
+        if let Some(removed) = removed {
+            self.revoked.push((removed, written));
         }
     }
 }

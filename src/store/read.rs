@@ -9,8 +9,9 @@ use crate::hash::KeyHash;
 use crate::removal::RemovalCause;
 use crate::shard::Totals;
 use crate::stats::Count;
-use crate::sync::RwLock;
-use crate::time::{NEVER, Now};
+use crate::sync::locks::RwLockReadGuard;
+use crate::sync::{Locked, RwLock};
+use crate::time::Now;
 
 impl<K, V> Store<K, V> {
     /// A copy of the live value, noted as a hit for the policy. Counts nothing.
@@ -28,21 +29,45 @@ impl<K, V> Store<K, V> {
         let value = entry.value.clone();
         guard.shard.note_hit(id, entry, &mut now);
         if self.hit_needs_lock {
-            let version = entry.version;
             drop(guard);
-            self.reorder(stripe, id, version);
+            self.reorder(stripe, id);
         }
         Some(value)
     }
 
-    /// Notes a hit for a policy that reorders its queue, if the entry is still the one that was read.
+    /// Notes a hit for a policy that reorders its queue. Should another entry stand in the slot by now, it
+    /// is that one's good luck.
     #[cold]
-    fn reorder(&self, stripe: &RwLock<Stripe<K, V>>, id: u32, version: u32) {
+    fn reorder(&self, stripe: &RwLock<Stripe<K, V>>, id: u32) {
         self.visit(stripe, |visit| {
-            if visit.unchanged(id, version).is_some() {
+            let entry = visit.shard.entry(id);
+            // A doomed one stands in no queue any more.
+            if entry.is_some_and(|entry| entry.stamp.born() >= visit.shard.mark()) {
                 visit.shard.reorder(id);
             }
         });
+    }
+
+    /// A stripe under its shared lock, its shard keeping versions from now on at the latest.
+    fn read_to_judge<'a>(
+        &self,
+        stripe: &'a RwLock<Stripe<K, V>>,
+    ) -> Locked<RwLockReadGuard<'a, Stripe<K, V>>> {
+        let guard = stripe.read();
+        if guard.shard.keeps_versions() {
+            return guard;
+        }
+        drop(guard);
+        // No upkeep: the call that judges does its share when it acts.
+        self.visit_with(stripe, 0, |visit| visit.shard.keep_versions());
+        stripe.read()
+    }
+
+    /// Has all shards keep versions from now on.
+    pub(crate) fn keep_versions(&self) {
+        for stripe in &self.stripes {
+            drop(self.read_to_judge(stripe));
+        }
     }
 
     /// As `get`, for a cache whose expiry policy hears of reads.
@@ -60,13 +85,13 @@ impl<K, V> Store<K, V> {
     {
         let stripe = self.stripe(hash);
         let mut now = Now::new(&self.clock);
-        let guard = stripe.read();
+        let guard = self.read_to_judge(stripe);
         let scope = self.scope(namespace);
         let (id, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
         let value = entry.value.clone();
         guard.shard.note_hit(id, entry, &mut now);
-        let version = entry.version;
-        let before = remaining(entry.expires_at, now.precise());
+        let version = guard.shard.version(id);
+        let before = remaining(entry.stamp.expires_at(), now.precise());
         drop(guard);
         let after = expiry.after_read(&value, before);
         if after != before || self.hit_needs_lock {
@@ -105,9 +130,27 @@ impl<K, V> Store<K, V> {
             .bump(if hit { Count::Hits } else { Count::Misses });
     }
 
-    /// Calls `with` on the live value, its version and its deadline, under the shared lock, touching
-    /// nothing. `with` may run `Clone` of the value and no other user code.
+    /// Calls `with` on the live value, under the shared lock, touching nothing. `with` may run `Clone` of the
+    /// value and no other user code.
     pub(crate) fn peek<Q, R>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        with: impl FnOnce(&V) -> R,
+    ) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let scope = self.scope(namespace);
+        let mut now = Now::new(&self.clock);
+        let guard = self.stripe(hash).read();
+        let (_, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
+        Some(with(&entry.value))
+    }
+
+    /// As `peek`, for who will judge the value without the lock and act on it afterwards.
+    pub(crate) fn peek_to_judge<Q, R>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
@@ -117,13 +160,13 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let scope = self.scope(namespace);
         let mut now = Now::new(&self.clock);
-        let guard = self.stripe(hash).read();
-        let (_, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
+        let guard = self.read_to_judge(self.stripe(hash));
+        let scope = self.scope(namespace);
+        let (id, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
         let seen = Seen {
-            version: entry.version,
-            remaining_of: entry.expires_at,
+            version: guard.shard.version(id),
+            expires_at: entry.stamp.expires_at(),
         };
         Some(with(&entry.value, seen))
     }
@@ -144,16 +187,12 @@ impl<K, V> Store<K, V> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     pub(crate) version: u32,
-    remaining_of: u64,
+    expires_at: u64,
 }
 
 impl Seen {
     /// How long the value has still to live by age; `None` if it does not expire.
     pub(crate) fn remaining(self, now: u64) -> Option<std::time::Duration> {
-        if self.remaining_of == NEVER {
-            None
-        } else {
-            remaining(self.remaining_of, now)
-        }
+        remaining(self.expires_at, now)
     }
 }

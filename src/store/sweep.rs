@@ -19,7 +19,7 @@ pub(crate) struct Page<K, V> {
     stripe: usize,
     slot: u32,
     keys: Vec<K>,
-    /// Value and version of the key at the same place.
+    /// Value and version (if versions are kept) of the key at the same place.
     rest: Vec<(V, u32)>,
 }
 
@@ -79,14 +79,15 @@ impl<K, V> Store<K, V> {
                 let Some(entry) = guard.shard.entry(id) else {
                     continue;
                 };
-                let live = entry.namespace == scope.namespace
+                let live = guard.shard.namespace(id) == scope.namespace
                     && matches!(
                         guard.shard.judge(id, entry, scope, &mut now),
                         Found::Live(_)
                     );
                 if live {
                     page.keys.push(entry.key.clone());
-                    page.rest.push((entry.value.clone(), entry.version));
+                    page.rest
+                        .push((entry.value.clone(), guard.shard.version(id)));
                 }
             }
             if until == end {

@@ -2,15 +2,18 @@
 
 use equivalent::Equivalent;
 
-use super::{Store, Visit};
-use crate::entry::EntryOptions;
+use super::{Left, Store, Visit};
+use crate::entry::{Entry, EntryOptions};
 use crate::error::RejectReason;
 use crate::expiry::Life;
+use crate::flight::Flight;
 use crate::generation::{Namespace, TagSet};
 use crate::hash::KeyHash;
 use crate::removal::{Gone, RemovalCause, contain_drop};
-use crate::shard::{Found, Incoming, Outcome};
+use crate::shard::{Found, Incoming, Outcome, SLICE};
+use crate::stamp::{LAST_BORN, Stamp};
 use crate::stats::Count;
+use crate::sync::Arc;
 
 /// A value on its way into the store, with what outside code had to say about it.
 pub(crate) struct Parcel<K, V> {
@@ -48,15 +51,30 @@ pub(crate) enum Put<K, V> {
     },
 }
 
-/// What a visit under the lock leaves to be done after it.
+/// What a write found, and whether it applies.
+struct Judged<K, V> {
+    found: Found,
+    /// The number that the value will be born under.
+    born: u64,
+    flight: Option<Arc<Flight<K, V>>>,
+    holds: bool,
+    /// A copy of what is there, if the condition asks for one.
+    copy: Option<V>,
+}
+
+/// What a write under the lock leaves to be done after it.
 enum Done<K, V> {
-    Stored(Option<Gone<K, V>>),
-    Rejected(Parcel<K, V>, RejectReason),
-    Unmet(Parcel<K, V>, Option<V>),
+    /// Stored where nothing live was.
+    New,
+    /// Stored over this.
+    Replaced(Gone<K, V>),
+    Rejected(K, V, RejectReason),
+    Unmet(K, V, Option<V>),
 }
 
 impl<K, V> Store<K, V> {
     /// Writes a value, if the condition holds, and revokes the load in flight.
+    #[inline(always)]
     pub(crate) fn put(
         &self,
         hash: KeyHash,
@@ -67,49 +85,53 @@ impl<K, V> Store<K, V> {
     where
         K: Eq,
     {
-        // Outside the visit: should `Eq` panic under the lock, the parcel is dropped after it.
-        let mut parcel = Some(parcel);
-        let done = self.visit(self.stripe(hash), |visit| {
-            self.put_in(visit, hash, namespace, &mut parcel, condition)
-        });
-        let Some(done) = done else {
-            unreachable!("a visit used up its parcel");
-        };
+        // Not a closure like other visits: this one is worth being compiled for its caller. The order is the
+        // same: a panic of `Eq` or `Clone` frees the lock before it drops the parcel or what left.
+        let mut left = Left::new();
+        let mut guard = self.stripe(hash).write();
+        let mut visit = self.begin_visit(&mut guard, &mut left);
+        let judged = self.judge_in(&mut visit, hash, namespace, &parcel, &condition);
+        let done = self.apply_in(&mut visit, hash, namespace, parcel, judged);
+        self.end_visit(&mut visit, SLICE);
+        drop(guard);
+        self.settle(&mut left);
         match done {
-            Done::Stored(replaced) => {
+            Done::New => {
                 self.counters.bump(Count::Inserts);
-                Put::Stored(replaced.map(|gone| self.hand_over(gone)))
+                Put::Stored(None)
             }
-            Done::Rejected(parcel, reason) => {
+            Done::Replaced(gone) => {
+                self.counters.bump(Count::Inserts);
+                Put::Stored(Some(self.hand_over(gone)))
+            }
+            Done::Rejected(key, value, reason) => {
                 self.counters.bump(Count::Rejections);
-                let Parcel { key, value, .. } = parcel;
                 contain_drop(key);
                 Put::Rejected(value, reason)
             }
-            Done::Unmet(parcel, present) => {
-                let Parcel { key, value, .. } = parcel;
-                Put::Unmet {
-                    key,
-                    value,
-                    present,
-                }
-            }
+            Done::Unmet(key, value, present) => Put::Unmet {
+                key,
+                value,
+                present,
+            },
         }
     }
 
-    fn put_in(
+    /// The part of a write that runs user code: it changes nothing, and borrows the parcel, which a panic
+    /// must not drop under the lock.
+    #[inline(always)]
+    fn judge_in(
         &self,
         visit: &mut Visit<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
-        parcel: &mut Option<Parcel<K, V>>,
-        condition: Condition<V>,
-    ) -> Option<Done<K, V>>
+        parcel: &Parcel<K, V>,
+        condition: &Condition<V>,
+    ) -> Judged<K, V>
     where
         K: Eq,
     {
-        let incoming = parcel.as_ref()?;
-        let key = &incoming.key;
+        let key = &parcel.key;
         visit.shard.prefetch(hash.in_shard());
         // One place in the sequence: see the invariants of `generation`.
         let (found, born) = loop {
@@ -118,7 +140,7 @@ impl<K, V> Store<K, V> {
             let found = visit
                 .shard
                 .look(hash.in_shard(), key, scope, &mut visit.now);
-            let tags = incoming.tags.as_ref();
+            let tags = parcel.tags.as_ref();
             let own_floor = tags.and_then(|tags| tags.floors().max()).unwrap_or(0);
             let floor = visit.shard.highest_tag_floor(found).max(own_floor);
             if floor.max(namespace.floor()) <= born {
@@ -128,26 +150,45 @@ impl<K, V> Store<K, V> {
         };
         let flight = visit.flights.find(hash, namespace.id, key);
         let present = match found {
-            Found::Live(id) => visit.shard.entry(id),
+            Found::Live(id) => visit.shard.entry(id).map(|entry| (id, entry)),
             _ => None,
         };
-        let (holds, copy) = match (&condition, present) {
+        let (holds, copy) = match (condition, present) {
             (Condition::Always, _) => (true, None),
-            (Condition::Absent(copy), Some(entry)) => (false, Some(copy(&entry.value))),
+            (Condition::Absent(copy), Some((_, entry))) => (false, Some(copy(&entry.value))),
             (Condition::Absent(_), None) => (true, None),
             (Condition::Present, there) => (there.is_some(), None),
             (Condition::Version(version), there) => {
-                (there.map(|entry| entry.version) == *version, None)
+                let version_there = there.map(|(id, _)| visit.shard.version(id));
+                (version_there == *version, None)
             }
         };
-        // From here on no user code runs, and things change.
-        let parcel = parcel.take()?;
-        if !holds {
+        Judged {
+            found,
+            born,
+            flight,
+            holds,
+            copy,
+        }
+    }
+
+    /// The part that changes things: no user code runs in here.
+    #[inline(always)]
+    fn apply_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        judged: Judged<K, V>,
+    ) -> Done<K, V> {
+        let Judged { found, flight, .. } = judged;
+        if !judged.holds {
             // Not the flight's last owner: the table keeps it.
             drop(flight);
-            return Some(Done::Unmet(parcel, copy));
+            return Done::Unmet(parcel.key, parcel.value, judged.copy);
         }
-        if let Some(reason) = refusal(visit, &parcel) {
+        if let Some(reason) = refusal(visit, &parcel, judged.born) {
             if let Found::Live(id) | Found::Past(id, _) = found {
                 let cause = match found {
                     Found::Past(_, cause) => cause,
@@ -156,14 +197,15 @@ impl<K, V> Store<K, V> {
                 visit.shard.unlink(id, cause, visit.out);
             }
             visit.revoke(flight, false);
-            return Some(Done::Rejected(parcel, reason));
+            return Done::Rejected(parcel.key, parcel.value, reason);
         }
         visit.revoke(flight, true);
         visit.flights.forget_uncacheable(hash);
-        Some(self.store_in(visit, hash, namespace, parcel, born, found))
+        self.store_in(visit, hash, namespace, parcel, judged.born, found)
     }
 
     /// Stores a parcel under the number `born`.
+    #[inline(always)]
     fn store_in(
         &self,
         visit: &mut Visit<'_, K, V>,
@@ -173,27 +215,28 @@ impl<K, V> Store<K, V> {
         born: u64,
         found: Found,
     ) -> Done<K, V> {
+        let expires_at = parcel.life.deadline(&mut visit.now);
+        let tagged = parcel.tags.is_some();
         let incoming = Incoming {
-            key: parcel.key,
-            value: parcel.value,
-            expires_at: parcel.life.deadline(&mut visit.now),
-            born,
+            entry: Entry {
+                key: parcel.key,
+                value: parcel.value,
+                stamp: Stamp::new(hash.in_shard(), born, expires_at, tagged),
+            },
             weight: parcel.weight,
             tags: parcel.tags,
         };
         let scope = self.scope_in_visit(namespace);
         // Before the entry can be seen. What it replaces gives its place back in `account`.
         namespace.gained();
-        let outcome = visit.shard.store(
-            hash.in_shard(),
-            incoming,
-            found,
-            scope,
-            &mut visit.now,
-            visit.out,
-        );
+        let outcome = visit
+            .shard
+            .store(incoming, found, scope, &mut visit.now, visit.out);
         match outcome {
-            Outcome::Stored { replaced } => Done::Stored(replaced.map(|(key, value, weight)| {
+            Outcome::Stored { replaced: None } => Done::New,
+            Outcome::Stored {
+                replaced: Some((key, value, weight)),
+            } => {
                 let gone = Gone {
                     key,
                     value,
@@ -203,19 +246,11 @@ impl<K, V> Store<K, V> {
                     born,
                 };
                 self.note(std::iter::once(&gone));
-                gone
-            })),
+                Done::Replaced(gone)
+            }
             Outcome::Full(key, value) => {
                 namespace.lost();
-                let parcel = Parcel {
-                    key,
-                    value,
-                    life: parcel.life,
-                    weight: parcel.weight,
-                    tags: None,
-                    excess_tags: 0,
-                };
-                Done::Rejected(parcel, RejectReason::NoCapacity)
+                Done::Rejected(key, value, RejectReason::NoCapacity)
             }
         }
     }
@@ -231,24 +266,15 @@ impl<K, V> Store<K, V> {
         born: u64,
         found: Found,
     ) -> Published<K, V> {
-        if refusal(visit, &parcel).is_some() {
-            return Published {
-                stored: false,
-                leftover: Some(parcel),
-                replaced: None,
-            };
+        if refusal(visit, &parcel, born).is_some() {
+            return Published::Refused(parcel.key, parcel.value);
         }
         match self.store_in(visit, hash, namespace, parcel, born, found) {
-            Done::Stored(replaced) => Published {
-                stored: true,
-                leftover: None,
-                replaced,
-            },
-            Done::Rejected(parcel, _) | Done::Unmet(parcel, _) => Published {
-                stored: false,
-                leftover: Some(parcel),
-                replaced: None,
-            },
+            Done::New => Published::Stored(None),
+            Done::Replaced(gone) => Published::Stored(Some(gone)),
+            Done::Rejected(key, value, _) | Done::Unmet(key, value, _) => {
+                Published::Refused(key, value)
+            }
         }
     }
 
@@ -271,7 +297,7 @@ impl<K, V> Store<K, V> {
                 .look(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             let version = match found {
-                Found::Live(id) => visit.shard.entry(id).map(|entry| entry.version),
+                Found::Live(id) => Some(visit.shard.version(id)),
                 _ => None,
             };
             if judged.is_some() && judged != version {
@@ -313,7 +339,7 @@ impl<K, V> Store<K, V> {
                 .look(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             let version = match found {
-                Found::Live(id) => visit.shard.entry(id).map(|entry| entry.version),
+                Found::Live(id) => Some(visit.shard.version(id)),
                 _ => None,
             };
             let same = version.is_none() || version == judged;
@@ -388,21 +414,26 @@ impl<K, V> Store<K, V> {
 }
 
 /// What `publish_in` leaves to be done after the lock.
-pub(super) struct Published<K, V> {
-    pub(super) stored: bool,
-    pub(super) leftover: Option<Parcel<K, V>>,
-    pub(super) replaced: Option<Gone<K, V>>,
+pub(super) enum Published<K, V> {
+    /// Stored, over this if something was there.
+    Stored(Option<Gone<K, V>>),
+    Refused(K, V),
 }
 
 /// Why the shard cannot keep a parcel, if it cannot.
-fn refusal<K, V>(visit: &Visit<'_, K, V>, parcel: &Parcel<K, V>) -> Option<RejectReason> {
+#[inline]
+fn refusal<K, V>(
+    visit: &Visit<'_, K, V>,
+    parcel: &Parcel<K, V>,
+    born: u64,
+) -> Option<RejectReason> {
     let limits = visit.shard.limits();
     if parcel.excess_tags > 0 {
         Some(RejectReason::TooManyTags {
             tags: parcel.excess_tags,
             limit: EntryOptions::MAX_TAGS,
         })
-    } else if limits.entries == 0 || (limits.weight == 0 && parcel.weight > 0) {
+    } else if limits.entries == 0 || (limits.weight == 0 && parcel.weight > 0) || born > LAST_BORN {
         Some(RejectReason::NoCapacity)
     } else if parcel.weight > limits.weight {
         Some(RejectReason::TooHeavy {

@@ -42,20 +42,35 @@ fn a_load_with_a_ttl_of_zero_is_delivered_and_not_stored() {
 }
 
 #[test]
+fn a_life_too_short_to_be_kept_is_over_at_once() {
+    let (cache, _time) = timed(|builder| builder.time_to_live(Duration::from_nanos(1)));
+    cache.insert(1, 1);
+    assert_eq!(cache.get(&1), None);
+    let (cache, time) = timed(|builder| builder.time_to_live(Duration::from_nanos(35_000)));
+    cache.insert(1, 1);
+    time.advance(Duration::from_nanos(19_999));
+    assert_eq!(cache.get(&1), Some(1));
+    time.advance(Duration::from_nanos(15_001));
+    assert_eq!(cache.get(&1), None);
+}
+
+#[test]
 fn a_value_lives_until_its_deadline_and_not_at_it() {
-    for ttl in [
-        Duration::from_nanos(1),
-        MILLI,
-        SECOND,
-        Duration::from_secs(86_400),
-        100 * YEAR,
-        500 * YEAR,
+    // A deadline is kept to 20 µs, and to 2.1 ms where it is years ahead; it is rounded down.
+    let (near, far) = (Duration::from_micros(20), Duration::from_micros(2_100));
+    for (ttl, lost) in [
+        (near, Duration::from_nanos(1)),
+        (MILLI, near),
+        (SECOND, near),
+        (Duration::from_secs(86_400), near),
+        (100 * YEAR, far),
+        (500 * YEAR, far),
     ] {
         let (cache, time) = timed(|builder| builder.time_to_live(ttl));
         cache.insert(1, 1);
-        time.advance(ttl - Duration::from_nanos(1));
+        time.advance(ttl - lost);
         assert_eq!(cache.get(&1), Some(1), "just before {ttl:?}");
-        time.advance(Duration::from_nanos(1));
+        time.advance(lost);
         assert_eq!(cache.get(&1), None, "at {ttl:?}");
         assert_eq!((cache.peek(&1), cache.contains_key(&1)), (None, false));
         assert_eq!(cache.iter().count(), 0);

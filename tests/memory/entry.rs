@@ -36,7 +36,7 @@ fn with_a_tag(cache: &Numbers, n: u64) {
     ignore(cache.insert_with(n, n, EntryOptions::new().tag(tag)));
 }
 
-const FEATURES: [Feature; 9] = [
+const FEATURES: [Feature; 10] = [
     Feature {
         name: "plain",
         build: |builder| builder,
@@ -74,6 +74,12 @@ const FEATURES: [Feature; 9] = [
             let options = EntryOptions::new().tag(format!("tag {n}"));
             ignore(cache.insert_with(n, n, options));
         },
+    },
+    // Who judges entries without a lock has their versions kept.
+    Feature {
+        name: "ttl, stored by compute",
+        build: |builder| builder.time_to_live(HOUR),
+        store: |cache, n| ignore(cache.compute(&n, |_| larder::Compute::Put(n))),
     },
     Feature {
         name: "namespace",

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use super::{Bug, Counts, Input, Story, Target};
+use super::{Bug, Counts, GRAIN, Input, Story, Target};
 use crate::cache::{Cache, EvictionPolicy};
 use crate::removal::RemovalCause;
 use crate::time::ManualClock;
@@ -220,7 +220,8 @@ impl Run {
         let time = match input.below(4) {
             0 => None,
             1 => Some(0),
-            _ => Some(input.span(32)),
+            // Shorter than that may be over at once.
+            _ => Some(GRAIN + input.span(32)),
         };
         let write = match input.below(32) {
             0..=5 => Write::Insert,

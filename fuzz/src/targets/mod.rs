@@ -165,3 +165,15 @@ impl<Op: Debug> Drop for Story<Op> {
         }
     }
 }
+
+/// Nanoseconds to which a deadline is kept.
+pub const GRAIN: u64 = 20_000;
+
+/// A deadline as an entry keeps it. Those of a run lie within the years for which that is so.
+pub fn kept(deadline: u64) -> u64 {
+    if deadline == u64::MAX {
+        u64::MAX
+    } else {
+        deadline - deadline % GRAIN
+    }
+}

@@ -271,11 +271,13 @@ impl Run {
 
     fn hash(&self, slot: Slot) -> u32 {
         let key = slot.1 ^ (slot.0 as u32) << 8;
-        match self.setup.hashing {
+        let hash = match self.setup.hashing {
             0 => key.wrapping_mul(0x9e37_79b9),
             1 => key % 4 * 0x4000_0001,
             _ => key << 20 | 5,
-        }
+        };
+        // As the store's are.
+        hash | 1
     }
 
     // ---- the reference ----

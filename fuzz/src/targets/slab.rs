@@ -17,6 +17,7 @@ use crate::entry::Entry;
 use crate::parts::list::{Links, List};
 use crate::parts::steps::Steps;
 use crate::slab::Slab;
+use crate::stamp::Stamp;
 
 pub const TARGET: Target = Target {
     name: "slab",
@@ -25,7 +26,7 @@ pub const TARGET: Target = Target {
         "slab-keeps",
         "slab-leaks",
         "list-front",
-        "list-tag",
+        "list-stays",
         "steps-neighbour",
         "steps-keeps",
     ],
@@ -89,7 +90,8 @@ struct Run {
     /// What the slab holds, by address.
     held: BTreeMap<u32, u64>,
     deques: [VecDeque<u32>; LISTS],
-    tags: HashMap<u32, u16>,
+    /// The list that each id is in.
+    listed: HashMap<u32, usize>,
     written: BTreeMap<u32, u64>,
     chunks: BTreeSet<u32>,
     alive: Rc<Cell<i64>>,
@@ -112,7 +114,7 @@ pub fn drive(data: &[u8], bug: Bug) -> Counts {
         steps: Steps::new(),
         held: BTreeMap::new(),
         deques: Default::default(),
-        tags: HashMap::new(),
+        listed: HashMap::new(),
         written: BTreeMap::new(),
         chunks: BTreeSet::new(),
         alive: Rc::clone(&alive),
@@ -236,13 +238,15 @@ impl Run {
         } else {
             self.deques[list].push_back(id);
         }
-        let tag = list as u16 + 1;
-        self.links.set_tag(id, tag);
-        self.tags.insert(id, tag);
+        self.listed.insert(id, list);
     }
 
     fn unlink(&mut self, id: u32) -> usize {
-        let list = usize::from(self.links.tag(id)) - 1;
+        let list = self.listed[&id];
+        if self.bug.is("list-stays") && id % 11 == 5 {
+            self.deques[list].retain(|other| *other != id);
+            return list;
+        }
         self.lists[list].unlink(&mut self.links, id);
         self.deques[list].retain(|other| *other != id);
         list
@@ -257,11 +261,7 @@ impl Run {
         self.counts
             .add("block freed", u64::from(self.is_block_empty(id)));
         self.unlink(id);
-        self.links.set_tag(id, 0);
-        self.tags.remove(&id);
-        if self.bug.is("list-tag") && id % 11 == 5 {
-            self.links.set_tag(id, 1);
-        }
+        self.listed.remove(&id);
         if self.bug.is("slab-keeps") && number % 13 == 6 {
             return;
         }
@@ -304,8 +304,7 @@ impl Run {
         let ids = std::mem::take(&mut self.deques[from]);
         self.counts.add("appended", ids.len() as u64);
         for id in ids {
-            self.links.set_tag(id, to as u16 + 1);
-            self.tags.insert(id, to as u16 + 1);
+            self.listed.insert(id, to);
             self.deques[to].push_back(id);
         }
     }
@@ -375,10 +374,6 @@ impl Run {
                 "order of a list"
             );
         }
-        for id in 0..self.slab.end() {
-            let tag = self.tags.get(&id).copied().unwrap_or(0);
-            assert_eq!(self.links.tag(id), tag, "tag of {id}");
-        }
         let end = self.chunks.last().map_or(0, |chunk| (chunk + 1) * CHUNK);
         assert!(self.steps.try_get(end).is_none(), "end of the array");
         assert!(
@@ -407,12 +402,6 @@ fn entry(key: u64, value: Counted) -> Entry<u64, Counted> {
     Entry {
         key,
         value,
-        expires_at: 0,
-        born: 0,
-        hash: 0,
-        namespace: 0,
-        version: 0,
-        hits: Default::default(),
-        tagged: false,
+        stamp: Stamp::new(1, 0, 0, false),
     }
 }

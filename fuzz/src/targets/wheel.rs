@@ -2,13 +2,12 @@
 //!
 //! The owner's side is as unruly as its contract allows: dues move later without a word to the wheel, or
 //! to never; between two pops of one call ids are re-scheduled (the popped one as well, even overdue),
-//! descheduled and scheduled anew; time jumps, stands still and runs backwards.
+//! given up and scheduled anew; time jumps, stands still and runs backwards.
 //!
 //! What is held against it: an id comes out once, only when it is due, and a call that had steps left
 //! leaves none that is due. A time before `next_due` finds nothing and costs nothing. With one step a
 //! call everything still comes out, in a number of calls bounded by the ids.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::{Bug, Counts, Input, Story, Target};
@@ -24,6 +23,7 @@ pub const TARGET: Target = Target {
         "reentrant",
         "postponed",
         "never",
+        "given up",
         "out of steps",
         "quiet",
     ],
@@ -41,7 +41,8 @@ pub fn run(data: &[u8]) {
 enum Op {
     Start(u64),
     Schedule(u32, u64),
-    Deschedule(u32),
+    /// The owner has no more use for it, and does not say so.
+    GiveUp(u32),
     /// The owner's due moves, and the wheel is not told.
     Postpone(u32, u64),
     Advance(u64),
@@ -52,20 +53,13 @@ enum Op {
     /// The next operation comes between two pops of the call before.
     Between,
     Quiet,
-    Truncate,
-}
-
-/// An id on the wheel, as its owner sees it.
-#[derive(Clone, Copy)]
-struct Held {
-    /// The due the wheel was told last, by `schedule` or by an answer.
-    told: u64,
-    due: u64,
+    Clear,
 }
 
 struct Run {
     wheel: Wheel,
-    held: BTreeMap<u32, Held>,
+    /// The dues of the ids that are to come out.
+    held: BTreeMap<u32, u64>,
     /// The latest time the wheel was told.
     now: u64,
     bug: Bug,
@@ -110,7 +104,7 @@ impl Run {
             }
             5 => {
                 let id = self.draw_id(input);
-                self.change(Op::Deschedule(id));
+                self.change(Op::GiveUp(id));
             }
             6 | 7 => {
                 let op = self.draw_postpone(input);
@@ -139,7 +133,8 @@ impl Run {
                 self.pop(input, back, 100_000);
             }
             _ if input.flag() => self.quiet(),
-            _ => self.truncate(),
+            _ if input.below(4) == 0 => self.clear(),
+            _ => {}
         }
     }
 
@@ -172,7 +167,7 @@ impl Run {
 
     fn draw_postpone(&self, input: &mut Input<'_>) -> Op {
         let id = self.draw_id(input);
-        let due = self.held.get(&id).map_or(0, |held| held.due);
+        let due = self.held.get(&id).copied().unwrap_or(0);
         let later = match input.below(4) {
             0 => NEVER,
             1 => due.saturating_add(u64::from(input.byte()) << 14),
@@ -188,21 +183,15 @@ impl Run {
             Op::Schedule(id, due) => {
                 let late = self.bug.is("wheel-late") && due % 5 == 0 && due < NEVER - TICK;
                 self.wheel.schedule(id, if late { due + TICK } else { due });
-                if due == NEVER {
-                    self.held.remove(&id);
-                } else {
-                    self.held.insert(id, Held { told: due, due });
-                }
+                self.hold(id, due);
             }
-            Op::Deschedule(id) => {
+            Op::GiveUp(id) => {
                 self.held.remove(&id);
-                if !self.bug.is("wheel-keeps") {
-                    self.wheel.deschedule(id);
-                }
+                self.counts.add("given up", 1);
             }
             Op::Postpone(id, later) => {
-                if let Some(held) = self.held.get_mut(&id) {
-                    held.due = later;
+                if self.held.contains_key(&id) {
+                    self.hold(id, later);
                     let what = if later == NEVER { "never" } else { "postponed" };
                     self.counts.add(what, 1);
                 }
@@ -211,28 +200,29 @@ impl Run {
         }
     }
 
-    /// One pop; what it asked its owner about has been told.
+    fn hold(&mut self, id: u32, due: u64) {
+        if due == NEVER {
+            self.held.remove(&id);
+        } else {
+            self.held.insert(id, due);
+        }
+    }
+
     fn pop_once(&mut self, now: u64, steps: &mut u32) -> Option<u32> {
-        let asked = RefCell::new(Vec::new());
+        let keeps = self.bug.is("wheel-keeps");
         let (held, early) = (&self.held, self.bug.is("wheel-early"));
-        let id = self.wheel.pop_expired(now, steps, |id| {
-            let due = held.get(&id).map_or(0, |held| held.due);
-            asked.borrow_mut().push((id, due));
+        self.wheel.pop_expired(now, steps, |id| {
+            let due = match held.get(&id) {
+                Some(due) => *due,
+                None if keeps && id % 3 == 1 => now,
+                None => NEVER,
+            };
             if early && due < NEVER {
                 due - due % TICK
             } else {
                 due
             }
-        });
-        for (id, due) in asked.into_inner() {
-            let held = self.held.get_mut(&id);
-            let held = held.unwrap_or_else(|| panic!("asked about {id}, which is not scheduled"));
-            held.told = due;
-            if due == NEVER {
-                self.held.remove(&id);
-            }
-        }
-        id
+        })
     }
 
     /// Pops until there is nothing more, with the owner's own calls in between.
@@ -243,8 +233,8 @@ impl Run {
             self.counts.add("popped", 1);
             let lost = self.bug.is("wheel-lost") && id % 7 == 3;
             let held = if lost { None } else { self.held.remove(&id) };
-            let held = held.unwrap_or_else(|| panic!("{id} came out and was not scheduled"));
-            assert!(held.due <= self.now, "{id} came out before its due");
+            let due = held.unwrap_or_else(|| panic!("{id} came out and was not scheduled"));
+            assert!(due <= self.now, "{id} came out before its due");
             between += 1;
             if between < 8 && input.flag() {
                 self.between(input, id);
@@ -255,8 +245,8 @@ impl Run {
             self.counts.add("out of steps", u64::from(steps > 0));
             return;
         }
-        for (id, held) in &self.held {
-            assert!(held.told > self.now, "{id} was due and did not come out");
+        for (id, due) in &self.held {
+            assert!(*due > self.now, "{id} was due and did not come out");
         }
     }
 
@@ -265,7 +255,7 @@ impl Run {
         let op = match input.below(4) {
             0 => Op::Schedule(popped, self.draw_due(input)),
             1 => self.draw_schedule(input),
-            2 => Op::Deschedule(self.draw_id(input)),
+            2 => Op::GiveUp(self.draw_id(input)),
             _ => self.draw_postpone(input),
         };
         self.story.then(Op::Between);
@@ -289,29 +279,24 @@ impl Run {
         assert_eq!(steps, 100, "a step was taken before next_due");
     }
 
-    fn truncate(&mut self) {
-        let end = self.held.keys().last().map_or(0, |id| id + 1);
-        self.story.then(Op::Truncate);
-        self.wheel.truncate(end);
+    fn clear(&mut self) {
+        self.story.then(Op::Clear);
+        self.held.clear();
+        self.wheel.clear();
+        assert_eq!((self.wheel.len(), self.wheel.next_due()), (0, None));
     }
 
     fn check(&self) {
         let held = &self.held;
         self.wheel
-            .validate(|id| held.get(&id).map_or(0, |held| held.due));
-        assert_eq!(self.wheel.len() as usize, held.len(), "ids on the wheel");
+            .validate(|id| held.get(&id).copied().unwrap_or(NEVER));
+        assert!(self.wheel.len() as usize >= held.len(), "ids on the wheel");
         for id in held.keys() {
             assert!(self.wheel.is_scheduled(*id), "{id} is not on the wheel");
         }
-        let first = held.values().map(|held| held.told).min();
-        let next = self.wheel.next_due();
-        assert_eq!(
-            next.is_none(),
-            first.is_none(),
-            "next_due of an empty wheel"
-        );
-        if let (Some(next), Some(first)) = (next, first) {
-            assert!(next <= first.max(self.now), "next_due is after a due");
+        if let Some(first) = held.values().min() {
+            let next = self.wheel.next_due().expect("something is on the wheel");
+            assert!(next <= (*first).max(self.now), "next_due is after a due");
         }
     }
 
@@ -319,12 +304,12 @@ impl Run {
     fn drain_by_single_steps(&mut self) {
         self.now = NEVER - 1;
         // One step at each of seven levels, one bucket at each, and a look at those that waited.
-        let most = 40 + 20 * self.held.len();
+        let most = 40 + 20 * self.wheel.len();
         for _ in 0..most {
             if let Some(id) = self.pop_once(self.now, &mut 1) {
                 assert!(self.held.remove(&id).is_some(), "{id} came out twice");
             }
-            if self.held.is_empty() {
+            if self.wheel.len() == 0 {
                 break;
             }
         }
@@ -333,7 +318,7 @@ impl Run {
             "{} ids never come out",
             self.held.len()
         );
+        assert_eq!(self.wheel.len(), 0, "what was given up stays");
         self.check();
-        self.wheel.truncate(0);
     }
 }

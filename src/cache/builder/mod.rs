@@ -15,7 +15,7 @@ use crate::store::{Journal, Timer};
 use crate::time::Clock;
 
 /// What 32-bit slot numbers leave room for, with some to spare for blocks and for list ends.
-pub(crate) const MAX_ENTRIES_A_SHARD: u64 = (u32::MAX - 1024) as u64;
+pub(crate) const MAX_ENTRIES_A_SHARD: u64 = (crate::parts::index::MOST_ID - 1024) as u64;
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 const WAIT_DEADLINE: Duration = Duration::from_secs(30);
 

@@ -1,39 +1,83 @@
-//! A bucket of the index: one cache line of 12 tags and 12 ids.
+//! A bucket of the index: one cache line of 15 words, each an id below a tag.
 //!
 //! # Invariants
 //!
-//! - A tag of 0 marks an empty slot, whose id means nothing; others are at least 2.
+//! - A word of 0 marks an empty slot; the words of entries are never 0.
 //! - `passed` is the table's, which see; no operation here touches it.
 //!
 //! # Cost
 //!
-//! 64 bytes. Comparing all tags takes a dozen instructions on two words.
+//! 64 bytes. All words are compared at once.
+
+use crate::cpu::equal_words;
 
 /// Entries in a bucket.
-pub(super) const SLOTS: usize = 12;
+pub(super) const SLOTS: usize = 15;
 
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// Tags of slots 0 to 7, from the low byte; 0: empty.
-    low: u64,
-    /// Tags of slots 8 to 11.
-    high: u32,
-    /// Entries whose way from home leads beyond this bucket.
-    pub(super) passed: u32,
-    pub(super) ids: [u32; SLOTS],
+    /// The slots, and last how many entries went further on because this bucket was full.
+    words: [u32; SLOTS + 1],
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// A one in each byte.
-const LOW_ONES: u64 = 0x0101_0101_0101_0101;
-const HIGH_ONES: u32 = LOW_ONES as u32;
+/// How a table divides a word: the id in the low bits, the tag above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Split {
+    /// One above the ids that a word has room for; a power of two, and the lowest bit of the tag.
+    unit: u32,
+}
 
-/// Slots, as a set of bits: slot `s < 8` is bit `8 s`, slot `s >= 8` is bit
-/// `8 (s - 8) + 1`.
+impl Split {
+    /// The one that leaves most to the tag, for ids up to `most`, which is below half of all.
+    pub(super) fn for_ids_to(most: u32) -> Self {
+        Self {
+            unit: 1 << (u32::BITS - most.leading_zeros()),
+        }
+    }
+
+    /// Whether words have room for this id.
+    #[inline]
+    pub(super) fn fits(self, id: u32) -> bool {
+        id < self.unit
+    }
+
+    /// The low bits of the hash, as the high ones choose the bucket. The last of them is set, so that no
+    /// entry's word is 0.
+    #[inline]
+    pub(super) fn tag(self, hash: u32) -> u32 {
+        hash.wrapping_mul(self.unit) | self.unit
+    }
+
+    /// The bits of a word that are the tag's.
+    #[inline]
+    pub(super) fn mask(self) -> u32 {
+        self.unit.wrapping_neg()
+    }
+
+    #[inline]
+    pub(super) fn word(self, hash: u32, id: u32) -> u32 {
+        self.tag(hash) | id
+    }
+
+    #[inline]
+    pub(super) fn id(self, word: u32) -> u32 {
+        word & (self.unit - 1)
+    }
+}
+
+/// For a table without buckets.
+impl Default for Split {
+    fn default() -> Self {
+        Self { unit: 1 }
+    }
+}
+
+/// Slots, as a set of bits.
 #[derive(Clone, Copy)]
-pub(super) struct Matches(u64);
+pub(super) struct Matches(u32);
 
 impl Iterator for Matches {
     type Item = usize;
@@ -43,71 +87,55 @@ impl Iterator for Matches {
         if self.0 == 0 {
             return None;
         }
-        let bit = self.0.trailing_zeros() as usize;
+        let slot = self.0.trailing_zeros() as usize;
         self.0 &= self.0 - 1;
-        Some((bit >> 3) + ((bit & 1) << 3))
+        Some(slot)
     }
 }
 
 impl Bucket {
     pub(super) const EMPTY: Self = Self {
-        low: 0,
-        high: 0,
-        passed: 0,
-        ids: [0; SLOTS],
+        words: [0; SLOTS + 1],
     };
 
-    /// The slots with this tag, and perhaps some more full ones.
-    ///
-    /// A borrow runs from a matching byte into the next, which then matches as
-    /// well if it differs in the lowest bit alone. As tags are at least 2, no
-    /// empty slot (whose id is stale) passes for a full one so, nor the reverse.
+    /// The slots whose words have this tag.
     #[inline]
-    pub(super) fn matches(&self, tag: u8) -> Matches {
-        let tags = u64::from(tag) * LOW_ONES;
-        let (low, high) = (self.low ^ tags, self.high ^ tags as u32);
-        let low = low.wrapping_sub(LOW_ONES) & !low & (LOW_ONES << 7);
-        let high = high.wrapping_sub(HIGH_ONES) & !high & (HIGH_ONES << 7);
-        Matches(low >> 7 | u64::from(high) >> 6)
+    pub(super) fn matches(&self, tag: u32, mask: u32) -> Matches {
+        Matches(equal_words(&self.words, mask, tag) & ((1 << SLOTS) - 1))
     }
 
     #[inline]
     pub(super) fn vacant(&self) -> Option<usize> {
-        self.matches(0).next()
+        self.slot_of(0)
     }
 
-    /// The full slot with this id.
+    /// The slot with this word.
     #[inline]
-    pub(super) fn slot_of(&self, tag: u8, id: u32) -> Option<usize> {
-        self.matches(tag).find(|&slot| self.ids[slot] == id)
+    pub(super) fn slot_of(&self, word: u32) -> Option<usize> {
+        self.matches(word, !0).next()
     }
 
+    /// The word in a slot; 0 in an empty one.
     #[inline]
-    pub(super) fn tag(&self, slot: usize) -> u8 {
-        if slot < 8 {
-            (self.low >> (slot * 8)) as u8
-        } else {
-            (self.high >> ((slot - 8) * 8)) as u8
-        }
+    pub(super) fn word(&self, slot: usize) -> u32 {
+        self.words[slot % (SLOTS + 1)]
     }
 
     #[inline]
-    pub(super) fn set_tag(&mut self, slot: usize, tag: u8) {
-        if slot < 8 {
-            let at = slot * 8;
-            self.low = self.low & !(0xff << at) | u64::from(tag) << at;
-        } else {
-            let at = (slot - 8) * 8;
-            self.high = self.high & !(0xff << at) | u32::from(tag) << at;
-        }
+    pub(super) fn set_word(&mut self, slot: usize, word: u32) {
+        self.words[slot % (SLOTS + 1)] = word;
     }
-}
 
-/// The low byte of the hash; never 0, which marks an empty slot, nor 1, which
-/// [`Bucket::matches`] could not tell from it.
-#[inline]
-pub(super) fn tag_of(hash: u32) -> u8 {
-    (hash as u8).max(2)
+    /// Entries whose way from home leads beyond this bucket.
+    #[inline]
+    pub(super) fn passed(&self) -> u32 {
+        self.words[SLOTS]
+    }
+
+    #[inline]
+    pub(super) fn passed_mut(&mut self) -> &mut u32 {
+        &mut self.words[SLOTS]
+    }
 }
 
 #[cfg(test)]
@@ -115,29 +143,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_all_matches_and_no_empty_slot() {
+    fn shows_all_matches_and_nothing_else() {
         let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-        for _ in 0..20_000 {
-            let (mut bucket, mut tags) = (Bucket::default(), [0; SLOTS]);
-            for (slot, tag) in tags.iter_mut().enumerate() {
-                seed ^= seed << 13;
-                seed ^= seed >> 7;
-                seed ^= seed << 17;
-                // Few values, so that they match and differ by a bit.
-                *tag = tag_of([0, 2, 3, 0xfe, 0xff][(seed >> 20) as usize % 5]);
-                if (seed >> 40) % 4 == 0 {
-                    *tag = 0;
+        for most in [1, 255, 256, 70_000, u32::MAX >> 2] {
+            let split = Split::for_ids_to(most);
+            assert!(split.fits(most) && !split.fits(most.next_power_of_two() << 1));
+            for _ in 0..2_000 {
+                let (mut bucket, mut held) = (Bucket::default(), [None; SLOTS]);
+                *bucket.passed_mut() = 7;
+                for (slot, held) in held.iter_mut().enumerate() {
+                    seed ^= seed << 13;
+                    seed ^= seed >> 7;
+                    seed ^= seed << 17;
+                    // Few values, so that they match and differ by a bit.
+                    let hash = [0, 1, 3, 0x8000, u32::MAX][(seed >> 20) as usize % 5];
+                    let id = (seed >> 32) as u32 % most.saturating_add(1);
+                    if (seed >> 40) % 4 > 0 {
+                        *held = Some((hash, id));
+                        bucket.set_word(slot, split.word(hash, id));
+                    }
                 }
-                bucket.set_tag(slot, 0x55);
-                bucket.set_tag(slot, *tag);
-            }
-            assert!((0..SLOTS).all(|slot| bucket.tag(slot) == tags[slot]));
-            assert_eq!(bucket.vacant().is_some(), tags.contains(&0));
-            assert!(bucket.vacant().is_none_or(|slot| tags[slot] == 0));
-            for tag in [2, 3, 0xfe, 0xff] {
-                let shown: Vec<usize> = bucket.matches(tag).collect();
-                assert!(shown.iter().all(|&slot| tags[slot] != 0));
-                assert!((0..SLOTS).all(|slot| tags[slot] != tag || shown.contains(&slot)));
+                let vacant = held.iter().position(Option::is_none);
+                assert_eq!(bucket.vacant(), vacant);
+                for hash in [0, 1, 3, 0x8000, u32::MAX] {
+                    let tag = split.tag(hash);
+                    let shown: Vec<usize> = bucket.matches(tag, split.mask()).collect();
+                    for (slot, held) in held.iter().enumerate() {
+                        let same = held.is_some_and(|(hash, _)| split.tag(hash) == tag);
+                        assert_eq!(shown.contains(&slot), same);
+                        if let Some((hash, id)) = held {
+                            assert_eq!(split.id(bucket.word(slot)), *id);
+                            assert!(bucket.slot_of(split.word(*hash, *id)).is_some());
+                        }
+                    }
+                }
+                assert_eq!(bucket.passed(), 7);
             }
         }
     }

@@ -1,16 +1,17 @@
 //! The lookup table: 32-bit hash to id.
 //!
-//! A bucket is one cache line: 12 one-byte tags, 12 ids, and how many entries
-//! were put further on because this bucket was full. A lookup compares the 12
+//! A bucket is one cache line: 15 words of an id and a tag, and how many entries
+//! were put further on because this bucket was full. A lookup compares all the
 //! tags at once, asks the caller about the ids whose tag matches, and goes on
 //! to the next bucket only if some entry did. There are no tombstones: taking an
 //! entry out undoes the counts on its way.
 //!
 //! The bucket is chosen by the hash's high bits (multiply and shift, so the
-//! number of buckets is free), the tag is its low byte. Buckets are aimed to
-//! hold 8 of 12: 8 bytes per entry when full.
+//! number of buckets is free), the tag is its low bits: as many as the ids leave,
+//! more than a dozen in a shard of a hundred thousand. Buckets are aimed to
+//! hold 10.7 of 15: 6 bytes per entry when full.
 //!
-//! The table is resized by moving the entries of one old bucket per call, from
+//! The table is resized by moving the entries of a few old buckets per call, from
 //! the last bucket down, into a second table whose chunks of 128 buckets are
 //! made when first written and, in the old one, freed when passed. Until its home
 //! bucket is moved, a new entry still goes there if there is room.
@@ -25,26 +26,39 @@
 //! # Cost
 //!
 //! `find`: the chunk's pointer and one cache line, rarely the next one too; while
-//! resizing, both tables. `insert` and `remove`: the same, plus while resizing 1
-//! bucket (at most 12 ids, whose hashes are asked for) moved. Worst case: a chunk
+//! resizing, both tables. `insert` and `remove`: the same, plus while resizing 4
+//! buckets (at most 60 ids, whose hashes are asked for) moved. Worst case: a chunk
 //! or two of 8 KiB filled, and at the start of a resize a zeroed directory of 16
 //! bytes per 128 buckets.
 
 mod bucket;
 mod table;
 
-use crate::parts::index::bucket::{Bucket, SLOTS, tag_of};
+use crate::cpu::prefetch;
+use crate::parts::index::bucket::{Bucket, SLOTS, Split};
 use crate::parts::index::table::Table;
-use crate::prefetch::prefetch;
 
-/// Entries per bucket at which the table grows.
-const TARGET: u32 = 8;
+/// Thirds of an entry per bucket at which the table grows: at 10.7 of 15, one bucket in 13 was passed.
+const TARGET: u32 = 32;
 
 /// Entries per bucket a table at its limit bears before growing regardless.
-const LIMIT: u32 = 10;
+const LIMIT: u32 = 12;
 
 /// Entries per bucket below which the table shrinks.
-const SPARSE: u32 = 2;
+const SPARSE: u32 = 3;
+
+/// A table grows by this part of itself: little, so that a cache that is not full holds
+/// little that it does not need.
+const GROWTH: u32 = 4;
+
+/// The highest id that an index takes: two bits of a word are left for the tag.
+pub(crate) const MOST_ID: u32 = u32::MAX >> 2;
+
+/// Buckets moved at a time: so many that a resize is over soon, as readers look twice until then.
+const MOVES: u32 = 4;
+
+/// Ids may run this far ahead of the entries that a table was made for.
+const AHEAD: u32 = 1 << 10;
 
 /// Stands for a bucket that was never written.
 static EMPTY: Bucket = Bucket::EMPTY;
@@ -56,6 +70,8 @@ pub(crate) struct Index {
     /// The table being moved out of.
     old: Option<Table>,
     len: u32,
+    /// The number of entries at which the next one calls for more buckets.
+    grows_at: u32,
     max_entries: Option<u32>,
     /// `max_entries` was lowered: shrink to its size once that is enough.
     trim: bool,
@@ -69,6 +85,7 @@ impl Index {
             table: Table::default(),
             old: None,
             len: 0,
+            grows_at: 0,
             max_entries,
             trim: false,
         }
@@ -84,28 +101,41 @@ impl Index {
     /// was changed.
     #[inline]
     pub(crate) fn find(&self, hash: u32, mut eq: impl FnMut(u32) -> bool) -> Option<u32> {
-        let (here, elsewhere) = self.candidates(hash);
-        for id in here {
-            if eq(id) {
-                return Some(id);
-            }
+        let (mut here, elsewhere) = self.first(hash);
+        let found = here.find(|&id| eq(id));
+        if found.is_none() && elsewhere {
+            return self.find_further(hash, &mut eq);
         }
-        if elsewhere {
-            return self.find_far(hash, &mut eq);
-        }
-        None
+        found
     }
 
     /// The ids to ask about first, which nearly always suffice, and whether the id
-    /// may also be where only [`Index::find_far`] looks. For callers who keep their
+    /// may also be where only [`Index::find_further`] looks. For callers who keep their
     /// question out of memory until it has to be asked there.
     #[inline]
-    pub(crate) fn candidates(&self, hash: u32) -> (impl Iterator<Item = u32> + '_, bool) {
-        let bucket = self.table.bucket(self.table.home(hash));
-        let elsewhere = self.old.is_some() || bucket.is_some_and(|bucket| bucket.passed > 0);
-        let bucket = bucket.unwrap_or(&EMPTY);
-        let here = bucket.matches(tag_of(hash)).map(|slot| bucket.ids[slot]);
+    pub(crate) fn first(&self, hash: u32) -> (impl Iterator<Item = u32> + '_, bool) {
+        let (split, home) = (self.table.split, self.table.home(hash));
+        let bucket = self.table.bucket(home).unwrap_or(&EMPTY);
+        let elsewhere = bucket.passed() > 0 || self.old.is_some();
+        let here = bucket
+            .matches(split.tag(hash), split.mask())
+            .map(move |slot| split.id(bucket.word(slot)));
         (here, elsewhere)
+    }
+
+    /// Looks wherever [`Index::first`] did not.
+    #[inline(never)]
+    pub(crate) fn find_further(&self, hash: u32, eq: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut found = None;
+        let mut ask = |id| {
+            found = eq(id).then_some(id);
+            found.is_some()
+        };
+        let here = self.table.locate_beyond_home(hash, &mut ask);
+        if here.is_none() {
+            self.old.as_ref()?.locate(hash, &mut ask);
+        }
+        found
     }
 
     /// Asks for the line that a call with this hash will look at first.
@@ -116,46 +146,17 @@ impl Index {
         }
     }
 
-    /// Looks wherever [`Index::candidates`] did not.
-    #[cold]
-    pub(crate) fn find_far(&self, hash: u32, eq: &mut impl FnMut(u32) -> bool) -> Option<u32> {
-        if let Some(id) = self.find_next(hash, eq) {
-            return Some(id);
-        }
-        let (_, _, id) = self.old.as_ref()?.locate(hash, eq)?;
-        Some(id)
-    }
-
-    /// Looks through the current table from the bucket after home on.
-    fn find_next(&self, hash: u32, eq: &mut impl FnMut(u32) -> bool) -> Option<u32> {
-        let table = &self.table;
-        let mut at = table.home(hash);
-        for _ in 1..table.n {
-            if table.bucket(at)?.passed == 0 {
-                return None;
-            }
-            at = table.after(at)?;
-            let bucket = table.bucket(at)?;
-            for slot in bucket.matches(tag_of(hash)) {
-                if eq(bucket.ids[slot]) {
-                    return Some(bucket.ids[slot]);
-                }
-            }
-        }
-        None
-    }
-
     /// Adds an id that is not in the index. `hash_of` tells the hash of the ids
     /// that are.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u32, id: u32, hash_of: impl Fn(u32) -> u32) {
-        if self.old.is_some() || self.len >= self.grows_at() {
-            self.make_room(&hash_of);
+        if self.old.is_some() || self.len >= self.grows_at || !self.table.split.fits(id) {
+            self.make_room(id, &hash_of);
         }
         // What is not moved yet still goes to the old table: so the new one is
         // written, and its chunks made, at the pace of the migration.
         let old = self.old.as_mut();
-        if !old.is_some_and(|old| old.place_at_home(hash, id)) {
+        if !old.is_some_and(|old| old.place_near(hash, id)) {
             self.table.place(hash, id);
         }
         self.len += 1;
@@ -176,13 +177,19 @@ impl Index {
     #[cold]
     fn tidy(&mut self, hash_of: &impl Fn(u32) -> u32) {
         self.shrink();
-        self.migrate(1, hash_of);
+        self.migrate(MOVES, hash_of);
+    }
+
+    /// Whether a resize is under way.
+    #[inline]
+    pub(crate) fn is_moving(&self) -> bool {
+        self.old.is_some()
     }
 
     /// Does a little of the resizing under way or due; whether more is left.
     pub(crate) fn step(&mut self, hash_of: impl Fn(u32) -> u32) -> bool {
         self.shrink();
-        self.migrate(2, &hash_of);
+        self.migrate(2 * MOVES, &hash_of);
         self.old.is_some()
     }
 
@@ -203,37 +210,38 @@ impl Index {
         match self.max_entries {
             // All of them fit one bucket exactly.
             Some(max) if max as usize <= SLOTS => 1,
-            Some(max) => max.div_ceil(TARGET),
-            None => u32::MAX.div_ceil(TARGET),
-        }
-    }
-
-    /// The number of entries at which the next one calls for more buckets.
-    #[inline]
-    fn grows_at(&self) -> u32 {
-        match self.table.n {
-            0 => 0,
-            // Probing is no matter with one bucket: it can be full.
-            1 => SLOTS as u32,
-            n => n.saturating_mul(TARGET),
+            Some(max) => buckets_for(max),
+            None => buckets_for(u32::MAX),
         }
     }
 
     /// Before an insertion: starts growing if due, and migrates.
     #[inline(never)]
-    fn make_room(&mut self, hash_of: &impl Fn(u32) -> u32) {
+    fn make_room(&mut self, id: u32, hash_of: &impl Fn(u32) -> u32) {
+        if self.table.n == 0 {
+            self.resize(1, id);
+            self.old = None;
+        }
+        if !self.table.split.fits(id) {
+            // Ids hardly ever run so far ahead. What is being moved must have arrived before.
+            while self.old.is_some() {
+                self.migrate(MOVES, hash_of);
+            }
+            self.resize(self.table.n, id);
+        }
         let (n, most) = (self.table.n, self.most_buckets());
-        if n == 0 {
-            self.table = Table::new(1);
-        } else if self.old.is_none() && self.len >= self.grows_at() {
+        if self.old.is_none() && self.len >= self.grows_at {
+            let more = n + (n / GROWTH).max(1);
             if n < most {
-                self.resize(most.min(n * 2));
+                // The last step is a longer one: what is moved has arrived before the index is full.
+                let last = more + more / GROWTH >= most;
+                self.resize(if last { most } else { more }, id);
             } else if n == 1 || self.len >= n.saturating_mul(LIMIT) {
                 // More entries than announced.
-                self.resize(n * 2);
+                self.resize(more, id);
             }
         }
-        self.migrate(1, hash_of);
+        self.migrate(MOVES, hash_of);
     }
 
     /// Starts shrinking if due.
@@ -243,16 +251,25 @@ impl Index {
             return;
         }
         if self.len < n.saturating_mul(SPARSE) {
-            self.resize(n.div_ceil(2));
-        } else if self.trim && n > most && self.len <= most.saturating_mul(TARGET) {
-            self.resize(most.max(n.div_ceil(2)));
+            self.resize(n.div_ceil(2), 0);
+        } else if self.trim && n > most && buckets_for(self.len) <= most {
+            self.resize(most.max(n.div_ceil(2)), 0);
         }
         self.trim &= self.table.n > most;
     }
 
-    fn resize(&mut self, buckets: u32) {
-        let table = Table::new(buckets);
+    /// Begins to move to a table that takes `id`, and all ids that this one took.
+    fn resize(&mut self, buckets: u32, id: u32) {
+        let entries = buckets.saturating_mul(SLOTS as u32);
+        let ahead = entries.saturating_mul(4).saturating_add(AHEAD);
+        let split = Split::for_ids_to(ahead.max(id).min(MOST_ID)).max(self.table.split);
+        let table = Table::new(buckets, split);
         self.old = Some(std::mem::replace(&mut self.table, table));
+        self.grows_at = match buckets {
+            // Probing is no matter with one bucket: it can be full.
+            1 => SLOTS as u32,
+            n => (u64::from(n) * u64::from(TARGET) / 3) as u32,
+        };
     }
 
     /// Moves some old buckets.
@@ -280,6 +297,11 @@ impl Index {
         ids.dedup();
         assert_eq!(ids.len(), count, "index: an id stands twice");
     }
+}
+
+/// Buckets that hold so many entries well.
+fn buckets_for(entries: u32) -> u32 {
+    (u64::from(entries) * 3).div_ceil(u64::from(TARGET)) as u32
 }
 
 #[cfg(test)]
@@ -379,14 +401,14 @@ mod tests {
             index.insert(hash_of(id), id, hash_of);
         }
         while index.step(hash_of) {}
-        assert_eq!(index.table.n, 6_250);
+        assert_eq!(index.table.n, 4_688);
         // As a full cache goes on: an insertion too many, then an eviction.
         for id in 50_000..150_000 {
             index.insert(hash_of(id), id, hash_of);
             assert!(index.remove(hash_of(id - 50_000), id - 50_000, hash_of));
         }
         index.validate(hash_of);
-        assert_eq!(index.table.n, 6_250);
+        assert_eq!(index.table.n, 4_688);
         index.set_max_entries(Some(10_000));
         for id in 100_000..140_000 {
             assert!(index.remove(hash_of(id), id, hash_of));
@@ -394,20 +416,37 @@ mod tests {
         for _ in 0..10_000 {
             index.step(hash_of);
         }
-        assert_eq!((index.len(), index.table.n), (10_000, 1_250));
+        assert_eq!((index.len(), index.table.n), (10_000, 938));
         index.validate(hash_of);
     }
 
     #[test]
-    fn twelve_entries_take_one_bucket() {
+    fn fifteen_entries_take_one_bucket() {
         let hash_of = |id| hash(id, 0);
-        let mut index = Index::new(Some(12));
-        for id in 0..12 {
+        let mut index = Index::new(Some(15));
+        for id in 0..15 {
             index.insert(hash_of(id), id, hash_of);
         }
         assert_eq!(index.heap_bytes(), 64 + 16);
-        index.insert(hash_of(12), 12, hash_of);
+        index.insert(hash_of(15), 15, hash_of);
         index.validate(hash_of);
-        assert_eq!(index.find(hash_of(12), |id| id == 12), Some(12));
+        assert_eq!(index.find(hash_of(15), |id| id == 15), Some(15));
+    }
+
+    #[test]
+    fn ids_far_ahead_of_the_entries_find_room() {
+        let hash_of = |id| hash(id, 0);
+        let mut index = Index::new(None);
+        let ids = (0..200).map(|n| n * 977).chain([MOST_ID, 5, 1 << 24]);
+        for (count, id) in ids.clone().enumerate() {
+            index.insert(hash_of(id), id, hash_of);
+            index.validate(hash_of);
+            assert_eq!(index.len() as usize, count + 1);
+        }
+        for id in ids {
+            assert_eq!(index.find(hash_of(id), |other| other == id), Some(id));
+            assert!(index.remove(hash_of(id), id, hash_of));
+        }
+        index.validate(hash_of);
     }
 }

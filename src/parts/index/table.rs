@@ -15,10 +15,13 @@
 //! See [`crate::parts::index`]. A chunk of 8 KiB is filled (5 us with its page faults) when
 //! one of its buckets is first written.
 
-use crate::parts::index::bucket::{Bucket, SLOTS, tag_of};
+use crate::parts::index::bucket::{Bucket, SLOTS, Split};
 
 /// Buckets in a chunk: 8 KiB.
 const CHUNK: usize = 128;
+
+/// How far from home a table that is moved out of still takes entries.
+const NEAR: u32 = 8;
 
 /// A table that does not resize itself.
 #[derive(Debug, Default)]
@@ -33,10 +36,11 @@ pub(super) struct Table {
     wrapped: u32,
     /// Buckets allocated.
     allocated: usize,
+    pub(super) split: Split,
 }
 
 impl Table {
-    pub(super) fn new(n: u32) -> Self {
+    pub(super) fn new(n: u32, split: Split) -> Self {
         Self {
             // Zeroed pages from the allocator: `None` is null.
             chunks: vec![None; (n as usize).div_ceil(CHUNK)],
@@ -44,6 +48,7 @@ impl Table {
             live: n,
             wrapped: 0,
             allocated: 0,
+            split,
         }
     }
 
@@ -91,6 +96,12 @@ impl Table {
         }
     }
 
+    /// The bucket after `at` in a table that is not moved out of.
+    #[inline]
+    pub(super) fn next(&self, at: u32) -> u32 {
+        if at + 1 < self.n { at + 1 } else { 0 }
+    }
+
     /// The bucket after `at`, if an entry may have been put there.
     #[inline]
     pub(super) fn after(&self, at: u32) -> Option<u32> {
@@ -101,25 +112,45 @@ impl Table {
         }
     }
 
-    /// Where the entry is for which `eq` holds: its bucket, slot and id.
-    #[inline]
+    /// The bucket and slot of the entry for which `eq` holds.
     pub(super) fn locate(
         &self,
         hash: u32,
         eq: &mut impl FnMut(u32) -> bool,
-    ) -> Option<(u32, usize, u32)> {
-        let tag = tag_of(hash);
-        let mut at = self.enter(hash)?;
+    ) -> Option<(u32, usize)> {
+        self.locate_from(self.enter(hash)?, hash, eq)
+    }
+
+    /// The same where the home bucket has been looked at already, in a table that is not moved out of.
+    pub(super) fn locate_beyond_home(
+        &self,
+        hash: u32,
+        eq: &mut impl FnMut(u32) -> bool,
+    ) -> Option<(u32, usize)> {
+        let home = self.home(hash);
+        if self.bucket(home)?.passed() == 0 {
+            return None;
+        }
+        self.locate_from(self.next(home), hash, eq)
+    }
+
+    #[inline]
+    fn locate_from(
+        &self,
+        mut at: u32,
+        hash: u32,
+        eq: &mut impl FnMut(u32) -> bool,
+    ) -> Option<(u32, usize)> {
+        let (tag, mask) = (self.split.tag(hash), self.split.mask());
         // Bounded: with long runs every bucket may have been passed by some.
         for _ in 0..self.live {
             let bucket = self.bucket(at)?;
-            for slot in bucket.matches(tag) {
-                let id = bucket.ids[slot];
-                if eq(id) {
-                    return Some((at, slot, id));
+            for slot in bucket.matches(tag, mask) {
+                if eq(self.split.id(bucket.word(slot))) {
+                    return Some((at, slot));
                 }
             }
-            if bucket.passed == 0 {
+            if bucket.passed() == 0 {
                 return None;
             }
             at = self.after(at)?;
@@ -127,38 +158,66 @@ impl Table {
         None
     }
 
-    /// Puts an entry into the first bucket with room. There must be one.
+    /// Puts an entry into the first bucket with room. There must be one, and room for the id.
     #[inline]
     pub(super) fn place(&mut self, hash: u32, id: u32) {
         debug_assert_eq!(self.live, self.n, "placed into a table moved out of");
+        debug_assert!(self.split.fits(id), "an id that its word has no room for");
         if !self.place_at_home(hash, id) {
             self.place_far(hash, id);
         }
     }
 
     /// The same where home is full or was never written.
-    #[cold]
+    #[inline(never)]
     fn place_far(&mut self, hash: u32, id: u32) {
-        let (mut at, n) = (self.home(hash), self.n);
+        let (word, mut at) = (self.split.word(hash, id), self.home(hash));
         loop {
             let bucket = self.bucket_mut(at);
             if let Some(slot) = bucket.vacant() {
-                bucket.set_tag(slot, tag_of(hash));
-                bucket.ids[slot] = id;
+                bucket.set_word(slot, word);
                 return;
             }
-            bucket.passed += 1;
-            at = if at + 1 < n { at + 1 } else { 0 };
+            *bucket.passed_mut() += 1;
+            at = self.next(at);
         }
     }
 
-    /// Puts an entry into its home bucket if that is live, written to before,
-    /// and has room; whether it did. The only insertion a table being moved out
-    /// of bears: there is no way beyond `live` to go.
-    #[inline]
-    pub(super) fn place_at_home(&mut self, hash: u32, id: u32) -> bool {
+    /// Puts an entry into its home bucket or one soon after it, if they are live and written to before;
+    /// whether it did. The only insertion a table being moved out of bears: there is no way beyond
+    /// `live` to go.
+    pub(super) fn place_near(&mut self, hash: u32, id: u32) -> bool {
+        if self.place_at_home(hash, id) {
+            return true;
+        }
         let home = self.home(hash);
-        if home >= self.live {
+        let near = home..self.live.min(home.saturating_add(NEAR));
+        let room = near.clone().find(|&at| {
+            let bucket = self.bucket(at);
+            bucket.is_none_or(|bucket| bucket.vacant().is_some())
+        });
+        let (Some(at), true) = (room, self.split.fits(id)) else {
+            return false;
+        };
+        if self.bucket(at).is_none() {
+            return false;
+        }
+        near.take_while(|&passed| passed < at)
+            .for_each(|passed| *self.bucket_mut(passed).passed_mut() += 1);
+        let word = self.split.word(hash, id);
+        let bucket = self.bucket_mut(at);
+        if let Some(slot) = bucket.vacant() {
+            bucket.set_word(slot, word);
+        }
+        true
+    }
+
+    /// Puts an entry into its home bucket, if that is live, written to before, and has room; whether it
+    /// did.
+    #[inline]
+    fn place_at_home(&mut self, hash: u32, id: u32) -> bool {
+        let (home, word) = (self.home(hash), self.split.word(hash, id));
+        if home >= self.live || !self.split.fits(id) {
             return false;
         }
         let Some(bucket) = self.written_mut(home) else {
@@ -167,8 +226,7 @@ impl Table {
         let Some(slot) = bucket.vacant() else {
             return false;
         };
-        bucket.set_tag(slot, tag_of(hash));
-        bucket.ids[slot] = id;
+        bucket.set_word(slot, word);
         true
     }
 
@@ -176,25 +234,25 @@ impl Table {
     fn retrace(&mut self, hash: u32, to: u32) {
         let home = self.home(hash);
         if home <= to {
-            (home..to).for_each(|at| self.bucket_mut(at).passed -= 1);
+            (home..to).for_each(|at| *self.bucket_mut(at).passed_mut() -= 1);
             return;
         }
         // It wrapped. Beyond `live` only the last bucket's count was kept.
-        (home..self.live).for_each(|at| self.bucket_mut(at).passed -= 1);
+        (home..self.live).for_each(|at| *self.bucket_mut(at).passed_mut() -= 1);
         self.wrapped -= u32::from(self.live < self.n);
-        (0..to).for_each(|at| self.bucket_mut(at).passed -= 1);
+        (0..to).for_each(|at| *self.bucket_mut(at).passed_mut() -= 1);
     }
 
     #[inline]
     pub(super) fn remove(&mut self, hash: u32, id: u32) -> bool {
-        let home = self.home(hash);
+        let (home, word) = (self.home(hash), self.split.word(hash, id));
         if home < self.live {
             if let Some(bucket) = self.written_mut(home) {
-                if let Some(slot) = bucket.slot_of(tag_of(hash), id) {
-                    bucket.set_tag(slot, 0);
+                if let Some(slot) = bucket.slot_of(word) {
+                    bucket.set_word(slot, 0);
                     return true;
                 }
-                if bucket.passed == 0 {
+                if bucket.passed() == 0 {
                     return false;
                 }
             }
@@ -203,12 +261,12 @@ impl Table {
     }
 
     /// The same where the entry is not at home.
-    #[cold]
+    #[inline(never)]
     fn remove_far(&mut self, hash: u32, id: u32) -> bool {
-        let Some((at, slot, _)) = self.locate(hash, &mut |other| other == id) else {
+        let Some((at, slot)) = self.locate(hash, &mut |other| other == id) else {
             return false;
         };
-        self.bucket_mut(at).set_tag(slot, 0);
+        self.bucket_mut(at).set_word(slot, 0);
         self.retrace(hash, at);
         true
     }
@@ -228,14 +286,14 @@ impl Table {
         }
         let bucket = *self.bucket_mut(at);
         for slot in 0..SLOTS {
-            if bucket.tag(slot) != 0 {
-                let id = bucket.ids[slot];
+            if bucket.word(slot) != 0 {
+                let id = self.split.id(bucket.word(slot));
                 let hash = hash_of(id);
                 self.retrace(hash, at);
                 to.place(hash, id);
             }
         }
-        let passed = self.bucket_mut(at).passed;
+        let passed = self.bucket_mut(at).passed();
         if self.live == self.n {
             self.wrapped = passed;
         }
@@ -261,10 +319,11 @@ impl Table {
             let Some(bucket) = self.bucket(at) else {
                 continue;
             };
-            for slot in (0..SLOTS).filter(|&slot| bucket.tag(slot) != 0) {
-                let hash = hash_of(bucket.ids[slot]);
-                assert_eq!(bucket.tag(slot), tag_of(hash), "index: tag");
-                ids.push(bucket.ids[slot]);
+            for slot in (0..SLOTS).filter(|&slot| bucket.word(slot) != 0) {
+                let id = self.split.id(bucket.word(slot));
+                let hash = hash_of(id);
+                assert_eq!(bucket.word(slot), self.split.word(hash, id), "index: tag");
+                ids.push(id);
                 let mut way = self.home(hash);
                 while way != at {
                     passed[way as usize] += 1;
@@ -273,7 +332,7 @@ impl Table {
             }
         }
         for at in 0..self.live {
-            let counted = self.bucket(at).map_or(0, |bucket| bucket.passed);
+            let counted = self.bucket(at).map_or(0, Bucket::passed);
             assert_eq!(passed[at as usize], counted, "index: passed of {at}");
         }
         if self.live < self.n {

@@ -14,6 +14,8 @@
 //!
 //! Every call is O(1), with constants stated by the algorithms.
 
+use crate::parts::list::NIL;
+
 /// The most hits counted: a counter at this value stays.
 pub(crate) const MAX_HITS: u8 = 5;
 
@@ -25,14 +27,56 @@ pub(crate) trait Slots {
     /// Hits since they were last set, at most [`MAX_HITS`].
     fn hits(&self, id: u32) -> u8;
 
-    /// Sets the hits.
-    fn set_hits(&mut self, id: u32, hits: u8);
+    /// The policy's own note on the entry, 0 to 3; 0 in a new one.
+    fn place(&self, id: u32) -> u8;
+
+    /// Sets the policy's note, and the hits.
+    fn mark(&mut self, id: u32, place: u8, hits: u8);
 
     /// What the entry takes of the shard's capacity.
     fn weight(&self, id: u32) -> u64;
 
     /// The key's hash, as the index has it.
     fn hash(&self, id: u32) -> u32;
+
+    /// All of these at once.
+    #[inline]
+    fn glance(&self, id: u32) -> Glance {
+        Glance {
+            hits: self.hits(id),
+            weight: self.weight(id),
+            hash: self.hash(id),
+        }
+    }
+}
+
+/// Entries that will be looked at soon, if nothing else comes between: those who can should fetch them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outlook {
+    /// What `victim` looks at next.
+    pub(crate) next: u32,
+    /// What it looks at after that.
+    pub(crate) second: u32,
+    /// What the next insertion marks.
+    pub(crate) marked: u32,
+}
+
+impl Default for Outlook {
+    fn default() -> Self {
+        Self {
+            next: NIL,
+            second: NIL,
+            marked: NIL,
+        }
+    }
+}
+
+/// What a policy sees of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance {
+    pub(crate) hits: u8,
+    pub(crate) weight: u64,
+    pub(crate) hash: u32,
 }
 
 /// An eviction policy.
@@ -50,16 +94,16 @@ pub(crate) trait Policy {
     /// Asks for the memory that `insert`, or `victim` when it takes such an entry, will look at.
     fn prefetch(&self, _hash: u32) {}
 
-    /// The entry that `victim` may take next, if it can be told at once.
-    fn likely_victim(&self) -> Option<u32> {
-        None
+    /// The entries that the next calls may look at; `NIL` for none.
+    fn outlook(&self) -> Outlook {
+        Outlook::default()
     }
 
     /// Chooses the entry to evict and takes it out; `None` if there is none.
     fn victim(&mut self, slots: &mut impl Slots) -> Option<u32>;
 
     /// A live entry's weight changes from `old` to `new`.
-    fn reweigh(&mut self, id: u32, old: u64, new: u64);
+    fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots);
 
     /// All live entries become doomed.
     fn doom_all(&mut self);

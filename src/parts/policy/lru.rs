@@ -56,7 +56,7 @@ impl Policy for Lru {
     }
 
     #[inline]
-    fn reweigh(&mut self, _: u32, _: u64, _: u64) {}
+    fn reweigh(&mut self, _: u32, _: u64, _: u64, _: &impl Slots) {}
 
     fn doom_all(&mut self) {
         self.doomed.append(&mut self.links, &mut self.queue);

@@ -11,13 +11,16 @@
 /// What a policy does, and needs.
 pub(crate) mod contract;
 
+/// Counts and shares of queues.
+mod quota;
+
 /// Queues and second chances; reads need no lock.
 pub(crate) mod s3fifo;
 
 /// Recency alone; reads need the write lock.
 pub(crate) mod lru;
 
-use crate::parts::policy::contract::{Policy, QueueLens, Slots};
+use crate::parts::policy::contract::{Outlook, Policy, QueueLens, Slots};
 use crate::parts::policy::lru::Lru;
 use crate::parts::policy::s3fifo::S3Fifo;
 
@@ -66,8 +69,8 @@ impl Policy for Evictor {
     }
 
     #[inline]
-    fn likely_victim(&self) -> Option<u32> {
-        dispatch!(self, policy => policy.likely_victim())
+    fn outlook(&self) -> Outlook {
+        dispatch!(self, policy => policy.outlook())
     }
 
     #[inline]
@@ -76,8 +79,8 @@ impl Policy for Evictor {
     }
 
     #[inline]
-    fn reweigh(&mut self, id: u32, old: u64, new: u64) {
-        dispatch!(self, policy => policy.reweigh(id, old, new));
+    fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots) {
+        dispatch!(self, policy => policy.reweigh(id, old, new, slots));
     }
 
     fn doom_all(&mut self) {
@@ -132,6 +135,7 @@ mod tests {
     struct Slot {
         key: u32,
         hits: u8,
+        place: u8,
         weight: u64,
     }
 
@@ -140,8 +144,13 @@ mod tests {
             self[id as usize].hits
         }
 
-        fn set_hits(&mut self, id: u32, hits: u8) {
-            self[id as usize].hits = hits;
+        fn place(&self, id: u32) -> u8 {
+            self[id as usize].place
+        }
+
+        fn mark(&mut self, id: u32, place: u8, hits: u8) {
+            let slot = &mut self[id as usize];
+            (slot.place, slot.hits) = (place, hits);
         }
 
         fn weight(&self, id: u32) -> u64 {
@@ -190,8 +199,8 @@ mod tests {
             };
             self.slots[id as usize] = Slot {
                 key,
-                hits: 0,
                 weight: 1,
+                ..Slot::default()
             };
             self.map.insert(key, id);
             self.evictor.insert(id, &mut self.slots);
@@ -296,8 +305,8 @@ mod tests {
                         let key = rand.next(5_000) as u32;
                         slots[id as usize] = Slot {
                             key,
-                            hits: 0,
                             weight,
+                            ..Slot::default()
                         };
                         evictor.insert(id, &mut slots);
                         live.insert(id);
@@ -307,7 +316,7 @@ mod tests {
                         evictor.hit(id);
                     }
                     14..=15 if live.contains(&id) => {
-                        evictor.reweigh(id, slots[id as usize].weight, weight);
+                        evictor.reweigh(id, slots[id as usize].weight, weight, &slots);
                         slots[id as usize].weight = weight;
                     }
                     16 if live.remove(&id) => evictor.remove(id, &slots),

@@ -9,9 +9,10 @@
 //!
 //! # Invariants
 //!
-//! - A live id is in the queue its tag tells; a doomed one in `doomed`, its tag
-//!   out of date.
-//! - A queue's `weight` is the sum of its ids' weights.
+//! - `fresh` and `small` are the two ends of one list, `newer`, and `settles_next`
+//!   marks where they meet: an entry drops from one into the other by standing still.
+//! - A live id is in the queue its mark tells.
+//! - Each `Load` is the count of its queue's ids and the sum of their weights.
 //! - `probation` and `skipped` follow from the settings, the limits, and the
 //!   number of entries estimated last; only the choice of victims depends on them.
 //!
@@ -19,11 +20,12 @@
 //!
 //! `insert` settles at most [`SETTLE`] entries from `fresh` to `small`. `victim`
 //! passes by at most [`HAND`] entries that were hit; then it takes the next one
-//! regardless. 12 bytes per entry, and 5.3 per ghost.
+//! regardless. 8 bytes per entry, and 2 per ghost.
 
 use crate::parts::ghost::Ghost;
-use crate::parts::list::{Links, List};
-use crate::parts::policy::contract::{Policy, QueueLens, Slots, UNLIMITED};
+use crate::parts::list::{Links, List, NIL};
+use crate::parts::policy::contract::{Outlook, Policy, QueueLens, Slots, UNLIMITED};
+use crate::parts::policy::quota::{Load, Quota};
 
 /// Entries the hand passes by per victim at most.
 const HAND: u32 = 32;
@@ -69,45 +71,23 @@ impl Settings {
     };
 }
 
-/// A queue, its index in `S3Fifo::queues` one below its tag.
+/// Where a live entry stands, as its mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
+#[repr(u8)]
 enum Place {
     Fresh = 1,
     Small = 2,
     Main = 3,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Queue {
-    list: List,
-    weight: u64,
-}
-
-/// How much some queues may hold; either bound may be [`UNLIMITED`].
-#[derive(Clone, Copy, Debug)]
-struct Quota {
-    entries: u64,
-    weight: u64,
-}
-
-impl Quota {
+impl Place {
     #[inline]
-    fn is_exceeded(self, entries: u64, weight: u64) -> bool {
-        entries > self.entries || weight > self.weight
-    }
-
-    fn share(self, thousandths: u64) -> Self {
-        let part = |limit: u64| {
-            if limit == UNLIMITED {
-                UNLIMITED
-            } else {
-                (u128::from(limit) * u128::from(thousandths) / 1_000) as u64
-            }
-        };
-        Self {
-            entries: part(self.entries),
-            weight: part(self.weight),
+    fn of(id: u32, slots: &impl Slots) -> Self {
+        match slots.place(id) {
+            1 => Place::Fresh,
+            2 => Place::Small,
+            3 => Place::Main,
+            _ => panic!("the entry is not live"),
         }
     }
 }
@@ -116,8 +96,18 @@ impl Quota {
 #[derive(Debug)]
 pub(crate) struct S3Fifo {
     links: Links,
-    queues: [Queue; 3],
+    /// `fresh` and `small` as one list: the newest first.
+    newer: List,
+    main: List,
     doomed: List,
+    /// The oldest fresh entry, which is the next to settle; `NIL` if there is none.
+    settles_next: u32,
+    /// What is fresh.
+    fresh: Load,
+    /// What stands in `newer`, fresh or small.
+    on_probation: Load,
+    /// What stands in `main`.
+    proven: Load,
     ghost: Ghost,
     settings: Settings,
     /// The whole.
@@ -140,8 +130,13 @@ impl S3Fifo {
         };
         let mut policy = Self {
             links: Links::new(),
-            queues: [Queue::default(); 3],
+            newer: List::new(),
+            main: List::new(),
             doomed: List::new(),
+            settles_next: NIL,
+            fresh: Load::default(),
+            on_probation: Load::default(),
+            proven: Load::default(),
             ghost: Ghost::new(),
             settings,
             limits,
@@ -155,45 +150,57 @@ impl S3Fifo {
     }
 
     #[inline]
-    fn queue(&self, place: Place) -> &Queue {
-        &self.queues[place as usize - 1]
-    }
-
-    #[inline]
-    fn push(&mut self, place: Place, id: u32, weight: u64) {
-        self.links.set_tag(id, place as u16);
-        let queue = &mut self.queues[place as usize - 1];
-        queue.list.push_front(&mut self.links, id);
-        queue.weight += weight;
-    }
-
-    #[inline]
-    fn unlink(&mut self, place: Place, id: u32, weight: u64) {
-        let queue = &mut self.queues[place as usize - 1];
-        queue.list.unlink(&mut self.links, id);
-        queue.weight -= weight;
-    }
-
-    #[inline]
-    fn place_of(&self, id: u32) -> Place {
-        match self.links.tag(id) {
-            1 => Place::Fresh,
-            2 => Place::Small,
-            3 => Place::Main,
-            _ => panic!("the entry is not live"),
+    fn enter_fresh(&mut self, id: u32, weight: u64, slots: &mut impl Slots) {
+        slots.mark(id, Place::Fresh as u8, 0);
+        self.newer.push_front(&mut self.links, id);
+        if self.settles_next == NIL {
+            self.settles_next = id;
         }
+        self.fresh.add(weight);
+        self.on_probation.add(weight);
+    }
+
+    #[inline]
+    fn enter_main(&mut self, id: u32, weight: u64, hits: u8, slots: &mut impl Slots) {
+        slots.mark(id, Place::Main as u8, hits);
+        self.main.push_front(&mut self.links, id);
+        self.proven.add(weight);
+    }
+
+    /// An entry is fresh no longer; it still stands in `newer`.
+    #[inline]
+    fn leave_fresh(&mut self, id: u32, weight: u64) {
+        if self.settles_next == id {
+            self.settles_next = self.newer.before(&self.links, id);
+        }
+        self.fresh.take(weight);
+    }
+
+    /// Takes the entry at the end of `newer` out.
+    #[inline]
+    fn pop_newer(&mut self, id: u32, weight: u64) {
+        if self.settles_next == id {
+            // All that is on probation is fresh.
+            self.leave_fresh(id, weight);
+        }
+        self.newer.pop_back(&mut self.links);
+        self.on_probation.take(weight);
+    }
+
+    /// Takes the entry at the end of `main` out.
+    #[inline]
+    fn pop_main(&mut self, weight: u64) {
+        self.main.pop_back(&mut self.links);
+        self.proven.take(weight);
     }
 
     fn entries(&self) -> u64 {
-        self.queues
-            .iter()
-            .map(|queue| u64::from(queue.list.len()))
-            .sum()
+        self.on_probation.entries + self.proven.entries
     }
 
     /// Entries that fit the limits: exactly, or going by their mean weight.
     fn entries_fitting(&self) -> u64 {
-        let total: u64 = self.queues.iter().map(|queue| queue.weight).sum();
+        let total = self.on_probation.weight + self.proven.weight;
         let fitting = if self.limits.weight == UNLIMITED {
             UNLIMITED
         } else {
@@ -238,40 +245,45 @@ impl S3Fifo {
     #[inline]
     fn settle(&mut self, slots: &mut impl Slots) {
         for _ in 0..SETTLE {
-            let fresh = self.queue(Place::Fresh);
-            if !self
-                .skipped
-                .is_exceeded(u64::from(fresh.list.len()), fresh.weight)
-            {
+            let id = self.settles_next;
+            if !self.skipped.is_exceeded(self.fresh) || id == NIL {
                 return;
             }
-            let Some(id) = fresh.list.back() else { return };
-            let weight = slots.weight(id);
-            self.unlink(Place::Fresh, id, weight);
-            self.push(Place::Small, id, weight);
-            slots.set_hits(id, 0);
+            self.leave_fresh(id, slots.weight(id));
+            slots.mark(id, Place::Small as u8, 0);
         }
     }
 
-    /// The queue to take from next.
+    /// Whether the next to be judged is the one at the end of `newer`.
     #[inline]
-    fn victims_place(&self) -> Option<Place> {
-        let [fresh, small, main] = &self.queues;
-        let entries = u64::from(fresh.list.len()) + u64::from(small.list.len());
-        let over = self
-            .probation
-            .is_exceeded(entries, fresh.weight + small.weight);
-        if main.list.is_empty() || (over && entries > 0) {
-            if !small.list.is_empty() {
-                Some(Place::Small)
-            } else if !fresh.list.is_empty() {
-                Some(Place::Fresh)
-            } else {
-                None
-            }
-        } else {
-            Some(Place::Main)
+    fn takes_newer(&self) -> bool {
+        let over = self.probation.is_exceeded(self.on_probation) || self.main.is_empty();
+        over && !self.newer.is_empty()
+    }
+
+    /// Takes the victim out of the end of `newer`, if it is one; what was hit goes to `main` instead.
+    #[inline]
+    fn judge_newer(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> bool {
+        let seen = slots.glance(id);
+        self.pop_newer(id, seen.weight);
+        if seen.hits >= self.settings.promote_at && may_pass {
+            self.enter_main(id, seen.weight, 0, slots);
+            return false;
         }
+        self.ghost.insert(seen.hash);
+        true
+    }
+
+    /// Takes the victim out of the end of `main`, if it is one; what was hit goes round again.
+    #[inline]
+    fn judge_main(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> bool {
+        let (hits, weight) = (slots.hits(id), slots.weight(id));
+        self.pop_main(weight);
+        if hits > 0 && may_pass {
+            self.enter_main(id, weight, hits - 1, slots);
+            return false;
+        }
+        true
     }
 }
 
@@ -279,16 +291,29 @@ impl Policy for S3Fifo {
     #[inline]
     fn insert(&mut self, id: u32, slots: &mut impl Slots) {
         self.links.reserve_for(id);
-        let known = self.ghost.take(slots.hash(id));
-        let place = if known { Place::Main } else { Place::Fresh };
-        self.push(place, id, slots.weight(id));
+        let weight = slots.weight(id);
+        if self.ghost.take(slots.hash(id)) {
+            self.enter_main(id, weight, 0, slots);
+        } else {
+            self.enter_fresh(id, weight, slots);
+        }
         self.settle(slots);
     }
 
     #[inline]
     fn remove(&mut self, id: u32, slots: &impl Slots) {
-        self.unlink(self.place_of(id), id, slots.weight(id));
-        self.links.set_tag(id, 0);
+        let weight = slots.weight(id);
+        let place = Place::of(id, slots);
+        if place == Place::Main {
+            self.main.unlink(&mut self.links, id);
+            self.proven.take(weight);
+            return;
+        }
+        if place == Place::Fresh {
+            self.leave_fresh(id, weight);
+        }
+        self.newer.unlink(&mut self.links, id);
+        self.on_probation.take(weight);
     }
 
     /// Not needed: the owner counts hits.
@@ -301,65 +326,70 @@ impl Policy for S3Fifo {
     }
 
     #[inline]
-    fn likely_victim(&self) -> Option<u32> {
-        self.queue(Place::Small).list.back()
+    fn outlook(&self) -> Outlook {
+        let Some(next) = self.newer.back() else {
+            return Outlook::default();
+        };
+        Outlook {
+            next,
+            second: self.newer.before(&self.links, next),
+            marked: self.settles_next,
+        }
     }
 
     fn victim(&mut self, slots: &mut impl Slots) -> Option<u32> {
         self.tune_in -= 1;
         if self.tune_in == 0 {
             self.tune();
+            self.tune_ghost();
         }
         self.settle(slots);
         let mut passes = HAND;
         loop {
-            let place = self.victims_place()?;
-            let id = self.queue(place).list.back()?;
-            let (weight, hits) = (slots.weight(id), slots.hits(id));
-            self.unlink(place, id, weight);
-            let (stays, hits_left) = match place {
-                Place::Main => (hits > 0, hits.saturating_sub(1)),
-                _ => (hits >= self.settings.promote_at, 0),
+            let may_pass = passes > 0;
+            let (id, taken) = if self.takes_newer() {
+                let id = self.newer.back()?;
+                (id, self.judge_newer(id, may_pass, slots))
+            } else {
+                let id = self.main.back()?;
+                (id, self.judge_main(id, may_pass, slots))
             };
-            if stays && passes > 0 {
-                passes -= 1;
-                slots.set_hits(id, hits_left);
-                self.push(Place::Main, id, weight);
-                continue;
+            if taken {
+                return Some(id);
             }
-            self.links.set_tag(id, 0);
-            if place != Place::Main {
-                self.tune_ghost();
-                self.ghost.insert(slots.hash(id));
-            }
-            return Some(id);
+            passes -= 1;
         }
     }
 
     #[inline]
-    fn reweigh(&mut self, id: u32, old: u64, new: u64) {
-        let place = self.place_of(id);
-        let queue = &mut self.queues[place as usize - 1];
-        queue.weight = queue.weight - old + new;
+    fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots) {
+        let place = Place::of(id, slots);
+        let load = if place == Place::Main {
+            &mut self.proven
+        } else {
+            &mut self.on_probation
+        };
+        load.weight = load.weight - old + new;
+        if place == Place::Fresh {
+            self.fresh.weight = self.fresh.weight - old + new;
+        }
     }
 
     fn doom_all(&mut self) {
-        for queue in &mut self.queues {
-            self.doomed.append(&mut self.links, &mut queue.list);
-            queue.weight = 0;
-        }
+        self.doomed.append(&mut self.links, &mut self.newer);
+        self.doomed.append(&mut self.links, &mut self.main);
+        self.settles_next = NIL;
+        (self.fresh, self.on_probation) = Default::default();
+        self.proven = Load::default();
         self.ghost.clear();
     }
 
     fn pop_doomed(&mut self) -> Option<u32> {
-        let id = self.doomed.pop_back(&mut self.links)?;
-        self.links.set_tag(id, 0);
-        Some(id)
+        self.doomed.pop_back(&mut self.links)
     }
 
     fn remove_doomed(&mut self, id: u32) {
         self.doomed.unlink(&mut self.links, id);
-        self.links.set_tag(id, 0);
     }
 
     fn resize(&mut self, max_entries: u64, max_weight: u64) {
@@ -381,9 +411,9 @@ impl Policy for S3Fifo {
 
     fn queue_lens(&self) -> QueueLens {
         QueueLens {
-            fresh: self.queue(Place::Fresh).list.len(),
-            small: self.queue(Place::Small).list.len(),
-            main: self.queue(Place::Main).list.len(),
+            fresh: self.fresh.entries as u32,
+            small: (self.on_probation.entries - self.fresh.entries) as u32,
+            main: self.main.len(),
             doomed: self.doomed.len(),
             ghosts: self.ghost.capacity(),
         }
@@ -394,18 +424,35 @@ impl Policy for S3Fifo {
         self.links.validate();
         self.ghost.validate();
         self.doomed.validate(&self.links);
-        let mut queued = Vec::new();
-        for place in [Place::Fresh, Place::Small, Place::Main] {
-            let queue = self.queue(place);
-            queue.list.validate(&self.links);
-            let mut weight = 0;
-            for id in queue.list.iter(&self.links) {
-                assert_eq!(self.place_of(id), place, "s3fifo: tag of {id}");
-                weight += slots.weight(id);
-                queued.push(id);
+        self.newer.validate(&self.links);
+        self.main.validate(&self.links);
+        let mut loads = [Load::default(); 2];
+        let (mut queued, mut settles_next) = (Vec::new(), NIL);
+        for id in self.newer.iter(&self.links) {
+            let place = Place::of(id, slots);
+            loads[1].add(slots.weight(id));
+            if place == Place::Fresh {
+                loads[0].add(slots.weight(id));
+                let newest = loads[0].entries == loads[1].entries;
+                assert!(newest, "s3fifo: {id} is fresh behind one that is not");
+                settles_next = id;
+            } else {
+                assert_eq!(place, Place::Small, "s3fifo: tag of {id}");
             }
-            assert_eq!(weight, queue.weight, "s3fifo: weight of {place:?}");
+            queued.push(id);
         }
+        assert_eq!(
+            settles_next, self.settles_next,
+            "s3fifo: the next to settle"
+        );
+        assert_eq!(loads, [self.fresh, self.on_probation], "s3fifo: probation");
+        let mut proven = Load::default();
+        for id in self.main.iter(&self.links) {
+            assert_eq!(Place::of(id, slots), Place::Main, "s3fifo: tag of {id}");
+            proven.add(slots.weight(id));
+            queued.push(id);
+        }
+        assert_eq!(proven, self.proven, "s3fifo: main");
         let mut live: Vec<u32> = live.collect();
         queued.sort_unstable();
         live.sort_unstable();

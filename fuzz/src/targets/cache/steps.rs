@@ -7,6 +7,7 @@ use super::{Held, NEVER, Op, Run, Slot, TAGS, Write, weight};
 use crate::cache::{Added, Compute};
 use crate::entry::{EntryOptions, Loaded};
 use crate::error::TryLoadError;
+use crate::targets::{GRAIN, kept};
 
 impl Run {
     pub(super) fn step(&mut self, op: &Op) {
@@ -84,7 +85,7 @@ impl Run {
         match time {
             None => Some(NEVER),
             Some(0) => None,
-            Some(time) => Some(self.now.saturating_add(time)),
+            Some(time) => Some(kept(self.now.saturating_add(time))),
         }
     }
 
@@ -156,7 +157,11 @@ impl Run {
     ) -> (Option<Option<i64>>, bool) {
         let (cache, key) = (&self.spaces[slot.0], slot.1);
         let live = self.live(slot);
-        let late = u64::from(self.bug.is("cache-late"));
+        let late = if self.bug.is("cache-late") {
+            2 * GRAIN
+        } else {
+            0
+        };
         let time = time.map(|time| Duration::from_nanos(if time > 0 { time + late } else { 0 }));
         let names = (0..TAGS).filter(|tag| tags >> tag & 1 != 0);
         let options = EntryOptions::new().tags(names.map(|tag| tag.to_string()));

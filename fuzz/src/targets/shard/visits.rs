@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use super::{Held, Op, Run, Slot, TAGS};
+use crate::entry::Entry;
 use crate::generation::{Namespace, Sequence};
 use crate::removal::{Batch, Gone, RemovalCause};
 use crate::shard::{Found, Incoming, Limits, Outcome, SLICE, Scope};
+use crate::stamp::Stamp;
+use crate::targets::{GRAIN, kept};
 use crate::time::{NEVER, Now};
 
 impl Run {
@@ -80,8 +83,8 @@ impl Run {
         let mut now = Now::new(&self.clock);
         let left = self.shard.tend(budget, &self.sequence, &mut now, &mut out);
         assert!(left <= budget);
-        let (first, rest) = out.into_parts();
-        for (number, gone) in first.into_iter().chain(rest).enumerate() {
+        let first = out.take_first();
+        for (number, gone) in first.into_iter().chain(out.take_rest()).enumerate() {
             if self.bug.is("shard-lost") && number == 1 {
                 continue;
             }
@@ -181,27 +184,26 @@ impl Run {
         let held = Held {
             slot,
             weight,
-            expires_at: self.now.saturating_add(life),
+            expires_at: kept(self.now.saturating_add(life)),
             accessed: self.now,
             tags,
             dead: false,
             cleared: false,
         };
         let late = self.bug.is("shard-late") && life < NEVER;
+        let expires_at = held.expires_at + if late { GRAIN } else { 0 };
         let incoming = Incoming {
-            key: slot.1,
-            value: self.next,
-            expires_at: held.expires_at + u64::from(late),
-            born,
+            entry: Entry {
+                key: slot.1,
+                value: self.next,
+                stamp: Stamp::new(self.hash(slot), born, expires_at, set.is_some()),
+            },
             weight: weight + u64::from(self.bug.is("shard-weight") && weight == 7),
             tags: set,
         };
         let scope = scope(&self.sequence, &self.spaces[slot.0], 0);
         let mut now = Now::new(&self.clock);
-        let hash = self.hash(slot);
-        let outcome = self
-            .shard
-            .store(hash, incoming, found, scope, &mut now, &mut out);
+        let outcome = self.shard.store(incoming, found, scope, &mut now, &mut out);
         let Outcome::Stored { replaced } = outcome else {
             panic!("the slab is full");
         };
@@ -262,7 +264,7 @@ impl Run {
                 .set_deadline(id, until, &mut Now::new(&self.clock));
             let held = self.held.values_mut().find(|held| held.slot == slot);
             let held = held.expect("it was found");
-            (held.expires_at, held.accessed) = (until, at);
+            (held.expires_at, held.accessed) = (kept(until), at);
             self.counts.add("touched", 1);
         }
         self.tend(SLICE, Batch::new());

@@ -1,0 +1,56 @@
+//! What queues hold, and how much of it they may hold.
+//!
+//! # Invariants
+//!
+//! - A `Load` is the count of its queue's entries and the sum of their weights.
+
+use crate::parts::policy::contract::UNLIMITED;
+
+/// How many entries, and what they weigh together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) entries: u64,
+    pub(super) weight: u64,
+}
+
+impl Load {
+    #[inline]
+    pub(super) fn add(&mut self, weight: u64) {
+        self.entries += 1;
+        self.weight += weight;
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, weight: u64) {
+        self.entries -= 1;
+        self.weight -= weight;
+    }
+}
+
+/// How much some queues may hold; either bound may be [`UNLIMITED`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quota {
+    pub(super) entries: u64,
+    pub(super) weight: u64,
+}
+
+impl Quota {
+    #[inline]
+    pub(super) fn is_exceeded(self, load: Load) -> bool {
+        load.entries > self.entries || load.weight > self.weight
+    }
+
+    pub(super) fn share(self, thousandths: u64) -> Self {
+        let part = |limit: u64| {
+            if limit == UNLIMITED {
+                UNLIMITED
+            } else {
+                (u128::from(limit) * u128::from(thousandths) / 1_000) as u64
+            }
+        };
+        Self {
+            entries: part(self.entries),
+            weight: part(self.weight),
+        }
+    }
+}

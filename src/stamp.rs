@@ -1,0 +1,225 @@
+//! What an entry says about itself, in 16 bytes: its deadline, the number it was born under, its hash, its
+//! hits, where it stands, and whether it is tagged.
+//!
+//! | word | bits | what |
+//! |---|---|---|
+//! | `first` | 0..3 | hits since the policy last looked |
+//! | | 3..47 | the deadline, as below |
+//! | | 47 | whether it carries tags |
+//! | | 48..50 | the policy's note on where the entry stands |
+//! | | 50..64 | the upper part of `born` |
+//! | `second` | 0..32 | the hash, never 0 |
+//! | | 32..64 | the lower part of `born` |
+//!
+//! # The deadline
+//! 44 bits hold a moment to 20 µs for the first 5.5 years of the clock, and to 2.1 ms after that, rounded
+//! down: nothing is served late, and at most that much is lost of its life. All ones stand for "never".
+//!
+//! # Who may write
+//! `first` is written under the shard's exclusive lock, save that readers add hits to it under the shared
+//! one. All they store is the word they have read with another count of hits: of two at once one hit is
+//! lost, and nothing else can have changed meanwhile.
+
+use std::num::NonZeroU64;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::time::NEVER;
+
+const HITS: u64 = 0b111;
+const DEADLINE: u64 = (1 << 44) - 1;
+const DEADLINE_AT: u32 = 3;
+const TAGGED_AT: u32 = 47;
+const PLACE: u64 = 0b11;
+const PLACE_AT: u32 = 48;
+const BORN_AT: u32 = 50;
+
+/// The bit that says that a deadline counts in [`COARSE`] units.
+const SCALE: u64 = 1 << 43;
+/// Nanoseconds in a unit of a near deadline.
+const FINE: u64 = 20_000;
+/// Nanoseconds in a unit of a far one.
+const COARSE: u64 = 1 << 21;
+
+/// The last number that an entry can be born under: 7 * 10^13. See [`Sequence`](crate::generation::Sequence).
+pub(crate) const LAST_BORN: u64 = (1 << 46) - 1;
+
+/// What an entry says about itself.
+pub(crate) struct Stamp {
+    first: AtomicU64,
+    second: NonZeroU64,
+}
+
+impl Stamp {
+    /// The stamp of something that nobody has read yet. `hash` is not 0, `born` at most [`LAST_BORN`].
+    #[inline]
+    pub(crate) fn new(hash: u32, born: u64, expires_at: u64, tagged: bool) -> Self {
+        debug_assert!(hash != 0 && born <= LAST_BORN);
+        Stamp {
+            first: AtomicU64::new(first_word(born, expires_at, tagged)),
+            second: second_word(hash, born),
+        }
+    }
+
+    /// The half of the key's hash that did not pick the shard.
+    #[inline]
+    pub(crate) fn hash(&self) -> u32 {
+        self.second.get() as u32
+    }
+
+    /// The number under which the entry lives: it is dead once a floor of its scopes is above it.
+    #[inline]
+    pub(crate) fn born(&self) -> u64 {
+        (self.first() >> BORN_AT) << 32 | self.second.get() >> 32
+    }
+
+    /// The deadline by age, [`NEVER`] without one.
+    #[inline]
+    pub(crate) fn expires_at(&self) -> u64 {
+        expand(self.first() >> DEADLINE_AT & DEADLINE)
+    }
+
+    #[inline]
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.first() >> TAGGED_AT & 1 != 0
+    }
+
+    #[inline]
+    pub(crate) fn hits(&self) -> u8 {
+        (self.first() & HITS) as u8
+    }
+
+    /// Counts a hit, by at most one store to the entry's own line and none once there are `most`.
+    #[inline]
+    pub(crate) fn hit(&self, most: u8) {
+        let first = self.first();
+        if first & HITS < u64::from(most) {
+            // Relaxed: the count only advises the policy, and the rest of the word is what it was.
+            self.first.store(first + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// The policy's note, 0 to 3; 0 in a new stamp.
+    #[inline]
+    pub(crate) fn place(&self) -> u8 {
+        (self.first() >> PLACE_AT & PLACE) as u8
+    }
+
+    /// Notes where the entry stands, and sets its hits.
+    #[inline]
+    pub(crate) fn mark(&mut self, place: u8, hits: u8) {
+        let first = self.first.get_mut();
+        let others = *first & !(HITS | PLACE << PLACE_AT);
+        *first = others | (u64::from(place) & PLACE) << PLACE_AT | u64::from(hits) & HITS;
+    }
+
+    #[inline]
+    pub(crate) fn set_expires_at(&mut self, expires_at: u64) {
+        let first = self.first.get_mut();
+        *first = *first & !(DEADLINE << DEADLINE_AT) | compact(expires_at) << DEADLINE_AT;
+    }
+
+    /// The stamp of a new value in the same slot. Hits and place stay.
+    #[inline]
+    pub(crate) fn renew(&mut self, born: u64, expires_at: u64, tagged: bool) {
+        debug_assert!(born <= LAST_BORN);
+        let stays = self.first() & (HITS | PLACE << PLACE_AT);
+        *self.first.get_mut() = first_word(born, expires_at, tagged) | stays;
+        self.second = second_word(self.hash(), born);
+    }
+
+    #[inline]
+    fn first(&self) -> u64 {
+        // Relaxed: the shard's lock orders all but the hits.
+        self.first.load(Ordering::Relaxed)
+    }
+}
+
+#[inline]
+fn first_word(born: u64, expires_at: u64, tagged: bool) -> u64 {
+    (born >> 32) << BORN_AT | u64::from(tagged) << TAGGED_AT | compact(expires_at) << DEADLINE_AT
+}
+
+#[inline]
+fn second_word(hash: u32, born: u64) -> NonZeroU64 {
+    // The hash is not 0: the other branch is never taken.
+    NonZeroU64::new(born << 32 | u64::from(hash)).unwrap_or(NonZeroU64::MIN)
+}
+
+/// A moment in 44 bits, never later than it is.
+#[inline]
+fn compact(moment: u64) -> u64 {
+    let fine = moment / FINE;
+    if fine < SCALE {
+        fine
+    } else if moment == NEVER {
+        DEADLINE
+    } else {
+        SCALE | (moment / COARSE).min(SCALE - 2)
+    }
+}
+
+#[inline]
+fn expand(compact: u64) -> u64 {
+    if compact < SCALE {
+        compact * FINE
+    } else if compact == DEADLINE {
+        NEVER
+    } else {
+        (compact & (SCALE - 1)) * COARSE
+    }
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use super::*;
+
+    const YEAR: u64 = 365 * 24 * 3600 * 1_000_000_000;
+
+    #[test]
+    fn says_what_it_was_told() {
+        let mut stamp = Stamp::new(7, 3, 1_000_000_000, true);
+        for n in 0..9 {
+            assert_eq!(stamp.hits(), 5.min(n));
+            stamp.hit(5);
+        }
+        assert_eq!((stamp.hash(), stamp.born()), (7, 3));
+        assert_eq!(
+            (stamp.expires_at(), stamp.is_tagged()),
+            (1_000_000_000, true)
+        );
+        assert_eq!(stamp.place(), 0);
+        stamp.mark(3, 2);
+        assert_eq!((stamp.hash(), stamp.born()), (7, 3));
+        stamp.renew(LAST_BORN, NEVER, false);
+        assert_eq!(stamp.place(), 3);
+        assert_eq!((stamp.hash(), stamp.born()), (7, LAST_BORN));
+        assert_eq!((stamp.expires_at(), stamp.is_tagged()), (NEVER, false));
+        stamp.set_expires_at(20_000);
+        assert_eq!((stamp.expires_at(), stamp.hits()), (20_000, 2));
+        assert_eq!(stamp.born(), LAST_BORN);
+        assert_eq!(Stamp::new(u32::MAX, 0, 0, false).hash(), u32::MAX);
+    }
+
+    #[test]
+    fn a_deadline_is_never_late_and_hardly_early() {
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..100_000 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let moment = seed >> (seed % 50);
+            let kept = expand(compact(moment));
+            let lost = if moment < 5 * YEAR { FINE } else { COARSE };
+            assert!(kept <= moment && moment - kept < lost, "{moment} {kept}");
+        }
+        assert_eq!(expand(compact(NEVER)), NEVER);
+        let last = expand(compact(NEVER - 1));
+        assert!(last < NEVER && NEVER - last <= 2 * COARSE);
+    }
+
+    #[test]
+    fn leaves_room_for_a_mark_of_absence() {
+        assert_eq!(size_of::<Stamp>(), 16);
+        assert_eq!(size_of::<Option<Stamp>>(), 16);
+    }
+}

@@ -54,7 +54,8 @@ impl EntryOptions {
     }
 
     /// The time this entry lives, counted from its insertion, instead of the cache's. Zero is never
-    /// stored; 584 years and more are for ever.
+    /// stored; 584 years and more are for ever. A deadline is kept to 20 µs (to 2.1 ms if it lies more than
+    /// 5.5 years after the machine's start) and rounded down, so a time as short as that may be over at once.
     ///
     /// ```
     /// # use std::time::Duration;

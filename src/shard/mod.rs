@@ -355,7 +355,7 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn has_work(&self, now: u64, sequence: &Sequence) -> bool {
         self.floor < sequence.floor()
             || self.doomed.entries > 0
-            || self.index.is_moving()
+            || self.index.has_work()
             || self.is_over(0, 0)
             || (self.wheel.len() > 0 && !self.wheel.is_quiet(now))
     }

@@ -26,7 +26,7 @@ impl<K, V> Shard<K, V> {
         now: &mut Now<'_>,
         out: &mut Batch<K, V>,
     ) -> u32 {
-        let idle = self.doomed.entries == 0 && !self.index.is_moving() && self.is_quiet(now);
+        let idle = self.doomed.entries == 0 && !self.index.has_work() && self.is_quiet(now);
         if idle && !self.is_over(0, 0) {
             return budget;
         }
@@ -64,7 +64,7 @@ impl<K, V> Shard<K, V> {
             moved = true;
             budget -= 1;
         }
-        if moved || self.index.is_moving() {
+        if moved || self.index.has_work() {
             let slab = &self.slab;
             self.index.step(|id| hash_of(slab, id));
             self.release_if_empty();

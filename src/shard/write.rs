@@ -238,8 +238,8 @@ impl<K, V> Shard<K, V> {
         cause: RemovalCause,
         weight: u64,
     ) -> Victim {
-        let slab = &self.slab;
-        self.index.remove(hash, id, |id| hash_of(slab, id));
+        // What the index has to do for it is done once a visit.
+        self.index.take_out(hash, id);
         self.beside.forget(id, tagged);
         Victim {
             id,

@@ -27,12 +27,15 @@
 //!
 //! `find`: the chunk's pointer and one cache line, rarely the next one too; while
 //! resizing, both tables. `insert` and `remove`: the same, plus while resizing 4
-//! buckets (at most 60 ids, whose hashes are asked for) moved. Worst case: a chunk
+//! buckets (at most 60 ids, whose hashes are asked for) moved. `step`: 64 ids and a
+//! bucket's worth more, or 128 buckets. Worst case: a chunk
 //! or two of 8 KiB filled, and at the start of a resize a zeroed directory of 16
 //! bytes per 128 buckets.
 
 mod bucket;
 mod table;
+
+use std::cell::Cell;
 
 use crate::cpu::prefetch;
 use crate::parts::index::bucket::{Bucket, SLOTS, Split};
@@ -57,6 +60,11 @@ pub(crate) const MOST_ID: u32 = u32::MAX >> 2;
 /// Buckets moved at a time: so many that a resize is over soon, as readers look twice until then.
 const MOVES: u32 = 4;
 
+/// Buckets looked at by a step at most, and ids after which it ends: sparse buckets, as in a shard
+/// that is being emptied, are moved as fast as their entries go.
+const STEP_BUCKETS: u32 = 128;
+const STEP_IDS: u32 = 64;
+
 /// Ids may run this far ahead of the entries that a table was made for.
 const AHEAD: u32 = 1 << 10;
 
@@ -72,6 +80,8 @@ pub(crate) struct Index {
     len: u32,
     /// The number of entries at which the next one calls for more buckets.
     grows_at: u32,
+    /// The number of entries below which there are too many buckets.
+    shrinks_at: u32,
     max_entries: Option<u32>,
     /// `max_entries` was lowered: shrink to its size once that is enough.
     trim: bool,
@@ -86,6 +96,7 @@ impl Index {
             old: None,
             len: 0,
             grows_at: 0,
+            shrinks_at: 0,
             max_entries,
             trim: false,
         }
@@ -162,34 +173,48 @@ impl Index {
         self.len += 1;
     }
 
-    /// Takes an id out; whether it was there.
+    /// Takes an id out, and does a little of the resizing under way or due; whether
+    /// it was there.
     #[inline]
     pub(crate) fn remove(&mut self, hash: u32, id: u32, hash_of: impl Fn(u32) -> u32) -> bool {
-        let found = self.table.remove(hash, id)
-            || self.old.as_mut().is_some_and(|old| old.remove(hash, id));
-        self.len -= u32::from(found);
-        if self.old.is_some() || self.trim || self.len < self.table.n.saturating_mul(SPARSE) {
-            self.tidy(&hash_of);
+        let found = self.take_out(hash, id);
+        if self.has_work() {
+            self.shrink();
+            self.migrate(MOVES, &hash_of);
         }
         found
     }
 
-    #[cold]
-    fn tidy(&mut self, hash_of: &impl Fn(u32) -> u32) {
-        self.shrink();
-        self.migrate(MOVES, hash_of);
+    /// Takes an id out; whether it was there. For callers who take many out at once
+    /// and [`step`](Index::step) afterwards.
+    #[inline]
+    pub(crate) fn take_out(&mut self, hash: u32, id: u32) -> bool {
+        let found = self.table.remove(hash, id)
+            || self.old.as_mut().is_some_and(|old| old.remove(hash, id));
+        self.len -= u32::from(found);
+        found
     }
 
-    /// Whether a resize is under way.
+    /// Whether a resize is under way or due.
     #[inline]
-    pub(crate) fn is_moving(&self) -> bool {
-        self.old.is_some()
+    pub(crate) fn has_work(&self) -> bool {
+        self.old.is_some() || self.trim || self.len < self.shrinks_at
     }
 
     /// Does a little of the resizing under way or due; whether more is left.
     pub(crate) fn step(&mut self, hash_of: impl Fn(u32) -> u32) -> bool {
+        let asked = Cell::new(0);
+        let hash_of = |id| {
+            asked.set(asked.get() + 1);
+            hash_of(id)
+        };
         self.shrink();
-        self.migrate(2 * MOVES, &hash_of);
+        for _ in 0..STEP_BUCKETS {
+            if self.old.is_none() || asked.get() >= STEP_IDS {
+                break;
+            }
+            self.migrate(1, &hash_of);
+        }
         self.old.is_some()
     }
 
@@ -247,10 +272,10 @@ impl Index {
     /// Starts shrinking if due.
     fn shrink(&mut self) {
         let (n, most) = (self.table.n, self.most_buckets());
-        if self.old.is_some() || n <= 1 {
+        if self.old.is_some() {
             return;
         }
-        if self.len < n.saturating_mul(SPARSE) {
+        if self.len < self.shrinks_at {
             self.resize(n.div_ceil(2), 0);
         } else if self.trim && n > most && buckets_for(self.len) <= most {
             self.resize(most.max(n.div_ceil(2)), 0);
@@ -265,10 +290,13 @@ impl Index {
         let split = Split::for_ids_to(ahead.max(id).min(MOST_ID)).max(self.table.split);
         let table = Table::new(buckets, split);
         self.old = Some(std::mem::replace(&mut self.table, table));
-        self.grows_at = match buckets {
+        (self.shrinks_at, self.grows_at) = match buckets {
             // Probing is no matter with one bucket: it can be full.
-            1 => SLOTS as u32,
-            n => (u64::from(n) * u64::from(TARGET) / 3) as u32,
+            1 => (0, SLOTS as u32),
+            n => {
+                let most = u64::from(n) * u64::from(TARGET) / 3;
+                (n.saturating_mul(SPARSE), most as u32)
+            }
         };
     }
 

@@ -55,6 +55,12 @@ impl Links {
         self.nodes.reserve_for(id);
     }
 
+    /// Whether they take the least memory that links of any id take.
+    #[inline]
+    pub(crate) fn is_small(&self) -> bool {
+        self.nodes.is_small()
+    }
+
     /// Gives back the links of ids from `len` on, which are in no list.
     pub(crate) fn truncate(&mut self, len: u32) {
         self.nodes.truncate(len);

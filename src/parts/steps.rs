@@ -93,6 +93,12 @@ impl<T: Default> Steps<T> {
         self.chunks_live += 1;
     }
 
+    /// Whether there is one chunk at most.
+    #[inline]
+    pub(crate) fn is_small(&self) -> bool {
+        self.chunks_live <= 1
+    }
+
     /// Frees the chunks that hold only ids of `len` and above. Elements kept in
     /// the last chunk keep their values.
     pub(crate) fn truncate(&mut self, len: u32) {

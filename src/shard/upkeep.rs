@@ -196,7 +196,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Gives back the memory beside the slots once nothing needs it.
-    fn release_if_empty(&mut self) {
+    pub(super) fn release_if_empty(&mut self) {
         if self.slab.len() == 0 {
             self.beside.clear();
             self.evictor.truncate(0);

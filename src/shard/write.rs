@@ -195,7 +195,12 @@ impl<K, V> Shard<K, V> {
     /// Takes an entry out and hands it over.
     pub(crate) fn take(&mut self, id: u32, cause: RemovalCause) -> Option<Gone<K, V>> {
         let victim = self.release(id, cause)?;
-        Some(victim.gone(self.slab.remove(id)?))
+        let gone = victim.gone(self.slab.remove(id)?);
+        // A cache that holds one entry now and then does not allocate at every turn.
+        if self.slab.len() == 0 && !self.evictor.is_small() {
+            self.release_if_empty();
+        }
+        Some(gone)
     }
 
     /// Takes an entry out into the batch.

@@ -128,7 +128,6 @@ fn memory_comes_back_after_the_capacity_is_lowered() {
 }
 
 #[test]
-#[ignore = "known gap: memory beside the slots is given back by upkeep alone (34 to 36 % is left)"]
 fn memory_comes_back_after_every_entry_was_removed_by_hand() {
     leave("after removal by hand", LEFT, |full| {
         (0..full.keys).for_each(|n| ignore(full.cache.remove(&n)));

@@ -117,6 +117,9 @@ pub(crate) trait Policy {
     /// The limits the owner keeps: entries and weight, [`UNLIMITED`] if not kept.
     fn resize(&mut self, max_entries: u64, max_weight: u64);
 
+    /// Whether it has little memory to give back.
+    fn is_small(&self) -> bool;
+
     /// Gives back the memory of ids from `len` on, none of which is in use.
     fn truncate(&mut self, len: u32);
 

@@ -72,6 +72,11 @@ impl Policy for Lru {
 
     fn resize(&mut self, _: u64, _: u64) {}
 
+    #[inline]
+    fn is_small(&self) -> bool {
+        self.links.is_small()
+    }
+
     fn truncate(&mut self, len: u32) {
         self.links.truncate(len);
     }

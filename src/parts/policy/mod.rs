@@ -99,6 +99,11 @@ impl Policy for Evictor {
         dispatch!(self, policy => policy.resize(max_entries, max_weight));
     }
 
+    #[inline]
+    fn is_small(&self) -> bool {
+        dispatch!(self, policy => policy.is_small())
+    }
+
     fn truncate(&mut self, len: u32) {
         dispatch!(self, policy => policy.truncate(len));
     }

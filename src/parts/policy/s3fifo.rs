@@ -405,6 +405,11 @@ impl Policy for S3Fifo {
         }
     }
 
+    #[inline]
+    fn is_small(&self) -> bool {
+        self.links.is_small()
+    }
+
     fn truncate(&mut self, len: u32) {
         self.links.truncate(len);
     }

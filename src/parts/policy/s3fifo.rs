@@ -67,7 +67,7 @@ impl Settings {
         probation_tiny: 600,
         skipped: 300,
         promote_at: 1,
-        ghosts: 850,
+        ghosts: 770,
     };
 }
 

@@ -233,8 +233,6 @@ impl Index {
     /// Buckets for the most entries expected.
     fn most_buckets(&self) -> u32 {
         match self.max_entries {
-            // All of them fit one bucket exactly.
-            Some(max) if max as usize <= SLOTS => 1,
             Some(max) => buckets_for(max),
             None => buckets_for(u32::MAX),
         }
@@ -329,6 +327,10 @@ impl Index {
 
 /// Buckets that hold so many entries well.
 fn buckets_for(entries: u32) -> u32 {
+    if entries as usize <= SLOTS {
+        // All of them fit one bucket exactly.
+        return 1;
+    }
     (u64::from(entries) * 3).div_ceil(u64::from(TARGET)) as u32
 }
 
@@ -446,6 +448,25 @@ mod tests {
         }
         assert_eq!((index.len(), index.table.n), (10_000, 938));
         index.validate(hash_of);
+    }
+
+    #[test]
+    fn a_lowered_size_is_met_and_then_there_is_no_work() {
+        let hash_of = |id| hash(id, 0);
+        for max in [1, 5, 10, 11, 12, 15, 16, 20, 21, 22, 100] {
+            let mut index = Index::new(Some(200));
+            (0..200).for_each(|id| index.insert(hash_of(id), id, hash_of));
+            index.set_max_entries(Some(max));
+            (max..200).for_each(|id| assert!(index.take_out(hash_of(id), id)));
+            let mut steps = 0;
+            while index.has_work() {
+                index.step(hash_of);
+                steps += 1;
+                assert!(steps < 50, "{max}: work without an end");
+            }
+            index.validate(hash_of);
+            assert_eq!(index.table.n, buckets_for(max), "{max}");
+        }
     }
 
     #[test]

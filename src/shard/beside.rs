@@ -121,10 +121,14 @@ impl Beside {
             .unwrap_or(Namespace::ROOT)
     }
 
-    /// The moment from which an entry has been idle too long.
+    /// The moment from which an entry may not be served: its deadline `by_age`, or by having been idle too
+    /// long.
     #[inline]
-    pub(super) fn idle_deadline(&self, id: u32) -> u64 {
-        self.idle.as_ref().map_or(NEVER, |idle| idle.deadline(id))
+    pub(super) fn deadline(&self, id: u32, by_age: u64) -> u64 {
+        match &self.idle {
+            Some(idle) if !self.is_plain() => by_age.min(idle.deadline(id)),
+            _ => by_age,
+        }
     }
 
     /// Notes a read.
@@ -223,11 +227,6 @@ pub(super) struct Pockets<'a, K, V> {
 
 impl<K, V> Slots for Pockets<'_, K, V> {
     #[inline]
-    fn hits(&self, id: u32) -> u8 {
-        self.slab.get(id).map_or(0, |entry| entry.stamp.hits())
-    }
-
-    #[inline]
     fn place(&self, id: u32) -> u8 {
         self.slab.get(id).map_or(0, |entry| entry.stamp.place())
     }
@@ -242,11 +241,6 @@ impl<K, V> Slots for Pockets<'_, K, V> {
     #[inline]
     fn weight(&self, id: u32) -> u64 {
         self.beside.weight(id)
-    }
-
-    #[inline]
-    fn hash(&self, id: u32) -> u32 {
-        hash_of(self.slab, id)
     }
 
     #[inline]

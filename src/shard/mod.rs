@@ -36,6 +36,7 @@ use crate::generation::{Namespace, Sequence, TagSet};
 use crate::parts::index::Index;
 use crate::parts::policy::Evictor;
 use crate::parts::policy::contract::{MAX_HITS, Policy, QueueLens};
+pub(crate) use crate::parts::policy::quota::Totals;
 use crate::parts::wheel::Wheel;
 use crate::removal::RemovalCause;
 use crate::slab::Slab;
@@ -52,25 +53,6 @@ const STEPS_AN_EVICTION: u32 = 8;
 pub(crate) struct Limits {
     pub(crate) entries: u64,
     pub(crate) weight: u64,
-}
-
-/// How many entries, and what they weigh.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) entries: u64,
-    pub(crate) weight: u64,
-}
-
-impl Totals {
-    fn add(&mut self, weight: u64) {
-        self.entries += 1;
-        self.weight += weight;
-    }
-
-    fn take(&mut self, weight: u64) {
-        self.entries -= 1;
-        self.weight -= weight;
-    }
 }
 
 /// Whose entries a call may see: a namespace, and the floor below which it is dead.
@@ -278,11 +260,7 @@ impl<K, V> Shard<K, V> {
     /// The moment from which the entry may not be served.
     #[inline]
     pub(crate) fn deadline(&self, id: u32, entry: &Entry<K, V>) -> u64 {
-        let by_age = entry.stamp.expires_at();
-        if self.beside.is_plain() {
-            return by_age;
-        }
-        by_age.min(self.beside.idle_deadline(id))
+        self.beside.deadline(id, entry.stamp.expires_at())
     }
 
     /// The namespace of the entry at `id`.

@@ -2,7 +2,8 @@
 
 use super::beside::hash_of;
 use super::{Shard, Totals};
-use crate::parts::policy::contract::{Policy, Slots};
+use crate::parts::policy::contract::{Glance, Policy, Slots};
+use crate::stamp::Stamp;
 use crate::time::NEVER;
 
 impl<K, V> Shard<K, V> {
@@ -48,8 +49,13 @@ impl<K, V> Shard<K, V> {
 struct Inspected<'a, K, V>(&'a Shard<K, V>);
 
 impl<K, V> Slots for Inspected<'_, K, V> {
-    fn hits(&self, id: u32) -> u8 {
-        self.0.slab.get(id).map_or(0, |entry| entry.stamp.hits())
+    fn glance(&self, id: u32) -> Glance {
+        let stamp = self.0.slab.get(id).map(|entry| &entry.stamp);
+        Glance {
+            hits: stamp.map_or(0, Stamp::hits),
+            weight: self.0.weight_of(id),
+            hash: stamp.map_or(0, Stamp::hash),
+        }
     }
 
     fn place(&self, id: u32) -> u8 {
@@ -60,9 +66,5 @@ impl<K, V> Slots for Inspected<'_, K, V> {
 
     fn weight(&self, id: u32) -> u64 {
         self.0.weight_of(id)
-    }
-
-    fn hash(&self, id: u32) -> u32 {
-        hash_of(&self.0.slab, id)
     }
 }

@@ -189,9 +189,8 @@ impl<K, V> Shard<K, V> {
         }
         let (slab, beside) = (&self.slab, &self.beside);
         self.wheel.pop_expired(now.coarse(), steps, |id| {
-            slab.get(id).map_or(NEVER, |entry| {
-                entry.stamp.expires_at().min(beside.idle_deadline(id))
-            })
+            slab.get(id)
+                .map_or(NEVER, |entry| beside.deadline(id, entry.stamp.expires_at()))
         })
     }
 

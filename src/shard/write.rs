@@ -114,7 +114,7 @@ impl<K, V> Shard<K, V> {
             tags,
         } = incoming;
         let hash = entry.stamp.hash();
-        let due = entry.stamp.expires_at();
+        let expires_at = entry.stamp.expires_at();
         // The last victim's slot is the new entry's: near, and already on the wheel.
         let id = match self.make_room(1, weight, scope.sequence, now, out) {
             Some(victim) => match self.slab.replace(victim.id, entry) {
@@ -143,8 +143,7 @@ impl<K, V> Shard<K, V> {
         };
         self.evictor.insert(id, &mut slots);
         self.live.add(weight);
-        self.wheel
-            .schedule(id, due.min(self.beside.idle_deadline(id)));
+        self.schedule(id, expires_at);
         Outcome::Stored { replaced: None }
     }
 
@@ -165,9 +164,11 @@ impl<K, V> Shard<K, V> {
             return Outcome::Full(new.key, new.value);
         };
         let value = std::mem::replace(&mut entry.value, new.value);
-        let due = new.stamp.expires_at();
         let was_tagged = entry.stamp.is_tagged();
-        entry.stamp.renew(new.stamp.born(), due, tags.is_some());
+        let expires_at = new.stamp.expires_at();
+        entry
+            .stamp
+            .renew(new.stamp.born(), expires_at, tags.is_some());
         entry.stamp.hit(MAX_HITS);
         self.beside.forget(id, was_tagged);
         let extras = Extras {
@@ -185,8 +186,7 @@ impl<K, V> Shard<K, V> {
             self.live.weight = self.live.weight - old_weight + weight;
         }
         self.evictor.hit(id);
-        self.wheel
-            .schedule(id, due.min(self.beside.idle_deadline(id)));
+        self.schedule(id, expires_at);
         Outcome::Stored {
             replaced: Some((new.key, value, old_weight)),
         }
@@ -265,11 +265,15 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn set_deadline(&mut self, id: u32, expires_at: u64, now: &mut Now<'_>) {
         if let Some(entry) = self.slab.get_mut(id) {
             entry.stamp.set_expires_at(expires_at);
-            let due = entry.stamp.expires_at();
+            let expires_at = entry.stamp.expires_at();
             self.beside.touch(id, now);
-            self.wheel
-                .schedule(id, due.min(self.beside.idle_deadline(id)));
+            self.schedule(id, expires_at);
         }
+    }
+
+    #[inline]
+    fn schedule(&mut self, id: u32, by_age: u64) {
+        self.wheel.schedule(id, self.beside.deadline(id, by_age));
     }
 
     /// Changes a value in place, keeping its deadline by age: for counters, whose arithmetic is not user code.

@@ -187,39 +187,27 @@ impl Table {
     /// whether it did. The only insertion a table being moved out of bears: there is no way beyond
     /// `live` to go.
     pub(super) fn place_near(&mut self, hash: u32, id: u32) -> bool {
-        if self.place_at_home(hash, id) {
-            return true;
-        }
-        let home = self.home(hash);
-        let near = home..self.live.min(home.saturating_add(NEAR));
-        let room = near.clone().find(|&at| {
-            let bucket = self.bucket(at);
-            bucket.is_none_or(|bucket| bucket.vacant().is_some())
-        });
-        let (Some(at), true) = (room, self.split.fits(id)) else {
-            return false;
-        };
-        if self.bucket(at).is_none() {
+        let (home, word) = (self.home(hash), self.split.word(hash, id));
+        if !self.split.fits(id) {
             return false;
         }
-        near.take_while(|&passed| passed < at)
-            .for_each(|passed| *self.bucket_mut(passed).passed_mut() += 1);
-        let word = self.split.word(hash, id);
-        let bucket = self.bucket_mut(at);
-        if let Some(slot) = bucket.vacant() {
-            bucket.set_word(slot, word);
+        for at in home..self.live.min(home.saturating_add(NEAR)) {
+            let Some(bucket) = self.written_mut(at) else {
+                return false;
+            };
+            if let Some(slot) = bucket.vacant() {
+                bucket.set_word(slot, word);
+                (home..at).for_each(|passed| *self.bucket_mut(passed).passed_mut() += 1);
+                return true;
+            }
         }
-        true
+        false
     }
 
-    /// Puts an entry into its home bucket, if that is live, written to before, and has room; whether it
-    /// did.
+    /// Puts an entry into its home bucket, if that was written to before and has room; whether it did.
     #[inline]
     fn place_at_home(&mut self, hash: u32, id: u32) -> bool {
         let (home, word) = (self.home(hash), self.split.word(hash, id));
-        if home >= self.live || !self.split.fits(id) {
-            return false;
-        }
         let Some(bucket) = self.written_mut(home) else {
             return false;
         };

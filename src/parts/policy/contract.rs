@@ -24,8 +24,8 @@ pub(crate) const UNLIMITED: u64 = u64::MAX;
 
 /// The owner's slots, by id.
 pub(crate) trait Slots {
-    /// Hits since they were last set, at most [`MAX_HITS`].
-    fn hits(&self, id: u32) -> u8;
+    /// What the policy goes by.
+    fn glance(&self, id: u32) -> Glance;
 
     /// The policy's own note on the entry, 0 to 3; 0 in a new one.
     fn place(&self, id: u32) -> u8;
@@ -35,19 +35,6 @@ pub(crate) trait Slots {
 
     /// What the entry takes of the shard's capacity.
     fn weight(&self, id: u32) -> u64;
-
-    /// The key's hash, as the index has it.
-    fn hash(&self, id: u32) -> u32;
-
-    /// All of these at once.
-    #[inline]
-    fn glance(&self, id: u32) -> Glance {
-        Glance {
-            hits: self.hits(id),
-            weight: self.weight(id),
-            hash: self.hash(id),
-        }
-    }
 }
 
 /// Entries that will be looked at soon, if nothing else comes between: those who can should fetch them.
@@ -74,8 +61,10 @@ impl Default for Outlook {
 /// What a policy sees of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Glance {
+    /// Hits since they were last set, at most [`MAX_HITS`].
     pub(crate) hits: u8,
     pub(crate) weight: u64,
+    /// The key's hash, as the index has it.
     pub(crate) hash: u32,
 }
 

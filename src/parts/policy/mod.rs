@@ -12,7 +12,7 @@
 pub(crate) mod contract;
 
 /// Counts and shares of queues.
-mod quota;
+pub(crate) mod quota;
 
 /// Queues and second chances; reads need no lock.
 pub(crate) mod s3fifo;
@@ -121,7 +121,7 @@ impl Policy for Evictor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parts::policy::contract::{MAX_HITS, UNLIMITED};
+    use crate::parts::policy::contract::{Glance, MAX_HITS, UNLIMITED};
     use crate::parts::policy::s3fifo::Settings;
     use std::collections::{BTreeSet, HashMap};
 
@@ -145,8 +145,14 @@ mod tests {
     }
 
     impl Slots for Vec<Slot> {
-        fn hits(&self, id: u32) -> u8 {
-            self[id as usize].hits
+        fn glance(&self, id: u32) -> Glance {
+            let slot = self[id as usize];
+            let key = u64::from(slot.key);
+            Glance {
+                hits: slot.hits,
+                weight: slot.weight,
+                hash: (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as u32,
+            }
         }
 
         fn place(&self, id: u32) -> u8 {
@@ -160,11 +166,6 @@ mod tests {
 
         fn weight(&self, id: u32) -> u64 {
             self[id as usize].weight
-        }
-
-        fn hash(&self, id: u32) -> u32 {
-            let key = u64::from(self[id as usize].key);
-            (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as u32
         }
     }
 

@@ -2,26 +2,26 @@
 //!
 //! # Invariants
 //!
-//! - A `Load` is the count of its queue's entries and the sum of their weights.
+//! - A `Totals` is the count of its queue's entries and the sum of their weights.
 
 use crate::parts::policy::contract::UNLIMITED;
 
 /// How many entries, and what they weigh together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) entries: u64,
-    pub(super) weight: u64,
+pub(crate) struct Totals {
+    pub(crate) entries: u64,
+    pub(crate) weight: u64,
 }
 
-impl Load {
+impl Totals {
     #[inline]
-    pub(super) fn add(&mut self, weight: u64) {
+    pub(crate) fn add(&mut self, weight: u64) {
         self.entries += 1;
         self.weight += weight;
     }
 
     #[inline]
-    pub(super) fn take(&mut self, weight: u64) {
+    pub(crate) fn take(&mut self, weight: u64) {
         self.entries -= 1;
         self.weight -= weight;
     }
@@ -36,7 +36,7 @@ pub(super) struct Quota {
 
 impl Quota {
     #[inline]
-    pub(super) fn is_exceeded(self, load: Load) -> bool {
+    pub(super) fn is_exceeded(self, load: Totals) -> bool {
         load.entries > self.entries || load.weight > self.weight
     }
 

@@ -12,7 +12,7 @@
 //! - `fresh` and `small` are the two ends of one list, `newer`, and `settles_next`
 //!   marks where they meet: an entry drops from one into the other by standing still.
 //! - A live id is in the queue its mark tells.
-//! - Each `Load` is the count of its queue's ids and the sum of their weights.
+//! - Each of the `Totals` is the count of its queue's ids and the sum of their weights.
 //! - `probation` and `skipped` follow from the settings, the limits, and the
 //!   number of entries estimated last; only the choice of victims depends on them.
 //!
@@ -24,8 +24,8 @@
 
 use crate::parts::ghost::Ghost;
 use crate::parts::list::{Links, List, NIL};
-use crate::parts::policy::contract::{Outlook, Policy, QueueLens, Slots, UNLIMITED};
-use crate::parts::policy::quota::{Load, Quota};
+use crate::parts::policy::contract::{Glance, Outlook, Policy, QueueLens, Slots, UNLIMITED};
+use crate::parts::policy::quota::{Quota, Totals};
 
 /// Entries the hand passes by per victim at most.
 const HAND: u32 = 32;
@@ -103,11 +103,11 @@ pub(crate) struct S3Fifo {
     /// The oldest fresh entry, which is the next to settle; `NIL` if there is none.
     settles_next: u32,
     /// What is fresh.
-    fresh: Load,
+    fresh: Totals,
     /// What stands in `newer`, fresh or small.
-    on_probation: Load,
+    on_probation: Totals,
     /// What stands in `main`.
-    proven: Load,
+    proven: Totals,
     ghost: Ghost,
     settings: Settings,
     /// The whole.
@@ -134,9 +134,9 @@ impl S3Fifo {
             main: List::new(),
             doomed: List::new(),
             settles_next: NIL,
-            fresh: Load::default(),
-            on_probation: Load::default(),
-            proven: Load::default(),
+            fresh: Totals::default(),
+            on_probation: Totals::default(),
+            proven: Totals::default(),
             ghost: Ghost::new(),
             settings,
             limits,
@@ -277,7 +277,7 @@ impl S3Fifo {
     /// Takes the victim out of the end of `main`, if it is one; what was hit goes round again.
     #[inline]
     fn judge_main(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> bool {
-        let (hits, weight) = (slots.hits(id), slots.weight(id));
+        let Glance { hits, weight, .. } = slots.glance(id);
         self.pop_main(weight);
         if hits > 0 && may_pass {
             self.enter_main(id, weight, hits - 1, slots);
@@ -291,8 +291,8 @@ impl Policy for S3Fifo {
     #[inline]
     fn insert(&mut self, id: u32, slots: &mut impl Slots) {
         self.links.reserve_for(id);
-        let weight = slots.weight(id);
-        if self.ghost.take(slots.hash(id)) {
+        let Glance { weight, hash, .. } = slots.glance(id);
+        if self.ghost.take(hash) {
             self.enter_main(id, weight, 0, slots);
         } else {
             self.enter_fresh(id, weight, slots);
@@ -380,7 +380,7 @@ impl Policy for S3Fifo {
         self.doomed.append(&mut self.links, &mut self.main);
         self.settles_next = NIL;
         (self.fresh, self.on_probation) = Default::default();
-        self.proven = Load::default();
+        self.proven = Totals::default();
         self.ghost.clear();
     }
 
@@ -431,7 +431,7 @@ impl Policy for S3Fifo {
         self.doomed.validate(&self.links);
         self.newer.validate(&self.links);
         self.main.validate(&self.links);
-        let mut loads = [Load::default(); 2];
+        let mut loads = [Totals::default(); 2];
         let (mut queued, mut settles_next) = (Vec::new(), NIL);
         for id in self.newer.iter(&self.links) {
             let place = Place::of(id, slots);
@@ -442,7 +442,7 @@ impl Policy for S3Fifo {
                 assert!(newest, "s3fifo: {id} is fresh behind one that is not");
                 settles_next = id;
             } else {
-                assert_eq!(place, Place::Small, "s3fifo: tag of {id}");
+                assert_eq!(place, Place::Small, "s3fifo: mark of {id}");
             }
             queued.push(id);
         }
@@ -451,9 +451,9 @@ impl Policy for S3Fifo {
             "s3fifo: the next to settle"
         );
         assert_eq!(loads, [self.fresh, self.on_probation], "s3fifo: probation");
-        let mut proven = Load::default();
+        let mut proven = Totals::default();
         for id in self.main.iter(&self.links) {
-            assert_eq!(Place::of(id, slots), Place::Main, "s3fifo: tag of {id}");
+            assert_eq!(Place::of(id, slots), Place::Main, "s3fifo: mark of {id}");
             proven.add(slots.weight(id));
             queued.push(id);
         }

@@ -3,7 +3,10 @@
 //! # Invariants
 //!
 //! - A word of 0 marks an empty slot; the words of entries are never 0.
-//! - `passed` is the table's, which see; no operation here touches it.
+//! - The last word counts the entries that went further on because the bucket was full, in its lower half,
+//!   and has a bit for each of their hashes in its upper half. A bit may outlive its entry: a bucket that
+//!   was once full would otherwise send every stranger on for as long as one entry stays away from home.
+//!   The bits go with the last of the entries.
 //!
 //! # Cost
 //!
@@ -14,10 +17,13 @@ use crate::cpu::equal_words;
 /// Entries in a bucket.
 pub(super) const SLOTS: usize = 15;
 
+/// The most that the count of entries gone further on can say.
+pub(super) const MANY: u32 = 0xffff;
+
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// The slots, and last how many entries went further on because this bucket was full.
+    /// The slots, and last what went further on because this bucket was full.
     words: [u32; SLOTS + 1],
 }
 
@@ -126,16 +132,41 @@ impl Bucket {
         self.words[slot % (SLOTS + 1)] = word;
     }
 
-    /// Entries whose way from home leads beyond this bucket.
+    /// Entries whose way from home leads beyond this bucket; [`MANY`] stands for so many or more.
     #[inline]
     pub(super) fn passed(&self) -> u32 {
-        self.words[SLOTS]
+        self.words[SLOTS] & MANY
     }
 
+    /// Whether an entry of this hash may have gone further on.
     #[inline]
-    pub(super) fn passed_mut(&mut self) -> &mut u32 {
-        &mut self.words[SLOTS]
+    pub(super) fn may_have_passed(&self, hash: u32) -> bool {
+        self.words[SLOTS] & passed_bit(hash) != 0
     }
+
+    /// Notes that an entry goes further on.
+    #[inline]
+    pub(super) fn pass(&mut self, hash: u32) {
+        let more = u32::from(self.passed() < MANY);
+        self.words[SLOTS] = (self.words[SLOTS] + more) | passed_bit(hash);
+    }
+
+    /// Undoes one `pass`. What has been counted to the end is not counted down again.
+    #[inline]
+    pub(super) fn unpass(&mut self) {
+        match self.passed() {
+            MANY => {}
+            0 | 1 => self.words[SLOTS] = 0,
+            _ => self.words[SLOTS] -= 1,
+        }
+    }
+}
+
+/// The bit that stands for a hash among those that passed: by low bits, as the
+/// high ones choose the bucket.
+#[inline]
+fn passed_bit(hash: u32) -> u32 {
+    1 << (16 + (hash >> 1 & 15))
 }
 
 #[cfg(test)]
@@ -150,7 +181,7 @@ mod tests {
             assert!(split.fits(most) && !split.fits(most.next_power_of_two() << 1));
             for _ in 0..2_000 {
                 let (mut bucket, mut held) = (Bucket::default(), [None; SLOTS]);
-                *bucket.passed_mut() = 7;
+                (0..7).for_each(|_| bucket.pass(5));
                 for (slot, held) in held.iter_mut().enumerate() {
                     seed ^= seed << 13;
                     seed ^= seed >> 7;
@@ -180,5 +211,31 @@ mod tests {
                 assert_eq!(bucket.passed(), 7);
             }
         }
+    }
+
+    #[test]
+    fn knows_who_may_have_passed() {
+        let mut bucket = Bucket::default();
+        assert!((0..32).all(|hash| !bucket.may_have_passed(hash)));
+        bucket.pass(8);
+        bucket.pass(10);
+        let may = |bucket: &Bucket| (0..32).filter(|&hash| bucket.may_have_passed(hash)).collect();
+        let seen: Vec<u32> = may(&bucket);
+        assert_eq!(seen, [8, 9, 10, 11]);
+        bucket.unpass();
+        // Which of them left is not known.
+        assert_eq!((bucket.passed(), may(&bucket)), (1, seen));
+        bucket.unpass();
+        assert_eq!((bucket.passed(), may(&bucket)), (0, vec![]));
+    }
+
+    #[test]
+    fn a_count_that_has_reached_its_end_stays() {
+        let mut bucket = Bucket::default();
+        (0..MANY + 10).for_each(|_| bucket.pass(1));
+        (0..MANY + 10).for_each(|_| bucket.unpass());
+        assert!(bucket.passed() == MANY && bucket.may_have_passed(1) && !bucket.may_have_passed(4));
+        let words: Vec<u32> = (0..SLOTS).map(|slot| bucket.word(slot)).collect();
+        assert_eq!(words, [0; SLOTS]);
     }
 }

@@ -1,9 +1,9 @@
 //! The lookup table: 32-bit hash to id.
 //!
 //! A bucket is one cache line: 15 words of an id and a tag, and how many entries
-//! were put further on because this bucket was full. A lookup compares all the
-//! tags at once, asks the caller about the ids whose tag matches, and goes on
-//! to the next bucket only if some entry did. There are no tombstones: taking an
+//! were put further on because this bucket was full, with a bit for the hash of
+//! each. A lookup compares all the tags at once, asks the caller about the ids whose
+//! tag matches, and goes on to the next bucket only if some entry like it did. There are no tombstones: taking an
 //! entry out undoes the counts on its way.
 //!
 //! The bucket is chosen by the hash's high bits (multiply and shift, so the
@@ -127,7 +127,7 @@ impl Index {
     pub(crate) fn first(&self, hash: u32) -> (impl Iterator<Item = u32> + '_, bool) {
         let (split, home) = (self.table.split, self.table.home(hash));
         let bucket = self.table.bucket(home).unwrap_or(&EMPTY);
-        let elsewhere = bucket.passed() > 0 || self.old.is_some();
+        let elsewhere = bucket.may_have_passed(hash) || self.old.is_some();
         let here = bucket
             .matches(split.tag(hash), split.mask())
             .map(move |slot| split.id(bucket.word(slot)));

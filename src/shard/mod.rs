@@ -10,7 +10,7 @@
 //! * Every entry stands in exactly one list of the evictor: a live one in a queue, a doomed one (below
 //!   the shard's mark) in the doomed list.
 //! * Every entry with a deadline is scheduled in the wheel, at its deadline or earlier.
-//! * `live` and `doomed` are the sums over the entries above and below the mark. Together they keep the
+//! * `held` is the sum over all entries and `doomed` the one over those below the mark. `held` keeps the
 //!   limits, save while lowered limits are being trimmed to.
 //!
 //! # Clearing
@@ -99,7 +99,7 @@ pub(crate) struct Shard<K, V> {
     wheel: Wheel,
     beside: Beside,
     limits: Limits,
-    live: Totals,
+    held: Totals,
     doomed: Totals,
     /// Entries born below it are doomed.
     mark: u64,
@@ -122,7 +122,7 @@ impl<K, V> Shard<K, V> {
             wheel: Wheel::new(now),
             beside: Beside::new(weighted, idle_after),
             limits,
-            live: Totals::default(),
+            held: Totals::default(),
             doomed: Totals::default(),
             mark: 0,
             floor: 0,
@@ -131,18 +131,29 @@ impl<K, V> Shard<K, V> {
 
     /// The entry that `key` stands for, dead or alive. Runs `Eq` and changes nothing.
     #[inline]
-    fn find<Q>(&self, hash: u32, key: &Q, namespace: u32) -> Option<(u32, &Entry<K, V>)>
+    fn find<Q>(
+        &self,
+        hash: u32,
+        key: &Q,
+        namespace: u32,
+        now: &mut Now<'_>,
+    ) -> Option<(u32, &Entry<K, V>)>
     where
         Q: Equivalent<K> + ?Sized,
     {
+        let home = self.index.home(hash);
+        if self.wheel.len() > 0 {
+            // What is found will have a deadline: the time is read while the bucket is on its way. Later on
+            // it would keep the processor from seeing ahead to the next wait.
+            now.coarse();
+        }
         let plain = self.beside.is_plain();
-        let (here, elsewhere) = self.index.first(hash);
-        for id in here {
+        for id in home.ids() {
             if let Some(entry) = self.entry_of(id, hash, key, namespace, plain) {
                 return Some((id, entry));
             }
         }
-        if elsewhere {
+        if home.is_left(&self.index) {
             return self.find_further(hash, key, namespace);
         }
         None
@@ -193,7 +204,7 @@ impl<K, V> Shard<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let (id, entry) = self.find(hash, key, scope.namespace)?;
+        let (id, entry) = self.find(hash, key, scope.namespace, now)?;
         let past = self.is_dead(id, entry, scope) || now.has_reached(self.deadline(id, entry));
         (!past).then_some((id, entry))
     }
@@ -204,7 +215,7 @@ impl<K, V> Shard<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        match self.find(hash, key, scope.namespace) {
+        match self.find(hash, key, scope.namespace, now) {
             Some((id, entry)) => self.judge(id, entry, scope, now),
             None => Found::Absent,
         }
@@ -307,7 +318,10 @@ impl<K, V> Shard<K, V> {
         if self.floor < sequence.floor() {
             Totals::default()
         } else {
-            self.live
+            Totals {
+                entries: self.held.entries - self.doomed.entries,
+                weight: self.held.weight - self.doomed.weight,
+            }
         }
     }
 

@@ -74,12 +74,10 @@ impl<K, V> Shard<K, V> {
 
     #[inline]
     pub(super) fn is_over(&self, entries: u64, weight: u64) -> bool {
-        let held = self.live.entries + self.doomed.entries;
-        let weighs = self.live.weight + self.doomed.weight;
         // A sum beyond all numbers is over every limit.
         let exceeds = |sum: Option<u64>, limit| sum.is_none_or(|sum| sum > limit);
-        exceeds(held.checked_add(entries), self.limits.entries)
-            || exceeds(weighs.checked_add(weight), self.limits.weight)
+        exceeds(self.held.entries.checked_add(entries), self.limits.entries)
+            || exceeds(self.held.weight.checked_add(weight), self.limits.weight)
     }
 
     /// Evicts until `entries` more of `weight` fit; returns the last victim, whose slot is still taken.
@@ -94,16 +92,13 @@ impl<K, V> Shard<K, V> {
         now: &mut Now<'_>,
         out: &mut Batch<K, V>,
     ) -> Option<Victim> {
-        let held = self.live.entries + self.doomed.entries;
-        let weighs = self.live.weight + self.doomed.weight;
+        let (held, limits) = (self.held, self.limits);
         let enough = Limits {
-            entries: held.max(self.limits.entries).saturating_sub(entries),
-            weight: weighs.max(self.limits.weight).saturating_sub(weight),
+            entries: held.entries.max(limits.entries).saturating_sub(entries),
+            weight: held.weight.max(limits.weight).saturating_sub(weight),
         };
         let mut last = None;
-        while self.live.entries + self.doomed.entries > enough.entries
-            || self.live.weight + self.doomed.weight > enough.weight
-        {
+        while self.held.entries > enough.entries || self.held.weight > enough.weight {
             if let Some(victim) = last.take() {
                 self.vacate(victim, out);
             }
@@ -134,21 +129,34 @@ impl<K, V> Shard<K, V> {
             slab: &mut self.slab,
             beside: &self.beside,
         };
-        let id = self.evictor.victim(&mut slots)?;
-        let entry = self.slab.get(id)?;
-        let cause = if !quiet && now.has_reached(self.deadline(id, entry)) {
+        let (id, seen) = self.evictor.victim(&mut slots)?;
+        // Where no deadline has come and nothing is tagged, there is no other cause.
+        let (cause, tagged) = if quiet && self.beside.is_plain() {
+            (RemovalCause::Size, false)
+        } else {
+            self.cause_of(id, sequence, now)
+        };
+        self.held.take(seen.weight);
+        let victim = self.forget_one(id, (seen.hash, tagged), cause, seen.weight);
+        self.prepare();
+        Some(victim)
+    }
+
+    /// What the policy's victim dies of, and whether it is tagged.
+    #[inline(never)]
+    fn cause_of(&self, id: u32, sequence: &Sequence, now: &mut Now<'_>) -> (RemovalCause, bool) {
+        let Some(entry) = self.slab.get(id) else {
+            return (RemovalCause::Size, false);
+        };
+        let tagged = entry.stamp.is_tagged();
+        let cause = if now.has_reached(self.deadline(id, entry)) {
             RemovalCause::Expired
-        } else if entry.stamp.is_tagged() && self.is_dead_by_tag(id, entry, sequence) {
+        } else if tagged && self.is_dead_by_tag(id, entry, sequence) {
             RemovalCause::Invalidated
         } else {
             RemovalCause::Size
         };
-        let weight = self.weight_of(id);
-        let (hash, tagged) = (entry.stamp.hash(), entry.stamp.is_tagged());
-        self.live.take(weight);
-        let victim = self.forget_one(id, (hash, tagged), cause, weight);
-        self.prepare();
-        Some(victim)
+        (cause, tagged)
     }
 
     /// Whether no deadline has come, and none is near enough to be looked for.
@@ -180,6 +188,7 @@ impl<K, V> Shard<K, V> {
     fn forget_doomed(&mut self, id: u32) -> Option<Victim> {
         let weight = self.weight_of(id);
         self.doomed.take(weight);
+        self.held.take(weight);
         self.forget(id, RemovalCause::Invalidated, weight)
     }
 

@@ -1,7 +1,7 @@
 //! Putting entries in and taking them out. No user code runs in here.
 
 use super::beside::{Extras, Pockets, hash_of};
-use super::{Found, Incoming, Outcome, Scope, Shard, Totals};
+use super::{Found, Incoming, Outcome, Scope, Shard};
 use crate::entry::Entry;
 use crate::generation::Sequence;
 use crate::parts::policy::contract::{MAX_HITS, Policy};
@@ -43,9 +43,7 @@ impl<K, V> Shard<K, V> {
     #[cold]
     fn doom_all(&mut self, floor: u64, sequence: &Sequence) {
         self.evictor.doom_all();
-        self.doomed.entries += self.live.entries;
-        self.doomed.weight += self.live.weight;
-        self.live = Totals::default();
+        self.doomed = self.held;
         // Above every number that an entry in here was born with, and at most what later ones get.
         self.mark = sequence.draw();
         self.floor = floor;
@@ -109,12 +107,14 @@ impl<K, V> Shard<K, V> {
         out: &mut Batch<K, V>,
     ) -> Outcome<K, V> {
         let Incoming {
-            entry,
+            mut entry,
             weight,
             tags,
         } = incoming;
         let hash = entry.stamp.hash();
         let expires_at = entry.stamp.expires_at();
+        let place = self.evictor.admit(hash);
+        entry.stamp.mark(place, 0);
         // The last victim's slot is the new entry's: near, and already on the wheel.
         let id = match self.make_room(1, weight, scope.sequence, now, out) {
             Some(victim) => match self.slab.replace(victim.id, entry) {
@@ -141,8 +141,8 @@ impl<K, V> Shard<K, V> {
             slab: &mut self.slab,
             beside: &self.beside,
         };
-        self.evictor.insert(id, &mut slots);
-        self.live.add(weight);
+        self.evictor.insert(id, place, weight, &mut slots);
+        self.held.add(weight);
         self.schedule(id, expires_at);
         Outcome::Stored { replaced: None }
     }
@@ -183,7 +183,7 @@ impl<K, V> Shard<K, V> {
                 beside: &self.beside,
             };
             self.evictor.reweigh(id, old_weight, weight, &slots);
-            self.live.weight = self.live.weight - old_weight + weight;
+            self.held.weight = self.held.weight - old_weight + weight;
         }
         self.evictor.hit(id);
         self.schedule(id, expires_at);
@@ -221,8 +221,8 @@ impl<K, V> Shard<K, V> {
                 beside: &self.beside,
             };
             self.evictor.remove(id, &slots);
-            self.live.take(weight);
         }
+        self.held.take(weight);
         self.forget(id, cause, weight)
     }
 

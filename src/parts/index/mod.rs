@@ -112,29 +112,28 @@ impl Index {
     /// was changed.
     #[inline]
     pub(crate) fn find(&self, hash: u32, mut eq: impl FnMut(u32) -> bool) -> Option<u32> {
-        let (mut here, elsewhere) = self.first(hash);
-        let found = here.find(|&id| eq(id));
-        if found.is_none() && elsewhere {
+        let home = self.home(hash);
+        let found = home.ids().find(|&id| eq(id));
+        if found.is_none() && home.is_left(self) {
             return self.find_further(hash, &mut eq);
         }
         found
     }
 
-    /// The ids to ask about first, which nearly always suffice, and whether the id
-    /// may also be where only [`Index::find_further`] looks. For callers who keep their
-    /// question out of memory until it has to be asked there.
+    /// Where to look first, which nearly always suffices. The memory is asked for and not
+    /// looked at, so that the caller may do something else until it comes.
     #[inline]
-    pub(crate) fn first(&self, hash: u32) -> (impl Iterator<Item = u32> + '_, bool) {
-        let (split, home) = (self.table.split, self.table.home(hash));
-        let bucket = self.table.bucket(home).unwrap_or(&EMPTY);
-        let elsewhere = bucket.may_have_passed(hash) || self.old.is_some();
-        let here = bucket
-            .matches(split.tag(hash), split.mask())
-            .map(move |slot| split.id(bucket.word(slot)));
-        (here, elsewhere)
+    pub(crate) fn home(&self, hash: u32) -> Home<'_> {
+        let bucket = self.table.bucket(self.table.home(hash)).unwrap_or(&EMPTY);
+        prefetch(bucket);
+        Home {
+            bucket,
+            split: self.table.split,
+            hash,
+        }
     }
 
-    /// Looks wherever [`Index::first`] did not.
+    /// Looks wherever [`Index::home`] did not.
     #[inline(never)]
     pub(crate) fn find_further(&self, hash: u32, eq: &mut impl FnMut(u32) -> bool) -> Option<u32> {
         let mut found = None;
@@ -322,6 +321,31 @@ impl Index {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), count, "index: an id stands twice");
+    }
+}
+
+/// The bucket where an entry of some hash belongs.
+#[derive(Clone, Copy)]
+pub(crate) struct Home<'a> {
+    bucket: &'a Bucket,
+    split: Split,
+    hash: u32,
+}
+
+impl<'a> Home<'a> {
+    /// The ids in here to ask about. For callers who keep their question out of memory until it
+    /// has to be asked further on.
+    #[inline]
+    pub(crate) fn ids(self) -> impl Iterator<Item = u32> + 'a {
+        self.bucket
+            .matches(self.split.tag(self.hash), self.split.mask())
+            .map(move |slot| self.split.id(self.bucket.word(slot)))
+    }
+
+    /// Whether the id may also be where only [`Index::find_further`] looks.
+    #[inline]
+    pub(crate) fn is_left(self, index: &Index) -> bool {
+        self.bucket.may_have_passed(self.hash) || index.old.is_some()
     }
 }
 

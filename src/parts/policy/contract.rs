@@ -2,8 +2,9 @@
 //!
 //! # Invariants
 //!
-//! - The owner calls `insert` once per entry; until `remove`, `victim` or
-//!   `doom_all` the entry is *live*. After `doom_all` it is *doomed* until
+//! - The owner asks where a new entry goes (`admit`), notes the answer in its slot,
+//!   and calls `insert` with it; until `remove`, `victim` or `doom_all` the entry is
+//!   *live*. After `doom_all` it is *doomed* until
 //!   `remove_doomed` or `pop_doomed`. The owner knows which it is, and calls
 //!   nothing else for a doomed entry.
 //! - `Slots::weight` of a live id is what it was at `insert`, or at the last
@@ -27,7 +28,7 @@ pub(crate) trait Slots {
     /// What the policy goes by.
     fn glance(&self, id: u32) -> Glance;
 
-    /// The policy's own note on the entry, 0 to 3; 0 in a new one.
+    /// The policy's own note on the entry, 0 to 3.
     fn place(&self, id: u32) -> u8;
 
     /// Sets the policy's note, and the hits.
@@ -70,8 +71,11 @@ pub(crate) struct Glance {
 
 /// An eviction policy.
 pub(crate) trait Policy {
-    /// A new entry came.
-    fn insert(&mut self, id: u32, slots: &mut impl Slots);
+    /// The note to put into the slot of a new entry with this hash.
+    fn admit(&mut self, hash: u32) -> u8;
+
+    /// A new entry came, without hits, with what `admit` just said noted in its slot.
+    fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots);
 
     /// A live entry goes for another reason than eviction. Its weight is still
     /// the one it has here.
@@ -89,7 +93,7 @@ pub(crate) trait Policy {
     }
 
     /// Chooses the entry to evict and takes it out; `None` if there is none.
-    fn victim(&mut self, slots: &mut impl Slots) -> Option<u32>;
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)>;
 
     /// A live entry's weight changes from `old` to `new`.
     fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots);

@@ -9,7 +9,7 @@
 //! Every call is a few links changed; `hit` needs the shard's write lock.
 
 use crate::parts::list::{Links, List};
-use crate::parts::policy::contract::{Policy, QueueLens, Slots};
+use crate::parts::policy::contract::{Glance, Policy, QueueLens, Slots};
 
 /// The LRU policy.
 #[derive(Debug)]
@@ -32,7 +32,12 @@ impl Lru {
 
 impl Policy for Lru {
     #[inline]
-    fn insert(&mut self, id: u32, _: &mut impl Slots) {
+    fn admit(&mut self, _: u32) -> u8 {
+        0
+    }
+
+    #[inline]
+    fn insert(&mut self, id: u32, _: u8, _: u64, _: &mut impl Slots) {
         self.links.reserve_for(id);
         self.queue.push_front(&mut self.links, id);
     }
@@ -51,8 +56,9 @@ impl Policy for Lru {
     }
 
     #[inline]
-    fn victim(&mut self, _: &mut impl Slots) -> Option<u32> {
-        self.queue.pop_back(&mut self.links)
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
+        let id = self.queue.pop_back(&mut self.links)?;
+        Some((id, slots.glance(id)))
     }
 
     #[inline]

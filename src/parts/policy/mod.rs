@@ -20,7 +20,7 @@ pub(crate) mod s3fifo;
 /// Recency alone; reads need the write lock.
 pub(crate) mod lru;
 
-use crate::parts::policy::contract::{Outlook, Policy, QueueLens, Slots};
+use crate::parts::policy::contract::{Glance, Outlook, Policy, QueueLens, Slots};
 use crate::parts::policy::lru::Lru;
 use crate::parts::policy::s3fifo::S3Fifo;
 
@@ -49,8 +49,13 @@ macro_rules! dispatch {
 
 impl Policy for Evictor {
     #[inline]
-    fn insert(&mut self, id: u32, slots: &mut impl Slots) {
-        dispatch!(self, policy => policy.insert(id, slots));
+    fn admit(&mut self, hash: u32) -> u8 {
+        dispatch!(self, policy => policy.admit(hash))
+    }
+
+    #[inline]
+    fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots) {
+        dispatch!(self, policy => policy.insert(id, place, weight, slots));
     }
 
     #[inline]
@@ -74,7 +79,7 @@ impl Policy for Evictor {
     }
 
     #[inline]
-    fn victim(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
         dispatch!(self, policy => policy.victim(slots))
     }
 
@@ -121,7 +126,7 @@ impl Policy for Evictor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parts::policy::contract::{Glance, MAX_HITS, UNLIMITED};
+    use crate::parts::policy::contract::{MAX_HITS, UNLIMITED};
     use crate::parts::policy::s3fifo::Settings;
     use std::collections::{BTreeSet, HashMap};
 
@@ -144,14 +149,29 @@ mod tests {
         weight: u64,
     }
 
+    fn hash_of(key: u32) -> u32 {
+        (u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as u32
+    }
+
+    /// Puts a new entry into a free slot, as an owner does.
+    fn insert(evictor: &mut Evictor, slots: &mut Vec<Slot>, id: u32, key: u32, weight: u64) {
+        let place = evictor.admit(hash_of(key));
+        slots[id as usize] = Slot {
+            key,
+            hits: 0,
+            place,
+            weight,
+        };
+        evictor.insert(id, place, weight, slots);
+    }
+
     impl Slots for Vec<Slot> {
         fn glance(&self, id: u32) -> Glance {
             let slot = self[id as usize];
-            let key = u64::from(slot.key);
             Glance {
                 hits: slot.hits,
                 weight: slot.weight,
-                hash: (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as u32,
+                hash: hash_of(slot.key),
             }
         }
 
@@ -196,20 +216,15 @@ mod tests {
                 return true;
             }
             let id = if self.map.len() >= self.capacity {
-                let id = self.evictor.victim(&mut self.slots).unwrap();
+                let (id, _) = self.evictor.victim(&mut self.slots).unwrap();
                 self.map.remove(&self.slots[id as usize].key);
                 id
             } else {
                 self.slots.push(Slot::default());
                 self.slots.len() as u32 - 1
             };
-            self.slots[id as usize] = Slot {
-                key,
-                weight: 1,
-                ..Slot::default()
-            };
             self.map.insert(key, id);
-            self.evictor.insert(id, &mut self.slots);
+            insert(&mut self.evictor, &mut self.slots, id, key, 1);
             false
         }
     }
@@ -309,12 +324,7 @@ mod tests {
                 match rand.next(24) {
                     0..=9 if !live.contains(&id) && !doomed.contains(&id) => {
                         let key = rand.next(5_000) as u32;
-                        slots[id as usize] = Slot {
-                            key,
-                            weight,
-                            ..Slot::default()
-                        };
-                        evictor.insert(id, &mut slots);
+                        insert(&mut evictor, &mut slots, id, key, weight);
                         live.insert(id);
                     }
                     0..=13 if live.contains(&id) => {
@@ -328,7 +338,11 @@ mod tests {
                     16 if live.remove(&id) => evictor.remove(id, &slots),
                     16 if doomed.remove(&id) => evictor.remove_doomed(id),
                     17..=20 => match evictor.victim(&mut slots) {
-                        Some(id) => assert!(live.remove(&id)),
+                        Some((id, seen)) => {
+                            assert!(live.remove(&id));
+                            assert_eq!(seen.hash, hash_of(slots[id as usize].key));
+                            assert_eq!(seen.weight, slots[id as usize].weight);
+                        }
                         None => assert!(live.is_empty()),
                     },
                     21 => match evictor.pop_doomed() {
@@ -352,7 +366,7 @@ mod tests {
                     evictor.validate(&slots, live.iter().copied());
                 }
             }
-            while let Some(id) = evictor.victim(&mut slots) {
+            while let Some((id, _)) = evictor.victim(&mut slots) {
                 assert!(live.remove(&id));
             }
             while let Some(id) = evictor.pop_doomed() {
@@ -378,8 +392,8 @@ mod tests {
     fn nothing_to_evict() {
         let mut slots: Vec<Slot> = Vec::new();
         for [mut cache, mut lru] in [both(0), both(10)] {
-            assert_eq!(cache.evictor.victim(&mut slots), None);
-            assert_eq!(lru.evictor.victim(&mut slots), None);
+            assert!(cache.evictor.victim(&mut slots).is_none());
+            assert!(lru.evictor.victim(&mut slots).is_none());
         }
     }
 }

@@ -150,8 +150,7 @@ impl S3Fifo {
     }
 
     #[inline]
-    fn enter_fresh(&mut self, id: u32, weight: u64, slots: &mut impl Slots) {
-        slots.mark(id, Place::Fresh as u8, 0);
+    fn enter_fresh(&mut self, id: u32, weight: u64) {
         self.newer.push_front(&mut self.links, id);
         if self.settles_next == NIL {
             self.settles_next = id;
@@ -161,8 +160,7 @@ impl S3Fifo {
     }
 
     #[inline]
-    fn enter_main(&mut self, id: u32, weight: u64, hits: u8, slots: &mut impl Slots) {
-        slots.mark(id, Place::Main as u8, hits);
+    fn enter_main(&mut self, id: u32, weight: u64) {
         self.main.push_front(&mut self.links, id);
         self.proven.add(weight);
     }
@@ -263,39 +261,49 @@ impl S3Fifo {
 
     /// Takes the victim out of the end of `newer`, if it is one; what was hit goes to `main` instead.
     #[inline]
-    fn judge_newer(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> bool {
+    fn judge_newer(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> Option<Glance> {
         let seen = slots.glance(id);
         self.pop_newer(id, seen.weight);
         if seen.hits >= self.settings.promote_at && may_pass {
-            self.enter_main(id, seen.weight, 0, slots);
-            return false;
+            slots.mark(id, Place::Main as u8, 0);
+            self.enter_main(id, seen.weight);
+            return None;
         }
         self.ghost.insert(seen.hash);
-        true
+        Some(seen)
     }
 
     /// Takes the victim out of the end of `main`, if it is one; what was hit goes round again.
     #[inline]
-    fn judge_main(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> bool {
-        let Glance { hits, weight, .. } = slots.glance(id);
-        self.pop_main(weight);
-        if hits > 0 && may_pass {
-            self.enter_main(id, weight, hits - 1, slots);
-            return false;
+    fn judge_main(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> Option<Glance> {
+        let seen = slots.glance(id);
+        self.pop_main(seen.weight);
+        if seen.hits > 0 && may_pass {
+            slots.mark(id, Place::Main as u8, seen.hits - 1);
+            self.enter_main(id, seen.weight);
+            return None;
         }
-        true
+        Some(seen)
     }
 }
 
 impl Policy for S3Fifo {
     #[inline]
-    fn insert(&mut self, id: u32, slots: &mut impl Slots) {
-        self.links.reserve_for(id);
-        let Glance { weight, hash, .. } = slots.glance(id);
+    fn admit(&mut self, hash: u32) -> u8 {
         if self.ghost.take(hash) {
-            self.enter_main(id, weight, 0, slots);
+            Place::Main as u8
         } else {
-            self.enter_fresh(id, weight, slots);
+            Place::Fresh as u8
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots) {
+        self.links.reserve_for(id);
+        if place == Place::Main as u8 {
+            self.enter_main(id, weight);
+        } else {
+            self.enter_fresh(id, weight);
         }
         self.settle(slots);
     }
@@ -337,13 +345,12 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn victim(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
         self.tune_in -= 1;
         if self.tune_in == 0 {
             self.tune();
             self.tune_ghost();
         }
-        self.settle(slots);
         let mut passes = HAND;
         loop {
             let may_pass = passes > 0;
@@ -354,8 +361,8 @@ impl Policy for S3Fifo {
                 let id = self.main.back()?;
                 (id, self.judge_main(id, may_pass, slots))
             };
-            if taken {
-                return Some(id);
+            if let Some(seen) = taken {
+                return Some((id, seen));
             }
             passes -= 1;
         }

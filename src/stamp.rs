@@ -43,6 +43,26 @@ const COARSE: u64 = 1 << 21;
 /// The last number that an entry can be born under: 7 * 10^13. See [`Sequence`](crate::generation::Sequence).
 pub(crate) const LAST_BORN: u64 = (1 << 46) - 1;
 
+/// What an entry must be above to be served without a closer look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bar {
+    /// The least number it may be born under.
+    floor: u64,
+    /// The deadline, as stamps keep it, that is surely still ahead if another is above it.
+    deadline: u64,
+}
+
+impl Bar {
+    /// For entries born under `floor` or more whose deadlines are after `moment`.
+    #[inline]
+    pub(crate) fn new(floor: u64, moment: u64) -> Self {
+        Bar {
+            floor,
+            deadline: compact(moment),
+        }
+    }
+}
+
 /// What an entry says about itself.
 pub(crate) struct Stamp {
     first: AtomicU64,
@@ -81,6 +101,16 @@ impl Stamp {
     #[inline]
     pub(crate) fn is_tagged(&self) -> bool {
         self.first() >> TAGGED_AT & 1 != 0
+    }
+
+    /// Whether the entry is surely alive. If not, it has tags, or it may be dead or past its date.
+    #[inline]
+    pub(crate) fn clears(&self, bar: Bar) -> bool {
+        let first = self.first();
+        let born = (first >> BORN_AT) << 32 | self.second.get() >> 32;
+        born >= bar.floor
+            && first >> TAGGED_AT & 1 == 0
+            && first >> DEADLINE_AT & DEADLINE > bar.deadline
     }
 
     #[inline]
@@ -215,6 +245,35 @@ mod tests {
         assert_eq!(expand(compact(NEVER)), NEVER);
         let last = expand(compact(NEVER - 1));
         assert!(last < NEVER && NEVER - last <= 2 * COARSE);
+    }
+
+    #[test]
+    fn what_clears_the_bar_is_alive() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        let mut cleared = 0;
+        for _ in 0..100_000 {
+            let moment = next() >> (next() % 50);
+            let expires_at = match next() % 4 {
+                0 => NEVER,
+                1 => moment.saturating_add(next() >> (next() % 63 + 1)),
+                _ => moment.saturating_add(next() % (3 * FINE)).saturating_sub(FINE),
+            };
+            let (floor, born) = (next() % 3, next() % 3);
+            let stamp = Stamp::new(1, born, expires_at, next() % 8 == 0);
+            let clears = stamp.clears(Bar::new(floor, moment));
+            let alive = born >= floor && !stamp.is_tagged() && stamp.expires_at() > moment;
+            assert!(!clears || alive, "{moment} {expires_at}");
+            let far = expires_at == NEVER || expires_at / 2 > moment.saturating_add(COARSE);
+            assert!(clears || !(alive && far), "{moment} {expires_at}");
+            cleared += u32::from(clears);
+        }
+        assert!(cleared > 20_000, "{cleared}");
     }
 
     #[test]

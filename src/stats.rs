@@ -9,7 +9,8 @@ use crate::stripe::Striped;
 #[derive(Clone, Copy, Debug)]
 #[repr(usize)]
 pub(crate) enum Count {
-    Hits,
+    /// Hits and misses: counted before it is known which, when a processor has time for it.
+    Reads,
     Misses,
     Inserts,
     Rejections,
@@ -63,9 +64,12 @@ impl Counters {
 
     pub(crate) fn snapshot(&self, len: u64, weight: u64) -> Stats {
         let sum = |count: Count| self.0.sum(count as usize);
+        // Misses are read before the reads that they are part of.
+        let misses = sum(Count::Misses);
         Stats {
-            hits: sum(Count::Hits),
-            misses: sum(Count::Misses),
+            // A read under way may yet become a miss.
+            hits: sum(Count::Reads).saturating_sub(misses),
+            misses,
             inserts: sum(Count::Inserts),
             rejections: sum(Count::Rejections),
             loads: sum(Count::Loads),

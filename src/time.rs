@@ -212,6 +212,12 @@ impl<'a> Now<'a> {
         }
     }
 
+    /// A reading that the time is surely not past.
+    #[inline]
+    pub(crate) fn at_latest(&mut self) -> u64 {
+        self.coarse().saturating_add(self.clock.coarse_error())
+    }
+
     /// The exact time.
     #[inline]
     pub(crate) fn precise(&mut self) -> u64 {

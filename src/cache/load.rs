@@ -260,12 +260,10 @@ where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
     {
-        if let Some(value) = self.get_uncounted(key) {
-            self.inner.store.count_read(true);
-            return Turn::Return(Ok(Some(value)));
+        match self.get(key) {
+            Some(value) => Turn::Return(Ok(Some(value))),
+            None => self.join(key, ask),
         }
-        self.inner.store.count_read(false);
-        self.join(key, ask)
     }
 
     /// A later look, after a wait that brought nothing.

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 use super::Cache;
+use crate::stats::Count;
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -32,8 +33,12 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
         V: Clone,
     {
+        let store = &self.inner.store;
+        store.counters.bump(Count::Reads);
         let value = self.get_uncounted(key);
-        self.inner.store.count_read(value.is_some());
+        if value.is_none() {
+            store.counters.bump(Count::Misses);
+        }
         value
     }
 
@@ -91,7 +96,7 @@ where
         keys.into_iter().map(|key| self.get(key)).collect()
     }
 
-    /// `get` without the count.
+    /// `get` without the counts.
     #[inline]
     pub(super) fn get_uncounted<Q>(&self, key: &Q) -> Option<V>
     where

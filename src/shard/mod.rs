@@ -33,13 +33,14 @@ use equivalent::Equivalent;
 
 use crate::entry::Entry;
 use crate::generation::{Namespace, Sequence, TagSet};
-use crate::parts::index::Index;
+use crate::parts::index::{Home, Index};
 use crate::parts::policy::Evictor;
 use crate::parts::policy::contract::{MAX_HITS, Policy, QueueLens};
 pub(crate) use crate::parts::policy::quota::Totals;
 use crate::parts::wheel::Wheel;
 use crate::removal::RemovalCause;
 use crate::slab::Slab;
+use crate::stamp::Bar;
 use crate::time::Now;
 use beside::Beside;
 
@@ -147,6 +148,20 @@ impl<K, V> Shard<K, V> {
             // it would keep the processor from seeing ahead to the next wait.
             now.coarse();
         }
+        self.find_from(home, hash, key, namespace)
+    }
+
+    #[inline]
+    fn find_from<Q>(
+        &self,
+        home: Home<'_>,
+        hash: u32,
+        key: &Q,
+        namespace: u32,
+    ) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
         let plain = self.beside.is_plain();
         for id in home.ids() {
             if let Some(entry) = self.entry_of(id, hash, key, namespace, plain) {
@@ -204,9 +219,41 @@ impl<K, V> Shard<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let (id, entry) = self.find(hash, key, scope.namespace, now)?;
-        let past = self.is_dead(id, entry, scope) || now.has_reached(self.deadline(id, entry));
-        (!past).then_some((id, entry))
+        let home = self.index.home(hash);
+        // While the bucket is on its way, and not when the entry has come: what stands between the one wait
+        // and the next keeps the processor from seeing that far ahead.
+        let bar = self.bar(scope, now);
+        let (id, entry) = self.find_from(home, hash, key, scope.namespace)?;
+        let alive = self.beside.is_plain() && entry.stamp.clears(bar);
+        (alive || self.is_alive(id, entry, scope, now)).then_some((id, entry))
+    }
+
+    /// What an entry must be above to be alive, reading the time if some entry has a deadline.
+    #[inline]
+    fn bar(&self, scope: Scope<'_>, now: &mut Now<'_>) -> Bar {
+        // A floor this shard has not seen yet kills all it holds.
+        let floor = if self.floor < scope.cleared {
+            u64::MAX
+        } else {
+            self.mark.max(scope.floor)
+        };
+        let moment = if self.wheel.len() > 0 {
+            now.at_latest()
+        } else {
+            0
+        };
+        Bar::new(floor, moment)
+    }
+
+    #[inline(never)]
+    fn is_alive(
+        &self,
+        id: u32,
+        entry: &Entry<K, V>,
+        scope: Scope<'_>,
+        now: &mut Now<'_>,
+    ) -> bool {
+        matches!(self.judge(id, entry, scope, now), Found::Live(_))
     }
 
     /// Finds what `key` stands for. Runs `Eq` and changes nothing.

@@ -8,7 +8,6 @@ use crate::generation::Namespace;
 use crate::hash::KeyHash;
 use crate::removal::RemovalCause;
 use crate::shard::Totals;
-use crate::stats::Count;
 use crate::sync::locks::RwLockReadGuard;
 use crate::sync::{Locked, RwLock};
 use crate::time::Now;
@@ -121,13 +120,6 @@ impl<K, V> Store<K, V> {
             });
         }
         Some(value)
-    }
-
-    /// Counts a read.
-    #[inline]
-    pub(crate) fn count_read(&self, hit: bool) {
-        self.counters
-            .bump(if hit { Count::Hits } else { Count::Misses });
     }
 
     /// Calls `with` on the live value, under the shared lock, touching nothing. `with` may run `Clone` of the

@@ -55,6 +55,12 @@ impl Links {
         self.nodes.reserve_for(id);
     }
 
+    /// Asks for the memory of an id's links.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: u32) {
+        self.nodes.prefetch(id);
+    }
+
     /// Whether they take the least memory that links of any id take.
     #[inline]
     pub(crate) fn is_small(&self) -> bool {

@@ -73,6 +73,14 @@ impl<T: Default> Steps<T> {
         }
     }
 
+    /// Asks for the memory of the element.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: u32) {
+        if let Some(element) = self.try_get(id) {
+            crate::cpu::prefetch(element);
+        }
+    }
+
     /// Makes the id's element exist; a new chunk is filled with defaults.
     #[inline]
     pub(crate) fn reserve_for(&mut self, id: u32) {

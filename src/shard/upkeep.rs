@@ -172,6 +172,7 @@ impl<K, V> Shard<K, V> {
         let outlook = self.evictor.outlook();
         self.slab.prefetch(outlook.second);
         self.slab.prefetch(outlook.marked);
+        self.wheel.prefetch(outlook.next);
         if let Some(entry) = self.slab.get(outlook.next) {
             self.prefetch(entry.stamp.hash());
         }

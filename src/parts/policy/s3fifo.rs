@@ -338,9 +338,12 @@ impl Policy for S3Fifo {
         let Some(next) = self.newer.back() else {
             return Outlook::default();
         };
+        let second = self.newer.before(&self.links, next);
+        self.links.prefetch(second);
+        self.links.prefetch(self.settles_next);
         Outlook {
             next,
-            second: self.newer.before(&self.links, next),
+            second,
             marked: self.settles_next,
         }
     }

@@ -338,10 +338,16 @@ impl Namespaces {
     }
 
     /// Calls `with` on the namespace of an entry that left.
+    #[inline]
     pub(crate) fn with<T>(&self, id: u32, with: impl FnOnce(&Namespace) -> T) -> Option<T> {
         if id == Namespace::ROOT {
             return None;
         }
+        self.with_other(id, with)
+    }
+
+    #[inline(never)]
+    fn with_other<T>(&self, id: u32, with: impl FnOnce(&Namespace) -> T) -> Option<T> {
         self.by_id.get(&id).map(|namespace| with(&namespace))
     }
 

@@ -90,19 +90,10 @@ impl<K, V> Batch<K, V> {
         }
     }
 
+    /// The first, and the others, mostly none.
     #[inline]
-    pub(crate) fn take_first(&mut self) -> Option<Gone<K, V>> {
-        self.first.take()
-    }
-
-    /// Whether more than the first left.
-    #[inline]
-    pub(crate) fn has_more(&self) -> bool {
-        !self.rest.is_empty()
-    }
-
-    pub(crate) fn take_rest(&mut self) -> Vec<Gone<K, V>> {
-        std::mem::take(&mut self.rest)
+    pub(crate) fn open(self) -> (Option<Gone<K, V>>, Vec<Gone<K, V>>) {
+        (self.first, self.rest)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Gone<K, V>> {

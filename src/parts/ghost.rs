@@ -20,16 +20,13 @@
 //! touches one bucket (two just after a change of capacity): an insertion is a
 //! shift. Clearing frees the table.
 
-use crate::cpu::prefetch;
+use crate::cpu::{equal_parts, prefetch};
 
 /// Fingerprints in a bucket of 16 bytes.
 const PLACES: u32 = 8;
 
 /// Bits of a fingerprint.
 const PRINT: u32 = 16;
-
-/// A one in each place.
-const ONES: u128 = 0x0001_0001_0001_0001_0001_0001_0001_0001;
 
 type Bucket = u128;
 
@@ -101,11 +98,8 @@ impl Table {
 /// The youngest place with this fingerprint; `PLACES` if there is none.
 #[inline]
 fn place_of(bucket: Bucket, print: u16) -> u32 {
-    // A place that matches becomes 0, and a borrow then sets its highest bit. One that borrowed from the
-    // next older place may make that one look so, too: but the youngest that looks so does match.
-    let differ = bucket ^ (ONES * u128::from(print));
-    let matches = differ.wrapping_sub(ONES) & !differ & (ONES << (PRINT - 1));
-    matches.trailing_zeros() / PRINT
+    // A bit beyond the last place stands for none.
+    (equal_parts(bucket, print) | 1 << PLACES).trailing_zeros()
 }
 
 /// The part of the hash a place keeps: low bits, as the high ones choose the

@@ -211,7 +211,7 @@ impl<K, V> Store<K, V> {
         let result = work(&mut visit);
         let unused = self.end_visit(&mut visit, budget);
         drop(guard);
-        self.settle(&mut left);
+        self.settle(left);
         (result, unused)
     }
 
@@ -263,15 +263,17 @@ impl<K, V> Store<K, V> {
 
     /// Finishes what a visit began, outside the lock.
     #[inline(always)]
-    fn settle(&self, left: &mut Left<K, V>) {
-        if !left.flights.is_empty() {
-            settle_flights(std::mem::take(&mut left.flights));
+    fn settle(&self, left: Left<K, V>) {
+        let Left { values, flights } = left;
+        if !flights.is_empty() {
+            settle_flights(flights);
         }
-        if let Some(gone) = left.values.take_first() {
+        let (first, rest) = values.open();
+        if let Some(gone) = first {
             self.let_go(gone);
-            if left.values.has_more() {
-                self.let_all_go(left.values.take_rest());
-            }
+        }
+        if !rest.is_empty() {
+            self.let_all_go(rest);
         }
     }
 

@@ -94,7 +94,7 @@ impl<K, V> Store<K, V> {
         let done = self.apply_in(&mut visit, hash, namespace, parcel, judged);
         self.end_visit(&mut visit, SLICE);
         drop(guard);
-        self.settle(&mut left);
+        self.settle(left);
         match done {
             Done::New => {
                 self.counters.bump(Count::Inserts);

@@ -83,7 +83,7 @@ impl<K, V> Shard<K, V> {
     /// Evicts until `entries` more of `weight` fit; returns the last victim, whose slot is still taken.
     /// While lowered limits are trimmed to, it stops once the incoming weight is made up for: the surplus
     /// goes slice by slice.
-    #[inline]
+    #[inline(always)]
     pub(super) fn make_room(
         &mut self,
         entries: u64,
@@ -112,6 +112,7 @@ impl<K, V> Shard<K, V> {
 
     /// Takes one entry out of everything but its slot: an expired entry if a few steps find one, else a
     /// doomed one, else the policy's victim.
+    #[inline(always)]
     fn evict(&mut self, sequence: &Sequence, now: &mut Now<'_>) -> Option<Victim> {
         let quiet = self.is_quiet(now);
         if !quiet {

@@ -50,7 +50,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Stores a value where `look` found room for it, evicting as far as its weight needs.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store(
         &mut self,
         incoming: Incoming<K, V>,
@@ -99,6 +99,7 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    #[inline(always)]
     fn store_new(
         &mut self,
         incoming: Incoming<K, V>,
@@ -235,7 +236,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// The same where hash and tags are known. (The wheel notices by itself.)
-    #[inline]
+    #[inline(always)]
     pub(super) fn forget_one(
         &mut self,
         id: u32,

@@ -277,7 +277,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn let_go(&self, gone: Gone<K, V>) {
         let cause = self.account(&gone);
         self.notifier.tell(gone.key, gone.value, cause);

@@ -90,10 +90,20 @@ impl<K, V> Batch<K, V> {
         }
     }
 
-    /// The first, and the others, mostly none.
     #[inline]
-    pub(crate) fn open(self) -> (Option<Gone<K, V>>, Vec<Gone<K, V>>) {
-        (self.first, self.rest)
+    pub(crate) fn first(&self) -> Option<&Gone<K, V>> {
+        self.first.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Option<Gone<K, V>> {
+        self.first.take()
+    }
+
+    /// What left beside the first.
+    #[inline]
+    pub(crate) fn take_rest(&mut self) -> Option<Vec<Gone<K, V>>> {
+        (!self.rest.is_empty()).then(|| std::mem::take(&mut self.rest))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Gone<K, V>> {
@@ -141,6 +151,12 @@ impl<K, V> Notifier<K, V> {
     /// How often the listener panicked.
     pub(crate) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Whether it matters to nobody that a value goes: nothing is told, and nothing dropped.
+    #[inline]
+    pub(crate) fn is_indifferent(&self) -> bool {
+        self.listener.is_none() && !std::mem::needs_drop::<(K, V)>()
     }
 
     /// Tells of a value that is dropped afterwards.

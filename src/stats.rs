@@ -23,6 +23,7 @@ pub(crate) enum Count {
     Replaced,
     Expired,
     Evicted,
+    /// What evicted entries weighed beyond 1 each: where nothing is weighed, nothing is added.
     EvictedWeight,
     Invalidated,
 }
@@ -56,7 +57,9 @@ impl Counters {
             RemovalCause::Expired => Count::Expired,
             RemovalCause::Invalidated => Count::Invalidated,
             RemovalCause::Size => {
-                self.add(Count::EvictedWeight, weight);
+                if weight != 1 {
+                    self.add(Count::EvictedWeight, weight.wrapping_sub(1));
+                }
                 Count::Evicted
             }
         });
@@ -81,7 +84,7 @@ impl Counters {
             replaced: sum(Count::Replaced),
             expired: sum(Count::Expired),
             evicted: sum(Count::Evicted),
-            evicted_weight: sum(Count::EvictedWeight),
+            evicted_weight: sum(Count::Evicted).wrapping_add(sum(Count::EvictedWeight)),
             invalidated: sum(Count::Invalidated),
             len,
             weight,

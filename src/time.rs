@@ -173,8 +173,10 @@ impl Default for ManualClock {
 #[derive(Debug)]
 pub(crate) struct Now<'a> {
     clock: &'a Clock,
-    coarse: Option<u64>,
-    precise: Option<u64>,
+    /// The last reading, 0 before the first.
+    seen: u64,
+    /// Whether that was a precise one.
+    exact: bool,
 }
 
 impl<'a> Now<'a> {
@@ -182,8 +184,8 @@ impl<'a> Now<'a> {
     pub(crate) fn new(clock: &'a Clock) -> Self {
         Now {
             clock,
-            coarse: None,
-            precise: None,
+            seen: 0,
+            exact: false,
         }
     }
 
@@ -206,10 +208,10 @@ impl<'a> Now<'a> {
     /// A reading that is never ahead of the time, for work that may come a tick late.
     #[inline]
     pub(crate) fn coarse(&mut self) -> u64 {
-        match (self.precise, self.coarse) {
-            (Some(at), _) | (None, Some(at)) => at,
-            (None, None) => *self.coarse.insert(self.clock.coarse()),
+        if self.seen == 0 {
+            self.seen = self.clock.coarse();
         }
+        self.seen
     }
 
     /// A reading that the time is surely not past.
@@ -221,10 +223,10 @@ impl<'a> Now<'a> {
     /// The exact time.
     #[inline]
     pub(crate) fn precise(&mut self) -> u64 {
-        match self.precise {
-            Some(at) => at,
-            None => *self.precise.insert(self.clock.now()),
+        if !self.exact {
+            (self.seen, self.exact) = (self.clock.now(), true);
         }
+        self.seen
     }
 
     /// The moment `after` nanoseconds from now, from the coarse clock where its lag is under one percent of

@@ -257,7 +257,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Finds what `key` stands for. Runs `Eq` and changes nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look<Q>(&self, hash: u32, key: &Q, scope: Scope<'_>, now: &mut Now<'_>) -> Found
     where
         Q: Equivalent<K> + ?Sized,

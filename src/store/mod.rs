@@ -263,30 +263,35 @@ impl<K, V> Store<K, V> {
 
     /// Finishes what a visit began, outside the lock.
     #[inline(always)]
-    fn settle(&self, left: Left<K, V>) {
-        let Left { values, flights } = left;
-        if !flights.is_empty() {
-            settle_flights(flights);
+    fn settle(&self, mut left: Left<K, V>) {
+        if !left.flights.is_empty() {
+            settle_flights(std::mem::take(&mut left.flights));
         }
-        let (first, rest) = values.open();
-        if let Some(gone) = first {
-            self.let_go(gone);
+        if let Some(gone) = left.values.first() {
+            let cause = self.account(gone);
+            if !self.notifier.is_indifferent() {
+                self.tell(left.values.take_first(), cause);
+            }
+            if let Some(rest) = left.values.take_rest() {
+                self.let_all_go(rest);
+            }
         }
-        if !rest.is_empty() {
-            self.let_all_go(rest);
-        }
+        // Nothing is left in there that a drop would have to look for.
+        std::mem::forget(left);
     }
 
-    #[inline(always)]
-    fn let_go(&self, gone: Gone<K, V>) {
-        let cause = self.account(&gone);
-        self.notifier.tell(gone.key, gone.value, cause);
+    #[inline]
+    fn tell(&self, gone: Option<Gone<K, V>>, cause: RemovalCause) {
+        if let Some(gone) = gone {
+            self.notifier.tell(gone.key, gone.value, cause);
+        }
     }
 
     #[cold]
     fn let_all_go(&self, all: Vec<Gone<K, V>>) {
         for gone in all {
-            self.let_go(gone);
+            let cause = self.account(&gone);
+            self.tell(Some(gone), cause);
         }
     }
 

@@ -211,7 +211,7 @@ impl<K, V> Store<K, V> {
         let result = work(&mut visit);
         let unused = self.end_visit(&mut visit, budget);
         drop(guard);
-        self.settle(left);
+        self.settle(&mut left);
         (result, unused)
     }
 
@@ -263,7 +263,7 @@ impl<K, V> Store<K, V> {
 
     /// Finishes what a visit began, outside the lock.
     #[inline(always)]
-    fn settle(&self, mut left: Left<K, V>) {
+    fn settle(&self, left: &mut Left<K, V>) {
         if !left.flights.is_empty() {
             settle_flights(std::mem::take(&mut left.flights));
         }
@@ -276,8 +276,6 @@ impl<K, V> Store<K, V> {
                 self.let_all_go(rest);
             }
         }
-        // Nothing is left in there that a drop would have to look for.
-        std::mem::forget(left);
     }
 
     #[inline]

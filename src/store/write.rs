@@ -94,7 +94,9 @@ impl<K, V> Store<K, V> {
         let done = self.apply_in(&mut visit, hash, namespace, parcel, judged);
         self.end_visit(&mut visit, SLICE);
         drop(guard);
-        self.settle(left);
+        self.settle(&mut left);
+        // All of it was taken: a drop would only look once more.
+        std::mem::forget(left);
         match done {
             Done::New => {
                 self.counters.bump(Count::Inserts);

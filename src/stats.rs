@@ -49,7 +49,7 @@ impl Counters {
         self.0.add(count as usize, amount);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn removed(&self, cause: RemovalCause, weight: u64) {
         self.bump(match cause {
             RemovalCause::Explicit => Count::Explicit,

@@ -134,7 +134,7 @@ impl List {
     }
 
     /// Puts a reserved id that is in no list first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push_front(&mut self, links: &mut Links, id: u32) {
         links.nodes.get_mut(id).next = self.head;
         if self.head == NIL {

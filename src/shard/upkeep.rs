@@ -53,7 +53,7 @@ impl<K, V> Shard<K, V> {
                     self.vacate(victim, out);
                 }
             } else if self.is_over(0, 0) {
-                let Some(victim) = self.evict(sequence, now) else {
+                let Some(victim) = self.evict_surplus(sequence, now) else {
                     break;
                 };
                 self.vacate(victim, out);
@@ -108,6 +108,11 @@ impl<K, V> Shard<K, V> {
             }
         }
         last
+    }
+
+    #[inline(never)]
+    fn evict_surplus(&mut self, sequence: &Sequence, now: &mut Now<'_>) -> Option<Victim> {
+        self.evict(sequence, now)
     }
 
     /// Takes one entry out of everything but its slot: an expired entry if a few steps find one, else a
@@ -168,7 +173,7 @@ impl<K, V> Shard<K, V> {
 
     /// Asks for the memory that the next eviction will look at: the victim's slot two turns ahead, and what
     /// its hash leads to one turn ahead, when the slot has arrived.
-    #[inline]
+    #[inline(always)]
     fn prepare(&self) {
         let outlook = self.evictor.outlook();
         self.slab.prefetch(outlook.second);

@@ -71,7 +71,7 @@ impl<K, V> Shard<K, V> {
             }
             Found::Past(id, cause) => {
                 self.unlink(id, cause, out);
-                self.store_new(incoming, scope, now, out)
+                self.store_elsewhere(incoming, scope, now, out)
             }
         }
     }
@@ -88,7 +88,7 @@ impl<K, V> Shard<K, V> {
         out: &mut Batch<K, V>,
     ) -> Outcome<K, V> {
         let old = self.take(id, RemovalCause::Replaced);
-        match self.store_new(incoming, scope, now, out) {
+        match self.store_elsewhere(incoming, scope, now, out) {
             Outcome::Stored { .. } => Outcome::Stored {
                 replaced: old.map(|gone| (gone.key, gone.value, gone.weight)),
             },
@@ -99,6 +99,20 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    /// As `store_new`, where it is not worth a copy of its own.
+    #[inline(never)]
+    fn store_elsewhere(
+        &mut self,
+        incoming: Incoming<K, V>,
+        scope: Scope<'_>,
+        now: &mut Now<'_>,
+        out: &mut Batch<K, V>,
+    ) -> Outcome<K, V> {
+        self.store_new(incoming, scope, now, out)
+    }
+
+    /// Stores a value under a key that has none. Inlined, like all that it is made of: most writes that a
+    /// cache sees when it is full are these.
     #[inline(always)]
     fn store_new(
         &mut self,

@@ -186,7 +186,7 @@ impl Index {
 
     /// Takes an id out; whether it was there. For callers who take many out at once
     /// and [`step`](Index::step) afterwards.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_out(&mut self, hash: u32, id: u32) -> bool {
         let found = self.table.remove(hash, id)
             || self.old.as_mut().is_some_and(|old| old.remove(hash, id));

@@ -53,7 +53,7 @@ impl Policy for Evictor {
         dispatch!(self, policy => policy.admit(hash))
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots) {
         dispatch!(self, policy => policy.insert(id, place, weight, slots));
     }
@@ -78,7 +78,7 @@ impl Policy for Evictor {
         dispatch!(self, policy => policy.outlook())
     }
 
-    #[inline]
+    #[inline(always)]
     fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
         dispatch!(self, policy => policy.victim(slots))
     }

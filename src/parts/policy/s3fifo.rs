@@ -240,7 +240,7 @@ impl S3Fifo {
     }
 
     /// Moves what `fresh` holds too much to `small`.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, slots: &mut impl Slots) {
         for _ in 0..SETTLE {
             let id = self.settles_next;
@@ -260,7 +260,7 @@ impl S3Fifo {
     }
 
     /// Takes the victim out of the end of `newer`, if it is one; what was hit goes to `main` instead.
-    #[inline]
+    #[inline(always)]
     fn judge_newer(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> Option<Glance> {
         let seen = slots.glance(id);
         self.pop_newer(id, seen.weight);
@@ -297,7 +297,7 @@ impl Policy for S3Fifo {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots) {
         self.links.reserve_for(id);
         if place == Place::Main as u8 {
@@ -348,6 +348,7 @@ impl Policy for S3Fifo {
         }
     }
 
+    #[inline(always)]
     fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
         self.tune_in -= 1;
         if self.tune_in == 0 {

@@ -63,6 +63,17 @@ impl Bar {
     }
 }
 
+/// A deadline as a stamp keeps it, in the order of the moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Due(u64);
+
+impl Due {
+    #[inline]
+    pub(crate) fn moment(self) -> u64 {
+        expand(self.0)
+    }
+}
+
 /// What an entry says about itself.
 pub(crate) struct Stamp {
     first: AtomicU64,
@@ -95,7 +106,13 @@ impl Stamp {
     /// The deadline by age, [`NEVER`] without one.
     #[inline]
     pub(crate) fn expires_at(&self) -> u64 {
-        expand(self.first() >> DEADLINE_AT & DEADLINE)
+        self.due().moment()
+    }
+
+    /// The same, not yet turned into a moment.
+    #[inline]
+    pub(crate) fn due(&self) -> Due {
+        Due(self.first() >> DEADLINE_AT & DEADLINE)
     }
 
     #[inline]
@@ -148,13 +165,12 @@ impl Stamp {
         *first = *first & !(DEADLINE << DEADLINE_AT) | compact(expires_at) << DEADLINE_AT;
     }
 
-    /// The stamp of a new value in the same slot. Hits and place stay.
+    /// Takes what the stamp of a new value for the same key says. Hits and place stay.
     #[inline]
-    pub(crate) fn renew(&mut self, born: u64, expires_at: u64, tagged: bool) {
-        debug_assert!(born <= LAST_BORN);
-        let stays = self.first() & (HITS | PLACE << PLACE_AT);
-        *self.first.get_mut() = first_word(born, expires_at, tagged) | stays;
-        self.second = second_word(self.hash(), born);
+    pub(crate) fn renew(&mut self, new: Stamp) {
+        const STAYS: u64 = HITS | PLACE << PLACE_AT;
+        *self.first.get_mut() = self.first() & STAYS | new.first() & !STAYS;
+        self.second = new.second;
     }
 
     #[inline]
@@ -220,7 +236,7 @@ mod tests {
         assert_eq!(stamp.place(), 0);
         stamp.mark(3, 2);
         assert_eq!((stamp.hash(), stamp.born()), (7, 3));
-        stamp.renew(LAST_BORN, NEVER, false);
+        stamp.renew(Stamp::new(7, LAST_BORN, NEVER, false));
         assert_eq!(stamp.place(), 3);
         assert_eq!((stamp.hash(), stamp.born()), (7, LAST_BORN));
         assert_eq!((stamp.expires_at(), stamp.is_tagged()), (NEVER, false));
@@ -243,6 +259,14 @@ mod tests {
             assert!(kept <= moment && moment - kept < lost, "{moment} {kept}");
         }
         assert_eq!(expand(compact(NEVER)), NEVER);
+        // From the fine units to the coarse ones, too, a later moment is never kept as an earlier one.
+        let edge = SCALE * FINE;
+        let mut before = expand(compact(edge - 3 * FINE));
+        for moment in (edge - 3 * FINE..edge + 3 * COARSE).step_by(FINE as usize / 7) {
+            let kept = expand(compact(moment));
+            assert!(kept >= before && kept <= moment, "{moment}");
+            before = kept;
+        }
         let last = expand(compact(NEVER - 1));
         assert!(last < NEVER && NEVER - last <= 2 * COARSE);
     }

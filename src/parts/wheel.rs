@@ -141,12 +141,6 @@ impl Wheel {
         }
     }
 
-    /// Asks for the memory that scheduling an id looks at.
-    #[inline]
-    pub(crate) fn prefetch(&self, id: u32) {
-        self.tags.prefetch(id);
-    }
-
     fn move_to(&mut self, id: u32, stands: u16, place: u16) {
         if stands != 0 {
             self.unlink(id, stands);

@@ -131,6 +131,12 @@ impl Beside {
         }
     }
 
+    /// Whether entries may come due before their deadline by age.
+    #[inline]
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle.is_some()
+    }
+
     /// Notes a read.
     #[inline]
     pub(super) fn note_read(&self, id: u32, now: &mut Now<'_>) {

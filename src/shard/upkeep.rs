@@ -123,7 +123,8 @@ impl<K, V> Shard<K, V> {
         if !quiet {
             let mut steps = STEPS_AN_EVICTION;
             if let Some(id) = self.pop_expired(now, &mut steps) {
-                return self.release(id, RemovalCause::Expired);
+                let victim = self.release(id, RemovalCause::Expired);
+                return victim.map(Victim::off_the_wheel);
             }
         }
         if self.doomed.entries > 0 {
@@ -178,7 +179,6 @@ impl<K, V> Shard<K, V> {
         let outlook = self.evictor.outlook();
         self.slab.prefetch(outlook.second);
         self.slab.prefetch(outlook.marked);
-        self.wheel.prefetch(outlook.next);
         if let Some(entry) = self.slab.get(outlook.next) {
             self.prefetch(entry.stamp.hash());
         }

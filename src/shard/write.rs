@@ -14,9 +14,19 @@ pub(super) struct Victim {
     cause: RemovalCause,
     weight: u64,
     namespace: u32,
+    /// The slot still stands on the wheel, by the entry's deadline at the latest, if that has one.
+    scheduled: bool,
 }
 
 impl Victim {
+    /// The same, after the wheel itself has handed it out.
+    pub(super) fn off_the_wheel(self) -> Self {
+        Victim {
+            scheduled: false,
+            ..self
+        }
+    }
+
     #[inline]
     fn gone<K, V>(&self, entry: Entry<K, V>) -> Gone<K, V> {
         Gone {
@@ -127,13 +137,15 @@ impl<K, V> Shard<K, V> {
             tags,
         } = incoming;
         let hash = entry.stamp.hash();
-        let expires_at = entry.stamp.expires_at();
+        let due = entry.stamp.due();
+        let mut on_time = false;
         let place = self.evictor.admit(hash);
         entry.stamp.mark(place, 0);
         // The last victim's slot is the new entry's: near, and already on the wheel.
         let id = match self.make_room(1, weight, scope.sequence, now, out) {
             Some(victim) => match self.slab.replace(victim.id, entry) {
                 Ok(old) => {
+                    on_time = victim.scheduled && old.stamp.due() <= due;
                     out.push(victim.gone(old));
                     victim.id
                 }
@@ -158,7 +170,9 @@ impl<K, V> Shard<K, V> {
         };
         self.evictor.insert(id, place, weight, &mut slots);
         self.held.add(weight);
-        self.schedule(id, expires_at);
+        if !on_time || self.beside.has_idle() {
+            self.schedule(id, due.moment());
+        }
         Outcome::Stored { replaced: None }
     }
 
@@ -180,10 +194,8 @@ impl<K, V> Shard<K, V> {
         };
         let value = std::mem::replace(&mut entry.value, new.value);
         let was_tagged = entry.stamp.is_tagged();
-        let expires_at = new.stamp.expires_at();
-        entry
-            .stamp
-            .renew(new.stamp.born(), expires_at, tags.is_some());
+        let (was, due) = (entry.stamp.due(), new.stamp.due());
+        entry.stamp.renew(new.stamp);
         entry.stamp.hit(MAX_HITS);
         self.beside.forget(id, was_tagged);
         let extras = Extras {
@@ -201,7 +213,9 @@ impl<K, V> Shard<K, V> {
             self.held.weight = self.held.weight - old_weight + weight;
         }
         self.evictor.hit(id);
-        self.schedule(id, expires_at);
+        if due < was || self.beside.has_idle() {
+            self.schedule(id, due.moment());
+        }
         Outcome::Stored {
             replaced: Some((new.key, value, old_weight)),
         }
@@ -266,6 +280,7 @@ impl<K, V> Shard<K, V> {
             cause,
             weight,
             namespace: self.beside.namespace(id),
+            scheduled: true,
         }
     }
 

@@ -286,7 +286,9 @@ mod tests {
             let expires_at = match next() % 4 {
                 0 => NEVER,
                 1 => moment.saturating_add(next() >> (next() % 63 + 1)),
-                _ => moment.saturating_add(next() % (3 * FINE)).saturating_sub(FINE),
+                _ => moment
+                    .saturating_add(next() % (3 * FINE))
+                    .saturating_sub(FINE),
             };
             let (floor, born) = (next() % 3, next() % 3);
             let stamp = Stamp::new(1, born, expires_at, next() % 8 == 0);

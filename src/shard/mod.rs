@@ -246,13 +246,7 @@ impl<K, V> Shard<K, V> {
     }
 
     #[inline(never)]
-    fn is_alive(
-        &self,
-        id: u32,
-        entry: &Entry<K, V>,
-        scope: Scope<'_>,
-        now: &mut Now<'_>,
-    ) -> bool {
+    fn is_alive(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>, now: &mut Now<'_>) -> bool {
         matches!(self.judge(id, entry, scope, now), Found::Live(_))
     }
 

@@ -219,7 +219,11 @@ mod tests {
         assert!((0..32).all(|hash| !bucket.may_have_passed(hash)));
         bucket.pass(8);
         bucket.pass(10);
-        let may = |bucket: &Bucket| (0..32).filter(|&hash| bucket.may_have_passed(hash)).collect();
+        let may = |bucket: &Bucket| {
+            (0..32)
+                .filter(|&hash| bucket.may_have_passed(hash))
+                .collect()
+        };
         let seen: Vec<u32> = may(&bucket);
         assert_eq!(seen, [8, 9, 10, 11]);
         bucket.unpass();

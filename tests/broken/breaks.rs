@@ -54,8 +54,8 @@ pub(crate) const BREAKS: &[Break] = &[
         file: "src/parts/index/bucket.rs",
         from: "(self.words[SLOTS] + more) | passed_bit(hash)",
         to: "self.words[SLOTS] + more",
-        suite: Suite::Test("model"),
-        test: "s3fifo_in_one_shard_does_what_the_model_does",
+        suite: Suite::Test("contract"),
+        test: "bounds::every_one_of_many",
     },
     Break {
         promise: 2,
@@ -172,7 +172,7 @@ pub(crate) const BREAKS: &[Break] = &[
         from: "        born >= bar.floor\n",
         to: "        (born >= bar.floor || born > 0)\n",
         suite: Suite::Test("contract"),
-        test: "clear",
+        test: "bounds::every_one_of_many",
     },
     Break {
         promise: 5,

@@ -136,3 +136,20 @@ fn a_heavy_entry_evicts_as_much_as_it_weighs_and_no_more() {
     let evicted = cache.stats().since(&before).evicted();
     assert_eq!((evicted, cache.weight()), (1000, 10_000));
 }
+
+#[test]
+fn every_one_of_many_is_found_and_none_that_a_clear_killed() {
+    for policy in [EvictionPolicy::S3Fifo, EvictionPolicy::Lru] {
+        let (cache, _) = full(policy);
+        // Some stand away from home, in the index, as the buckets fill up.
+        let found =
+            |cache: &Cache<u64, u64>| (0..MANY).filter(|key| cache.get(key) == Some(*key)).count();
+        assert_eq!(found(&cache), MANY as usize);
+        cache.clear();
+        // A slice a shard is reclaimed. The others are still in their slots.
+        assert!(cache.stats().invalidated() < MANY / 2);
+        assert_eq!(found(&cache), 0);
+        (0..MANY).for_each(|n| ignore(cache.insert(n, n)));
+        assert_eq!(found(&cache), MANY as usize);
+    }
+}

@@ -120,14 +120,12 @@ impl Stamp {
         self.first() >> TAGGED_AT & 1 != 0
     }
 
-    /// Whether the entry is surely alive. If not, it has tags, or it may be dead or past its date.
+    /// Whether the entry is surely alive, as far as a bar and not its tags tell. If not, it may still be.
     #[inline]
     pub(crate) fn clears(&self, bar: Bar) -> bool {
         let first = self.first();
         let born = (first >> BORN_AT) << 32 | self.second.get() >> 32;
-        born >= bar.floor
-            && first >> TAGGED_AT & 1 == 0
-            && first >> DEADLINE_AT & DEADLINE > bar.deadline
+        born >= bar.floor && first >> DEADLINE_AT & DEADLINE > bar.deadline
     }
 
     #[inline]
@@ -293,7 +291,7 @@ mod tests {
             let (floor, born) = (next() % 3, next() % 3);
             let stamp = Stamp::new(1, born, expires_at, next() % 8 == 0);
             let clears = stamp.clears(Bar::new(floor, moment));
-            let alive = born >= floor && !stamp.is_tagged() && stamp.expires_at() > moment;
+            let alive = born >= floor && stamp.expires_at() > moment;
             assert!(!clears || alive, "{moment} {expires_at}");
             let far = expires_at == NEVER || expires_at / 2 > moment.saturating_add(COARSE);
             assert!(clears || !(alive && far), "{moment} {expires_at}");

@@ -224,8 +224,13 @@ impl<K, V> Shard<K, V> {
         // and the next keeps the processor from seeing that far ahead.
         let bar = self.bar(scope, now);
         let (id, entry) = self.find_from(home, hash, key, scope.namespace)?;
-        let alive = self.beside.is_plain() && entry.stamp.clears(bar);
-        (alive || self.is_alive(id, entry, scope, now)).then_some((id, entry))
+        let by_age = self.beside.is_plain() || !self.beside.has_idle();
+        let alive = if by_age && entry.stamp.clears(bar) {
+            !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, scope.sequence)
+        } else {
+            self.is_alive(id, entry, scope, now)
+        };
+        alive.then_some((id, entry))
     }
 
     /// What an entry must be above to be alive, reading the time if some entry has a deadline.

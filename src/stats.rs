@@ -153,7 +153,8 @@ macro_rules! getters {
 
 getters! {
     /// Reads that found a live value: `get`, `get_many` and the loading calls. `peek`,
-    /// `contains_key` and iteration do not count.
+    /// `contains_key` and iteration do not count. A read that is under way on another thread may be
+    /// counted as a hit until it turns out to be a miss.
     hits,
     /// Reads that found none.
     misses,
@@ -230,7 +231,8 @@ impl Stats {
     pub fn since(&self, earlier: &Stats) -> Stats {
         let minus = u64::wrapping_sub;
         Stats {
-            hits: minus(self.hits, earlier.hits),
+            // Not one that only grows: see its getter.
+            hits: self.hits.saturating_sub(earlier.hits),
             misses: minus(self.misses, earlier.misses),
             inserts: minus(self.inserts, earlier.inserts),
             rejections: minus(self.rejections, earlier.rejections),
@@ -248,5 +250,32 @@ impl Stats {
             len: self.len,
             weight: self.weight,
         }
+    }
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_turned_into_a_miss_between_two_snapshots_is_no_hit_less_than_none() {
+        let counters = Counters::new();
+        counters.bump(Count::Reads);
+        let under_way = counters.snapshot(0, 0);
+        counters.bump(Count::Misses);
+        let over = counters.snapshot(0, 0);
+        assert_eq!((over.hits(), over.misses()), (0, 1));
+        let between = over.since(&under_way);
+        assert_eq!((between.hits(), between.misses()), (0, 1));
+    }
+
+    #[test]
+    fn what_was_evicted_weighs_what_it_weighed() {
+        let counters = Counters::new();
+        for weight in [0, 1, 1, 7] {
+            counters.removed(RemovalCause::Size, weight);
+        }
+        let stats = counters.snapshot(0, 0);
+        assert_eq!((stats.evicted(), stats.evicted_weight()), (4, 9));
     }
 }

@@ -139,10 +139,11 @@ impl<K, V> Shard<K, V> {
         let hash = entry.stamp.hash();
         let due = entry.stamp.due();
         let mut on_time = false;
+        let victim = self.make_room(1, weight, scope.sequence, now, out);
         let place = self.evictor.admit(hash);
         entry.stamp.mark(place, 0);
         // The last victim's slot is the new entry's: near, and already on the wheel.
-        let id = match self.make_room(1, weight, scope.sequence, now, out) {
+        let id = match victim {
             Some(victim) => match self.slab.replace(victim.id, entry) {
                 Ok(old) => {
                     on_time = victim.scheduled && old.stamp.due() <= due;

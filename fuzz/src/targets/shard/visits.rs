@@ -84,7 +84,8 @@ impl Run {
         let left = self.shard.tend(budget, &self.sequence, &mut now, &mut out);
         assert!(left <= budget);
         let first = out.take_first();
-        for (number, gone) in first.into_iter().chain(out.take_rest()).enumerate() {
+        let rest = out.take_rest().unwrap_or_default();
+        for (number, gone) in first.into_iter().chain(rest).enumerate() {
             if self.bug.is("shard-lost") && number == 1 {
                 continue;
             }

@@ -1,17 +1,18 @@
 //! The entries of one shard, addressed by `u32`: blocks of slots, each block with a free list of its own.
 //!
 //! # Invariants
-//! * A block's free list links exactly its vacant slots; slots beyond its length were never used. `live`
-//!   counts the taken ones.
+//! * A block's free list links exactly its vacant slots; there are none beyond its length. `live` counts the
+//!   taken ones.
 //! * A block stands in `partial` once, and only while it has a vacant or an unused slot (a block without
 //!   memory has nothing but unused ones).
 //! * An address stays an entry's own until the entry is removed; then it may be given out again.
 //!
 //! # Cost
-//! Insertion and removal touch one block. Growing allocates one block of 256 slots and fills none of them
-//! (the first block of a shard grows by doubling, so that a small cache stays small). A block whose last
-//! entry left is freed, except that one empty block is kept so that a cache which hovers around a block's
-//! edge does not allocate at every turn.
+//! Insertion and removal touch one block. A block is up to 64 KiB of slots, so large that the directory of
+//! blocks stays in the nearest cache; it grows by eighths (the first one of a shard by doubling before, so
+//! that a small cache stays small), which moves at most 56 KiB of entries. A block whose last entry left is
+//! freed, except that one empty block keeps an eighth so that a cache which hovers around a block's edge does
+//! not allocate at every turn.
 
 use crate::cpu::prefetch;
 use crate::entry::Entry;
@@ -19,7 +20,10 @@ use crate::parts::index::MOST_ID;
 use crate::removal::contain_drop;
 use crate::sync::note_slot;
 
-const BLOCK: usize = 256;
+/// The bytes that a block aims at.
+const BLOCK_BYTES: usize = 64 << 10;
+/// The most and the least slots of a block.
+const SLOTS: (usize, usize) = (2048, 64);
 /// Slots that the first block starts with.
 const FIRST: usize = 8;
 /// The end of a free list.
@@ -41,6 +45,21 @@ struct Block<K, V> {
 }
 
 impl<K, V> Block<K, V> {
+    /// How many slots a block has: a power of two.
+    const SLOTS: usize = {
+        let fitting = BLOCK_BYTES / size_of::<Slot<K, V>>();
+        if fitting > SLOTS.0 {
+            SLOTS.0
+        } else if fitting < SLOTS.1 {
+            SLOTS.1
+        } else {
+            1 << fitting.ilog2()
+        }
+    };
+
+    /// How many it grows by.
+    const PART: usize = Self::SLOTS / 8;
+
     const EMPTY: Self = Block {
         slots: Vec::new(),
         free: END,
@@ -48,7 +67,7 @@ impl<K, V> Block<K, V> {
     };
 
     fn is_full(&self) -> bool {
-        self.live as usize == BLOCK
+        self.live as usize == Self::SLOTS
     }
 }
 
@@ -61,6 +80,8 @@ pub(crate) struct Slab<K, V> {
 }
 
 impl<K, V> Slab<K, V> {
+    pub(crate) const BLOCK: usize = Block::<K, V>::SLOTS;
+
     pub(crate) fn new() -> Self {
         Slab {
             blocks: Vec::new(),
@@ -76,14 +97,14 @@ impl<K, V> Slab<K, V> {
 
     /// One above the highest address that may hold an entry.
     pub(crate) fn end(&self) -> u32 {
-        (self.blocks.len() * BLOCK) as u32
+        (self.blocks.len() * Self::BLOCK) as u32
     }
 
     #[inline]
     pub(crate) fn get(&self, id: u32) -> Option<&Entry<K, V>> {
         note_slot();
-        let block = self.blocks.get(id as usize / BLOCK)?;
-        match block.slots.get(id as usize % BLOCK)? {
+        let block = self.blocks.get(id as usize / Self::BLOCK)?;
+        match block.slots.get(id as usize % Self::BLOCK)? {
             Slot::Taken(entry) => Some(entry),
             Slot::Vacant { .. } => None,
         }
@@ -92,8 +113,8 @@ impl<K, V> Slab<K, V> {
     /// Asks for the memory of a slot.
     #[inline]
     pub(crate) fn prefetch(&self, id: u32) {
-        let block = self.blocks.get(id as usize / BLOCK);
-        if let Some(slot) = block.and_then(|block| block.slots.get(id as usize % BLOCK)) {
+        let block = self.blocks.get(id as usize / Self::BLOCK);
+        if let Some(slot) = block.and_then(|block| block.slots.get(id as usize % Self::BLOCK)) {
             prefetch(slot);
         }
     }
@@ -101,8 +122,8 @@ impl<K, V> Slab<K, V> {
     #[inline]
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Entry<K, V>> {
         note_slot();
-        let block = self.blocks.get_mut(id as usize / BLOCK)?;
-        match block.slots.get_mut(id as usize % BLOCK)? {
+        let block = self.blocks.get_mut(id as usize / Self::BLOCK)?;
+        match block.slots.get_mut(id as usize % Self::BLOCK)? {
             Slot::Taken(entry) => Some(entry),
             Slot::Vacant { .. } => None,
         }
@@ -111,7 +132,7 @@ impl<K, V> Slab<K, V> {
     /// Makes sure that the next insertion finds a block.
     #[cold]
     fn add_block(&mut self) -> Result<(), Full> {
-        if self.blocks.len() > (MOST_ID as usize - BLOCK) / BLOCK {
+        if self.blocks.len() > (MOST_ID as usize - Self::BLOCK) / Self::BLOCK {
             return Err(Full);
         }
         self.partial.push(self.blocks.len() as u32);
@@ -156,7 +177,7 @@ impl<K, V> Slab<K, V> {
             self.partial.pop();
         }
         self.len += 1;
-        Ok(number * BLOCK as u32 + u32::from(place))
+        Ok(number * Self::BLOCK as u32 + u32::from(place))
     }
 
     /// Puts an entry in the place of another, which it returns.
@@ -176,18 +197,18 @@ impl<K, V> Slab<K, V> {
     #[inline]
     pub(crate) fn remove(&mut self, id: u32) -> Option<Entry<K, V>> {
         note_slot();
-        let number = id as usize / BLOCK;
+        let number = id as usize / Self::BLOCK;
         let block = self.blocks.get_mut(number)?;
-        let slot = block.slots.get_mut(id as usize % BLOCK)?;
+        let slot = block.slots.get_mut(id as usize % Self::BLOCK)?;
         if matches!(slot, Slot::Vacant { .. }) {
             return None;
         }
-        let was_full = block.live as usize == BLOCK;
+        let was_full = block.live as usize == Self::BLOCK;
         let vacant = Slot::Vacant { next: block.free };
         let Slot::Taken(entry) = std::mem::replace(slot, vacant) else {
             return None;
         };
-        block.free = (id as usize % BLOCK) as u16;
+        block.free = (id as usize % Self::BLOCK) as u16;
         block.live -= 1;
         self.len -= 1;
         if was_full {
@@ -199,13 +220,16 @@ impl<K, V> Slab<K, V> {
         Some(entry)
     }
 
-    /// A block has no entry any more: keeps its memory if it is the only one such.
+    /// A block has no entry any more: keeps a part of its memory if it is the only one such.
     #[cold]
     fn emptied(&mut self, number: usize) {
+        let block = &mut self.blocks[number];
+        let mut slots = std::mem::replace(block, Block::EMPTY).slots;
         if self.empty == 0 {
             self.empty = 1;
-        } else {
-            self.blocks[number] = Block::EMPTY;
+            slots.clear();
+            slots.shrink_to(Block::<K, V>::PART);
+            block.slots = slots;
         }
     }
 
@@ -219,12 +243,13 @@ impl<K, V> Slab<K, V> {
 /// Room for more slots, never for more than a block's worth.
 #[cold]
 fn grow<K, V>(slots: &mut Vec<Slot<K, V>>, number: u32) {
-    let wanted = if number == 0 {
-        (2 * slots.len()).clamp(FIRST, BLOCK)
+    let part = Block::<K, V>::PART;
+    let more = if number == 0 && slots.len() < part {
+        slots.len().max(FIRST)
     } else {
-        BLOCK
+        part
     };
-    slots.reserve_exact(wanted - slots.len());
+    slots.reserve_exact(more);
 }
 
 /// Drops the entries one by one: were two of them to panic in one go, the process would end.
@@ -286,7 +311,7 @@ impl<K, V> Slab<K, V> {
             assert_eq!(live, block.live as usize, "block {number} miscounts");
             assert_eq!(
                 partial,
-                usize::from(live < BLOCK),
+                usize::from(live < Self::BLOCK),
                 "block {number} in partial"
             );
             empty += u32::from(live == 0);
@@ -303,10 +328,13 @@ mod tests {
     use crate::stamp::Stamp;
     use std::collections::HashMap;
 
-    fn entry(value: u64) -> Entry<u64, u64> {
+    /// So large that a block has 256 of them.
+    type Large = [u64; 24];
+
+    fn entry(value: u64) -> Entry<u64, Large> {
         Entry {
             key: value,
-            value,
+            value: [value; 24],
             stamp: Stamp::new(1, 0, 0, false),
         }
     }
@@ -326,7 +354,7 @@ mod tests {
                 let id = slab.insert(entry(step)).unwrap_or_else(|_| panic!("full"));
                 assert_eq!(model.insert(id, step), None, "address given out twice");
             } else if let Some(&id) = model.keys().next() {
-                assert_eq!(slab.remove(id).map(|entry| entry.value), model.remove(&id));
+                assert_eq!(slab.remove(id).map(|entry| entry.key), model.remove(&id));
                 assert!(slab.remove(id).is_none());
             }
             if step % 64 == 0 {
@@ -334,19 +362,19 @@ mod tests {
             }
         }
         for (&id, &value) in &model {
-            assert_eq!(slab.get(id).map(|entry| entry.value), Some(value));
+            assert_eq!(slab.get(id).map(|entry| entry.key), Some(value));
         }
         assert_eq!(slab.iter().count(), model.len());
         for id in model.into_keys() {
             assert!(slab.remove(id).is_some());
         }
         slab.validate();
-        assert_eq!(
-            slab.blocks
-                .iter()
-                .filter(|block| block.slots.capacity() > 0)
-                .count(),
-            1
-        );
+        let kept: Vec<usize> = slab
+            .blocks
+            .iter()
+            .map(|block| block.slots.capacity())
+            .filter(|&slots| slots > 0)
+            .collect();
+        assert_eq!(kept, [Slab::<u64, Large>::BLOCK / 8]);
     }
 }

@@ -151,7 +151,7 @@ impl<K, V> Shard<K, V> {
         self.find_from(home, hash, key, namespace)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_from<Q>(
         &self,
         home: Home<'_>,

@@ -145,7 +145,7 @@ impl<K, V> Shard<K, V> {
         };
         self.held.take(seen.weight);
         let victim = self.forget_one(id, (seen.hash, tagged), cause, seen.weight);
-        self.prepare();
+        self.prepare_to_evict();
         Some(victim)
     }
 
@@ -175,19 +175,20 @@ impl<K, V> Shard<K, V> {
     /// Asks for the memory that the next eviction will look at: the victim's slot two turns ahead, and what
     /// its hash leads to one turn ahead, when the slot has arrived.
     #[inline(always)]
-    fn prepare(&self) {
+    fn prepare_to_evict(&self) {
         let outlook = self.evictor.outlook();
         self.slab.prefetch(outlook.second);
         self.slab.prefetch(outlook.marked);
         if let Some(entry) = self.slab.get(outlook.next) {
-            self.prefetch(entry.stamp.hash());
+            let hash = entry.stamp.hash();
+            self.index.prefetch(hash);
+            self.evictor.prefetch(hash);
         }
     }
 
-    /// Asks for the memory that storing or evicting an entry of this hash will look at.
+    /// Asks for the memory that storing an entry of this hash will look at and looking it up will not.
     #[inline]
-    pub(crate) fn prefetch(&self, hash: u32) {
-        self.index.prefetch(hash);
+    pub(crate) fn prepare_to_store(&self, hash: u32) {
         self.evictor.prefetch(hash);
     }
 

@@ -295,7 +295,7 @@ impl<K, V> Store<K, V> {
 
     /// Counts a removal, and returns its cause: one that was evicted after its namespace had been
     /// cleared was invalidated.
-    #[inline]
+    #[inline(always)]
     fn account(&self, gone: &Gone<K, V>) -> RemovalCause {
         let dead = self.namespaces.with(gone.namespace, |namespace| {
             namespace.lost();

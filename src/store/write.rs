@@ -134,7 +134,7 @@ impl<K, V> Store<K, V> {
         K: Eq,
     {
         let key = &parcel.key;
-        visit.shard.prefetch(hash.in_shard());
+        visit.shard.prepare_to_store(hash.in_shard());
         // One place in the sequence: see the invariants of `generation`.
         let (found, born) = loop {
             let born = self.sequence.current();

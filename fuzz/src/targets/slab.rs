@@ -43,7 +43,8 @@ pub const TARGET: Target = Target {
 };
 
 const LISTS: usize = 3;
-const BLOCK: u32 = 256;
+/// Slots in a block: the values are so large that a block is as many as a chunk.
+const BLOCK: u32 = Slab::<u64, Counted>::BLOCK as u32;
 const CHUNK: u32 = 256;
 
 pub fn run(data: &[u8]) {
@@ -70,10 +71,11 @@ enum Op {
     TruncateSteps(u32),
 }
 
-/// A value that counts itself.
+/// A value that counts itself, and takes room.
 struct Counted {
     number: u64,
     alive: Rc<Cell<i64>>,
+    _large: [u64; 24],
 }
 
 impl Drop for Counted {
@@ -215,6 +217,7 @@ impl Run {
         let value = Counted {
             number: self.next,
             alive: Rc::clone(&self.alive),
+            _large: [0; 24],
         };
         let id = self.slab.insert(entry(self.next, value));
         let id = id.unwrap_or_else(|_| panic!("the slab is full"));

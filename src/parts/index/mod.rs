@@ -12,7 +12,7 @@
 //! hold 10.7 of 15: 6 bytes per entry when full.
 //!
 //! The table is resized by moving the entries of a few old buckets per call, from
-//! the last bucket down, into a second table whose chunks of 128 buckets are
+//! the last bucket down, into a second table whose chunks of 512 buckets are
 //! made when first written and, in the old one, freed when passed. Until its home
 //! bucket is moved, a new entry still goes there if there is room.
 //!
@@ -29,8 +29,8 @@
 //! resizing, both tables. `insert` and `remove`: the same, plus while resizing 4
 //! buckets (at most 60 ids, whose hashes are asked for) moved. `step`: 64 ids and a
 //! bucket's worth more, or 128 buckets. Worst case: a chunk
-//! or two of 8 KiB filled, and at the start of a resize a zeroed directory of 16
-//! bytes per 128 buckets.
+//! or two of 32 KiB filled, and at the start of a resize a zeroed directory of 16
+//! bytes per 512 buckets.
 
 mod bucket;
 mod table;

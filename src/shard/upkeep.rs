@@ -3,6 +3,7 @@
 use super::beside::{Pockets, hash_of};
 use super::write::Victim;
 use super::{Limits, STEPS_AN_EVICTION, Shard};
+use crate::cpu::prefetch_owned;
 use crate::generation::Sequence;
 use crate::parts::policy::contract::Policy;
 use crate::removal::{Batch, RemovalCause};
@@ -145,7 +146,6 @@ impl<K, V> Shard<K, V> {
         };
         self.held.take(seen.weight);
         let victim = self.forget_one(id, (seen.hash, tagged), cause, seen.weight);
-        self.prepare_to_evict();
         Some(victim)
     }
 
@@ -173,9 +173,9 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Asks for the memory that the next eviction will look at: the victim's slot two turns ahead, and what
-    /// its hash leads to one turn ahead, when the slot has arrived.
+    /// its hash leads to and what it owns one turn ahead, when the slot has arrived.
     #[inline(always)]
-    fn prepare_to_evict(&self) {
+    pub(super) fn prepare_to_evict(&self) {
         let outlook = self.evictor.outlook();
         self.slab.prefetch(outlook.second);
         self.slab.prefetch(outlook.marked);
@@ -183,6 +183,8 @@ impl<K, V> Shard<K, V> {
             let hash = entry.stamp.hash();
             self.index.prefetch(hash);
             self.evictor.prefetch(hash);
+            prefetch_owned(&entry.key);
+            prefetch_owned(&entry.value);
         }
     }
 

@@ -140,6 +140,7 @@ impl<K, V> Shard<K, V> {
         let due = entry.stamp.due();
         let mut on_time = false;
         let victim = self.make_room(1, weight, scope.sequence, now, out);
+        let evicts = victim.is_some();
         let place = self.evictor.admit(hash);
         entry.stamp.mark(place, 0);
         // The last victim's slot is the new entry's: near, and already on the wheel.
@@ -173,6 +174,9 @@ impl<K, V> Shard<K, V> {
         self.held.add(weight);
         if !on_time || self.beside.has_idle() {
             self.schedule(id, due.moment());
+        }
+        if evicts {
+            self.prepare_to_evict();
         }
         Outcome::Stored { replaced: None }
     }

@@ -46,8 +46,14 @@ struct Args {
     json: bool,
 }
 
+/// Memory taken before all else and kept. The first pages that a process gets are those that others left,
+/// scattered, and slow to translate addresses into: of two copies of the same cache, the one that was filled
+/// first was up to 15 % slower. With these out of the way the order no longer matters.
+const LEFTOVERS: usize = 1 << 30;
+
 fn main() -> std::io::Result<()> {
     let args = Args::parse();
+    let leftovers = std::hint::black_box(vec![1_u8; LEFTOVERS]);
     let mut rows = Vec::new();
     run::<Numbers>(&args, &mut rows)?;
     run::<Pages>(&args, &mut rows)?;
@@ -56,6 +62,7 @@ fn main() -> std::io::Result<()> {
         serde_json::to_writer_pretty(std::io::stdout(), &lines)?;
         writeln!(std::io::stdout())?;
     }
+    drop(leftovers);
     Ok(())
 }
 

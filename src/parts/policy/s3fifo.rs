@@ -335,10 +335,15 @@ impl Policy for S3Fifo {
 
     #[inline]
     fn outlook(&self) -> Outlook {
-        let Some(next) = self.newer.back() else {
+        let queue = if self.takes_newer() {
+            &self.newer
+        } else {
+            &self.main
+        };
+        let Some(next) = queue.back() else {
             return Outlook::default();
         };
-        let second = self.newer.before(&self.links, next);
+        let second = queue.before(&self.links, next);
         self.links.prefetch(second);
         self.links.prefetch(self.settles_next);
         Outlook {

@@ -67,9 +67,9 @@ impl Links {
         self.nodes.is_small()
     }
 
-    /// Gives back the links of ids from `len` on, which are in no list.
-    pub(crate) fn truncate(&mut self, len: u32) {
-        self.nodes.truncate(len);
+    /// Gives back links of ids from `len` on, which are in no list: at most `budget` chunks of them.
+    pub(crate) fn truncate(&mut self, len: u32, budget: &mut u32) {
+        self.nodes.truncate(len, budget);
     }
 
     /// Bytes allocated.

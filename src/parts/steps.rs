@@ -15,8 +15,8 @@
 //!
 //! `get`: the chunk's pointer, then the element. `reserve_for`: at most one
 //! allocation of 256 elements, plus the directory when it has to grow.
-//! `truncate`: one deallocation per chunk freed, so it is meant to be called as
-//! the ids in use shrink and not once at the end.
+//! `truncate`: one deallocation per chunk freed, of which the caller says how many
+//! it can bear.
 
 /// Elements in a chunk. Large enough for the directory to stay in cache
 /// (4 KiB per 131 072 elements), small enough to fill at once.
@@ -107,14 +107,20 @@ impl<T: Default> Steps<T> {
         self.chunks_live <= 1
     }
 
-    /// Frees the chunks that hold only ids of `len` and above. Elements kept in
-    /// the last chunk keep their values.
-    pub(crate) fn truncate(&mut self, len: u32) {
+    /// Frees chunks that hold only ids of `len` and above, at most `budget` of them, from which they are
+    /// taken. Elements kept in the last chunk keep their values.
+    pub(crate) fn truncate(&mut self, len: u32, budget: &mut u32) {
         let keep = (len as usize).div_ceil(CHUNK);
-        while self.chunks.len() > keep || matches!(self.chunks.last(), Some(None)) {
-            if let Some(Some(_)) = self.chunks.pop() {
-                self.chunks_live -= 1;
+        loop {
+            match self.chunks.last() {
+                Some(Some(_)) if self.chunks.len() > keep && *budget > 0 => {
+                    self.chunks_live -= 1;
+                    *budget -= 1;
+                }
+                Some(None) => {}
+                _ => break,
             }
+            self.chunks.pop();
         }
         if self.chunks.capacity() > 8 && self.chunks.len() * 4 < self.chunks.capacity() {
             self.chunks.shrink_to(self.chunks.len() * 2);
@@ -170,14 +176,24 @@ mod tests {
         steps.validate();
         assert!((0..10_000).all(|id| *steps.get(id) == u64::from(id) * 3));
         let full = steps.heap_bytes();
-        steps.truncate(300);
-        steps.validate();
+        // A few chunks a call: 40 are there, and 2 stay.
+        let mut calls = 0;
+        while steps.len() > 512 {
+            let (mut budget, before) = (8, steps.len());
+            steps.truncate(300, &mut budget);
+            steps.validate();
+            assert_eq!(before - steps.len(), 256 * u64::from(8 - budget));
+            calls += 1;
+        }
+        assert_eq!(calls, 5);
         assert_eq!(steps.len(), 512);
         assert_eq!(*steps.get(299), 897);
         assert!(steps.try_get(512).is_none());
         assert!(steps.heap_bytes() * 10 < full);
-        steps.truncate(0);
+        let mut budget = 5;
+        steps.truncate(0, &mut budget);
         steps.validate();
+        assert_eq!(budget, 3);
         assert_eq!(steps.len(), 0);
     }
 
@@ -191,7 +207,8 @@ mod tests {
         assert!(steps.try_get(50_000).is_none());
         assert_eq!(*steps.get(100_000), 0);
         // The chunk below the one freed is a hole: it goes as well.
-        steps.truncate(100_000 - 256);
+        let mut budget = 1;
+        steps.truncate(100_000 - 256, &mut budget);
         steps.validate();
         assert_eq!(steps.len(), 256);
     }

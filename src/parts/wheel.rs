@@ -227,9 +227,17 @@ impl Wheel {
         Some(start << TICK_BITS)
     }
 
-    /// Takes all ids off the wheel, and gives its memory back.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::new(self.now);
+    /// Takes all ids off the wheel. What held them is returned, to be shed.
+    pub(crate) fn clear(&mut self) -> Self {
+        let new = Self::new(self.now);
+        std::mem::replace(self, new)
+    }
+
+    /// Gives the memory of a wheel that was cleared away back, at most `budget` chunks of it.
+    pub(crate) fn shed(&mut self, budget: &mut u32) {
+        self.lists = Vec::new();
+        self.links.truncate(0, budget);
+        self.tags.truncate(0, budget);
     }
 
     /// Bytes allocated.

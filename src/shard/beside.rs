@@ -178,19 +178,33 @@ impl Beside {
         }
     }
 
-    /// Gives the memory back: no slot is taken. Versions start over, but from where they are: who judged
-    /// one must not take another for it.
-    pub(super) fn clear(&mut self) {
-        self.tags.truncate(0);
-        self.namespaces.truncate(0);
+    /// Forgets everything: no slot is taken. What held it is returned, to be shed. Versions start over, but
+    /// from where they are: who judged one must not take another for it.
+    pub(super) fn clear(&mut self) -> Self {
+        let new = Beside {
+            versions: self.versions.as_ref().map(|_| Steps::new()),
+            version: self.version,
+            in_use: self.in_use,
+            ..Beside::new(
+                self.weights.is_some(),
+                self.idle.as_ref().map(|idle| idle.after),
+            )
+        };
+        std::mem::replace(self, new)
+    }
+
+    /// Gives the memory of what was cleared away back, at most `budget` chunks of it.
+    pub(super) fn shed(&mut self, budget: &mut u32) {
+        self.tags.truncate(0, budget);
+        self.namespaces.truncate(0, budget);
         if let Some(weights) = &mut self.weights {
-            weights.truncate(0);
+            weights.truncate(0, budget);
         }
         if let Some(idle) = &mut self.idle {
-            idle.accessed.truncate(0);
+            idle.accessed.truncate(0, budget);
         }
         if let Some(versions) = &mut self.versions {
-            versions.truncate(0);
+            versions.truncate(0, budget);
         }
     }
 }

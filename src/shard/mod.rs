@@ -26,6 +26,7 @@
 mod beside;
 #[cfg(any(test, debug_assertions))]
 mod oracle;
+mod rubble;
 mod upkeep;
 mod write;
 
@@ -43,6 +44,7 @@ use crate::slab::Slab;
 use crate::stamp::Bar;
 use crate::time::Now;
 use beside::Beside;
+use rubble::Rubble;
 
 /// The most entries that one visit reclaims beyond what its own weight needs.
 pub(crate) const SLICE: u32 = 64;
@@ -99,6 +101,8 @@ pub(crate) struct Shard<K, V> {
     evictor: Evictor,
     wheel: Wheel,
     beside: Beside,
+    /// What lay beside the slots when the shard was emptied, and is not given back yet.
+    rubble: Vec<Rubble>,
     limits: Limits,
     held: Totals,
     doomed: Totals,
@@ -122,6 +126,7 @@ impl<K, V> Shard<K, V> {
             evictor,
             wheel: Wheel::new(now),
             beside: Beside::new(weighted, idle_after),
+            rubble: Vec::new(),
             limits,
             held: Totals::default(),
             doomed: Totals::default(),
@@ -394,6 +399,7 @@ impl<K, V> Shard<K, V> {
         self.floor < sequence.floor()
             || self.doomed.entries > 0
             || self.index.has_work()
+            || !self.rubble.is_empty()
             || self.is_over(0, 0)
             || (self.wheel.len() > 0 && !self.wheel.is_quiet(now))
     }

@@ -1,6 +1,7 @@
 //! Making room and reclaiming: what every visit does in passing, in bounded slices.
 
 use super::beside::{Pockets, hash_of};
+use super::rubble::Rubble;
 use super::write::Victim;
 use super::{Limits, STEPS_AN_EVICTION, Shard};
 use crate::cpu::prefetch_owned;
@@ -27,7 +28,8 @@ impl<K, V> Shard<K, V> {
         now: &mut Now<'_>,
         out: &mut Batch<K, V>,
     ) -> u32 {
-        let idle = self.doomed.entries == 0 && !self.index.has_work() && self.is_quiet(now);
+        let tidy = !self.index.has_work() && self.rubble.is_empty();
+        let idle = self.doomed.entries == 0 && tidy && self.is_quiet(now);
         if idle && !self.is_over(0, 0) {
             return budget;
         }
@@ -69,6 +71,11 @@ impl<K, V> Shard<K, V> {
             let slab = &self.slab;
             self.index.step(|id| hash_of(slab, id));
             self.release_if_empty();
+        }
+        if let Some(rubble) = self.rubble.last_mut() {
+            if !rubble.shed() {
+                self.rubble.pop();
+            }
         }
         budget
     }
@@ -213,12 +220,19 @@ impl<K, V> Shard<K, V> {
         })
     }
 
-    /// Gives back the memory beside the slots once nothing needs it.
+    /// Sets the memory beside the slots aside once nothing needs it. If it is more than a little, visits
+    /// give it back in slices.
     pub(super) fn release_if_empty(&mut self) {
         if self.slab.len() == 0 {
-            self.beside.clear();
-            self.evictor.truncate(0);
-            self.wheel.clear();
+            let is_little = self.evictor.is_small();
+            let rubble = Rubble {
+                beside: self.beside.clear(),
+                links: self.evictor.take_links(),
+                wheel: self.wheel.clear(),
+            };
+            if !is_little {
+                self.rubble.push(rubble);
+            }
         }
     }
 }

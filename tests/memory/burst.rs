@@ -109,7 +109,8 @@ fn drain(how: &str, write: fn(&Cache<u64, u64>, u64)) -> Drained {
     time.advance(61 * SECOND);
     ignore(larder::__longest_hold());
     let (mut dearest, mut freed, mut writes) = (0, 0, 0);
-    while burst.cache.stats().expired() < MANY {
+    // Once all are gone, some memory may be left to give back.
+    while burst.cache.stats().expired() < MANY || (writes < MANY / 32 && burst.left() > 2.0) {
         writes += 1;
         assert!(writes <= MANY / 32, "{how}: {} left", burst.cache.len());
         let (reclaimed, blocks) = burst.cost(|cache| write(cache, writes));
@@ -199,7 +200,6 @@ fn writes_that_stay_keep_no_more_than_their_share() {
 
 /// A visit that frees 64 entries frees about as many blocks, not thousands.
 #[test]
-#[ignore = "known gap: the memory beside a shard's slots goes in one go when the shard is empty"]
 fn no_write_frees_more_blocks_than_a_slice() {
     let _alone = alone();
     let drained = drain("by removals", remove);

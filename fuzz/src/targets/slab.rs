@@ -314,7 +314,8 @@ impl Run {
 
     fn truncate_links(&mut self) {
         let end = self.held.keys().last().map_or(0, |id| id + 1);
-        self.links.truncate(end);
+        let mut chunks = u32::MAX;
+        self.links.truncate(end, &mut chunks);
     }
 
     fn write(&mut self, id: u32, value: u64) {
@@ -340,7 +341,8 @@ impl Run {
         self.counts.add("truncated", gone.len() as u64);
         self.written.retain(|id, _| !gone.contains(&(id / CHUNK)));
         if !self.bug.is("steps-keeps") {
-            self.steps.truncate(len);
+            let mut chunks = u32::MAX;
+            self.steps.truncate(len, &mut chunks);
         }
     }
 

@@ -15,7 +15,7 @@
 //!
 //! Every call is O(1), with constants stated by the algorithms.
 
-use crate::parts::list::NIL;
+use crate::parts::list::{Links, NIL};
 
 /// The most hits counted: a counter at this value stays.
 pub(crate) const MAX_HITS: u8 = 5;
@@ -113,8 +113,8 @@ pub(crate) trait Policy {
     /// Whether it has little memory to give back.
     fn is_small(&self) -> bool;
 
-    /// Gives back the memory of ids from `len` on, none of which is in use.
-    fn truncate(&mut self, len: u32);
+    /// Gives up the links: no id is in use.
+    fn take_links(&mut self) -> Links;
 
     /// How full the queues are.
     fn queue_lens(&self) -> QueueLens;

@@ -83,8 +83,8 @@ impl Policy for Lru {
         self.links.is_small()
     }
 
-    fn truncate(&mut self, len: u32) {
-        self.links.truncate(len);
+    fn take_links(&mut self) -> Links {
+        std::mem::replace(&mut self.links, Links::new())
     }
 
     fn queue_lens(&self) -> QueueLens {

@@ -20,6 +20,7 @@ pub(crate) mod s3fifo;
 /// Recency alone; reads need the write lock.
 pub(crate) mod lru;
 
+use crate::parts::list::Links;
 use crate::parts::policy::contract::{Glance, Outlook, Policy, QueueLens, Slots};
 use crate::parts::policy::lru::Lru;
 use crate::parts::policy::s3fifo::S3Fifo;
@@ -109,8 +110,8 @@ impl Policy for Evictor {
         dispatch!(self, policy => policy.is_small())
     }
 
-    fn truncate(&mut self, len: u32) {
-        dispatch!(self, policy => policy.truncate(len));
+    fn take_links(&mut self) -> Links {
+        dispatch!(self, policy => policy.take_links())
     }
 
     fn queue_lens(&self) -> QueueLens {
@@ -372,7 +373,8 @@ mod tests {
             while let Some(id) = evictor.pop_doomed() {
                 assert!(doomed.remove(&id));
             }
-            evictor.truncate(0);
+            let links = evictor.take_links();
+            links.validate();
             evictor.validate(&slots, std::iter::empty());
         }
     }

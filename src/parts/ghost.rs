@@ -28,6 +28,9 @@ const PLACES: u32 = 8;
 /// Bits of a fingerprint.
 const PRINT: u32 = 16;
 
+/// Returns from which on they tell something, and after which half of them is forgotten.
+const RETURNS: (u32, u32) = (64, 1024);
+
 type Bucket = u128;
 
 #[derive(Debug, Default)]
@@ -43,6 +46,28 @@ pub(crate) struct Ghost {
     old: Option<Table>,
     /// Insertions since `old` was set aside.
     since: u32,
+    returns: Returns,
+}
+
+/// How old the hashes were that came back of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct Returns {
+    /// From the youngest quarter of the places.
+    young: u32,
+    /// From the older half of them.
+    old: u32,
+}
+
+impl Returns {
+    #[inline]
+    fn note(&mut self, place: u32) {
+        self.young += u32::from(place < PLACES / 4);
+        self.old += u32::from(place >= PLACES / 2);
+        if self.young + self.old >= RETURNS.1 {
+            self.young /= 2;
+            self.old /= 2;
+        }
+    }
 }
 
 impl Table {
@@ -77,21 +102,20 @@ impl Table {
         }
     }
 
+    /// Takes a hash out and tells its place: the youngest is 0.
     #[inline]
-    fn take(&mut self, hash: u32) -> bool {
+    fn take(&mut self, hash: u32) -> Option<u32> {
         let at = self.at(hash);
-        let Some(bucket) = self.buckets.get_mut(at) else {
-            return false;
-        };
+        let bucket = self.buckets.get_mut(at)?;
         let place = place_of(*bucket, fingerprint(hash));
         if place == PLACES {
-            return false;
+            return None;
         }
         // The older ones move up, so that the empty place is the oldest.
         let younger = *bucket & ((1 << (place * PRINT)) - 1);
         let older = (*bucket >> (place * PRINT)) >> PRINT << (place * PRINT);
         *bucket = younger | older;
-        true
+        Some(place)
     }
 }
 
@@ -169,17 +193,29 @@ impl Ghost {
     /// Whether the hash was remembered; it no longer is.
     #[inline]
     pub(crate) fn take(&mut self, hash: u32) -> bool {
-        let found = self.table.take(hash);
+        let place = self.table.take(hash);
+        if let Some(place) = place {
+            self.returns.note(place);
+        }
         if self.old.is_some() {
             // Both are asked: a hash may be in either, and must leave both.
-            return self.take_old(hash) | found;
+            return self.take_old(hash) | place.is_some();
         }
-        found
+        place.is_some()
+    }
+
+    /// How much sooner than later hashes come back, in thousandths: 1,000 if those evicted just now are as
+    /// likely to as those evicted long ago; `None` while too few came back to tell.
+    pub(crate) fn haste(&self) -> Option<u32> {
+        let Returns { young, old } = self.returns;
+        (young + old >= RETURNS.0).then(|| 2_000 * young / old.max(1))
     }
 
     #[cold]
     fn take_old(&mut self, hash: u32) -> bool {
-        self.old.as_mut().is_some_and(|old| old.take(hash))
+        self.old
+            .as_mut()
+            .is_some_and(|old| old.take(hash).is_some())
     }
 
     /// Forgets everything and frees the memory; the capacity stays.
@@ -319,6 +355,29 @@ mod tests {
         assert_eq!(ghost.heap_bytes(), 0);
         ghost.insert(1);
         assert!(!ghost.take(1));
+    }
+
+    #[test]
+    fn tells_how_soon_hashes_come_back() {
+        let mut ghost = Ghost::new();
+        ghost.set_capacity(10_000);
+        let mut number = 0;
+        // Each hash comes back after `after` others were evicted; whether one was still known.
+        let mut come_back = |ghost: &mut Ghost, after, times| {
+            for _ in 0..times {
+                ghost.insert(mix(number));
+                if number >= after {
+                    ghost.take(mix(number - after));
+                }
+                number += 1;
+            }
+        };
+        come_back(&mut ghost, 1, 10);
+        assert_eq!(ghost.haste(), None, "ten tell nothing");
+        come_back(&mut ghost, 500, 2_000);
+        assert!(ghost.haste() > Some(3_000), "{:?}", ghost.haste());
+        come_back(&mut ghost, 8_000, 20_000);
+        assert!(ghost.haste() < Some(300), "{:?}", ghost.haste());
     }
 
     #[test]

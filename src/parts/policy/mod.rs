@@ -17,6 +17,9 @@ pub(crate) mod quota;
 /// Queues and second chances; reads need no lock.
 pub(crate) mod s3fifo;
 
+/// The shares of its queues.
+pub(crate) mod settings;
+
 /// Recency alone; reads need the write lock.
 pub(crate) mod lru;
 
@@ -128,7 +131,7 @@ impl Policy for Evictor {
 mod tests {
     use super::*;
     use crate::parts::policy::contract::{MAX_HITS, UNLIMITED};
-    use crate::parts::policy::s3fifo::Settings;
+    use crate::parts::policy::settings::Settings;
     use std::collections::{BTreeSet, HashMap};
 
     struct Rand(u64);
@@ -296,6 +299,27 @@ mod tests {
             (0..600).filter(|key| cache.map.contains_key(key)).count()
         });
         assert!(kept[0] > 550 && kept[1] == 0, "{kept:?}");
+    }
+
+    #[test]
+    fn probation_is_as_long_as_it_helps() {
+        let on_probation = |cache: &Cache| {
+            let lens = cache.evictor.queue_lens();
+            lens.fresh + lens.small
+        };
+        // What was evicted comes back at any time alike.
+        let [mut cache, _] = both(4_000);
+        let (zipf, mut rand) = (Zipf::new(40_000), Rand(0x1357_9bdf_0246_8ace));
+        (0..300_000).for_each(|_| _ = cache.get(zipf.next(&mut rand)));
+        let calm = on_probation(&cache);
+        assert!(calm < 4_000 * 45 / 1_000, "{calm}");
+        // It comes back when it has just been evicted.
+        for key in 100_000..120_000 {
+            cache.get(key);
+            cache.get(key - 400);
+        }
+        let hasty = on_probation(&cache);
+        assert!((4_000 * 65 / 1_000..=281).contains(&hasty), "{hasty}");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! forgotten, so that the reads of a burst right after insertion do not count. At
 //! the end of `small` it moves to `main` if it was hit in there and is evicted
 //! otherwise, its hash remembered as a ghost; an entry whose hash is a ghost enters
-//! `main` at once. At the end of `main` an entry that was hit goes round again with
+//! `main` at once. Where ghosts come back soon after their eviction, `fresh` and `small`
+//! are longer than where they come back at any time alike. At the end of `main` an entry that was hit goes round again with
 //! a hit less, else it is evicted. Reads only bump a counter.
 //!
 //! # Invariants
@@ -13,8 +14,9 @@
 //!   marks where they meet: an entry drops from one into the other by standing still.
 //! - A live id is in the queue its mark tells.
 //! - Each of the `Totals` is the count of its queue's ids and the sum of their weights.
-//! - `probation` and `skipped` follow from the settings, the limits, and the
-//!   number of entries estimated last; only the choice of victims depends on them.
+//! - `probation` and `skipped` follow from the settings, the limits, the number of
+//!   entries estimated last, and how soon ghosts came back until then; only the choice
+//!   of victims depends on them.
 //!
 //! # Cost
 //!
@@ -26,6 +28,7 @@ use crate::parts::ghost::Ghost;
 use crate::parts::list::{Links, List, NIL};
 use crate::parts::policy::contract::{Glance, Outlook, Policy, QueueLens, Slots, UNLIMITED};
 use crate::parts::policy::quota::{Quota, Totals};
+use crate::parts::policy::settings::Settings;
 
 /// Entries the hand passes by per victim at most.
 const HAND: u32 = 32;
@@ -35,41 +38,6 @@ const SETTLE: u32 = 4;
 
 /// Victims after which the number of entries is estimated anew.
 const TUNE_EVERY: u32 = 64;
-
-/// The ratios of the policy, in thousandths where a share is meant.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    /// Share of the capacity for `fresh` and `small` together.
-    pub(crate) probation: u64,
-    /// But at least this many entries' worth of it: a short queue would evict
-    /// before a second read can come.
-    pub(crate) probation_min: u64,
-    /// Caches below this many entries are tiny...
-    pub(crate) tiny: u64,
-    /// ...and have this share for `fresh` and `small`.
-    pub(crate) probation_tiny: u64,
-    /// Share of those two for `fresh`.
-    pub(crate) skipped: u64,
-    /// Hits in `small` that earn a place in `main`.
-    pub(crate) promote_at: u8,
-    /// Ghosts, as a share of the entries.
-    pub(crate) ghosts: u64,
-}
-
-impl Settings {
-    /// `probation` and `ghosts`, together with `MAX_HITS`, were tuned on six real traces and
-    /// on a Zipf stream: the paper's 10 % suit the traces as well, but let a steady Zipf
-    /// stream displace too much. The rest is chosen for small caches.
-    pub(crate) const DEFAULT: Self = Self {
-        probation: 70,
-        probation_min: 77,
-        tiny: 128,
-        probation_tiny: 600,
-        skipped: 300,
-        promote_at: 1,
-        ghosts: 770,
-    };
-}
 
 /// Where a live entry stands, as its mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,10 +183,24 @@ impl S3Fifo {
         let share = if entries < set.tiny {
             set.probation_tiny
         } else {
-            (set.probation_min * 1_000 / entries).max(set.probation)
+            (set.probation_min * 1_000 / entries).max(self.probation_share())
         };
         self.probation = self.limits.share(share);
         self.skipped = self.probation.share(set.skipped);
+    }
+
+    /// The share for `fresh` and `small`: less where those evicted from them come back no sooner than later,
+    /// as a longer queue would catch none of them.
+    fn probation_share(&self) -> u64 {
+        let (least, most) = self.settings.probation;
+        let (calm, hasty) = self.settings.haste;
+        match self.ghost.haste() {
+            Some(haste) => {
+                let above = haste.clamp(calm, hasty) - calm;
+                least + (most - least) * u64::from(above) / u64::from(hasty - calm)
+            }
+            None => most,
+        }
     }
 
     /// The ghosts for so many entries, at least one for any.

@@ -22,10 +22,10 @@ const WORDS: usize = 3;
 
 /// Asks for what `owner` will look at when it is dropped: an `Arc` its count, a `String` its text. As nobody
 /// knows which of its words is a pointer, all are taken for one. Does nothing for what is dropped for nothing,
-/// or is wide.
+/// or is wide. (Exclusively borrowed, because a type may let its bytes be changed through shared references.)
 #[inline(always)]
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-pub(crate) fn prefetch_owned<T>(owner: &T) {
+pub(crate) fn prefetch_owned<T>(owner: &mut T) {
     use std::arch::asm;
     use std::mem::{MaybeUninit, needs_drop};
 
@@ -34,11 +34,11 @@ pub(crate) fn prefetch_owned<T>(owner: &T) {
         return;
     }
     for at in 0..words {
-        // SAFETY: the word lies within the value, which nobody changes while it is borrowed here, and may be
-        // anything, also uninitialised. The instruction is a hint: it reads nothing that the program could
-        // see, and faults for no address.
+        // SAFETY: the word lies within the value, which is borrowed exclusively, and may be anything, also
+        // uninitialised. The instruction is a hint: it reads nothing that the program could see, and faults
+        // for no address.
         unsafe {
-            let place = std::ptr::from_ref(owner).cast::<MaybeUninit<u64>>();
+            let place = std::ptr::from_mut(owner).cast::<MaybeUninit<u64>>();
             let word = place.add(at).read_unaligned();
             asm!("prefetcht0 [{word}]", word = in(reg) word, options(nostack, preserves_flags, readonly));
         }
@@ -52,7 +52,7 @@ pub(crate) fn prefetch<T>(_place: &T) {}
 
 #[inline(always)]
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-pub(crate) fn prefetch_owned<T>(_owner: &T) {}
+pub(crate) fn prefetch_owned<T>(_owner: &mut T) {}
 
 /// A bit for each of the words that is `wanted` where `mask` has ones, the first word's lowest.
 #[inline(always)]
@@ -137,16 +137,16 @@ mod tests {
             }
         }
 
-        let shared = Arc::new(5);
-        super::prefetch_owned(&shared);
+        let mut shared = Arc::new(5);
+        super::prefetch_owned(&mut shared);
         assert_eq!(Arc::strong_count(&shared), 1);
-        let text = "a text of its own".to_owned();
-        super::prefetch_owned(&text);
-        super::prefetch_owned(&String::new());
-        super::prefetch_owned(&Some(Box::new(7)));
-        super::prefetch_owned(&[1_u8, 2, 3]);
-        super::prefetch_owned(&Odd(1, u64::MAX, 3));
-        super::prefetch_owned(&vec![text; 3]);
+        let mut text = "a text of its own".to_owned();
+        super::prefetch_owned(&mut text);
+        super::prefetch_owned(&mut String::new());
+        super::prefetch_owned(&mut Some(Box::new(7)));
+        super::prefetch_owned(&mut [1_u8, 2, 3]);
+        super::prefetch_owned(&mut Odd(1, u64::MAX, 3));
+        super::prefetch_owned(&mut vec![text; 3]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What lay beside the slots of a shard that has become empty, on its way back to the allocator.
 //!
-//! A shard of 125 thousand entries with a time to live has some fifteen hundred chunks there. They are no longer needed all
-//! at once, when its last entry goes; given back all at once, they would take one unlucky call a hundred
-//! microseconds under the lock.
+//! A shard of 125 thousand entries with a time to live has some fifteen hundred chunks there. They are no
+//! longer needed all at once, when its last entry goes; given back all at once, they would take one unlucky
+//! call a hundred microseconds under the lock.
 
 use super::beside::Beside;
 use crate::parts::list::Links;

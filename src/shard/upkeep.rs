@@ -182,16 +182,16 @@ impl<K, V> Shard<K, V> {
     /// Asks for the memory that the next eviction will look at: the victim's slot two turns ahead, and what
     /// its hash leads to and what it owns one turn ahead, when the slot has arrived.
     #[inline(always)]
-    pub(super) fn prepare_to_evict(&self) {
+    pub(super) fn prepare_to_evict(&mut self) {
         let outlook = self.evictor.outlook();
         self.slab.prefetch(outlook.second);
         self.slab.prefetch(outlook.marked);
-        if let Some(entry) = self.slab.get(outlook.next) {
+        if let Some(entry) = self.slab.get_mut(outlook.next) {
             let hash = entry.stamp.hash();
             self.index.prefetch(hash);
             self.evictor.prefetch(hash);
-            prefetch_owned(&entry.key);
-            prefetch_owned(&entry.value);
+            prefetch_owned(&mut entry.key);
+            prefetch_owned(&mut entry.value);
         }
     }
 

@@ -5,8 +5,9 @@
 //! the end of `small` it moves to `main` if it was hit in there and is evicted
 //! otherwise, its hash remembered as a ghost; an entry whose hash is a ghost enters
 //! `main` at once. Where ghosts come back soon after their eviction, `fresh` and `small`
-//! are longer than where they come back at any time alike. At the end of `main` an entry that was hit goes round again with
-//! a hit less, else it is evicted. Reads only bump a counter.
+//! are longer than where they come back at any time alike. At the end of `main` an entry
+//! that was hit goes round again with a hit less, else it is evicted. Reads only bump a
+//! counter.
 //!
 //! # Invariants
 //!

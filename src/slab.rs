@@ -22,8 +22,10 @@ use crate::sync::note_slot;
 
 /// The bytes that a block aims at.
 const BLOCK_BYTES: usize = 64 << 10;
-/// The most and the least slots of a block.
-const SLOTS: (usize, usize) = (2048, 64);
+/// The most slots of a block, of however few bytes each.
+const MOST_SLOTS: usize = 2048;
+/// The least, of however many.
+const LEAST_SLOTS: usize = 64;
 /// Slots that the first block starts with.
 const FIRST: usize = 8;
 /// The end of a free list.
@@ -45,21 +47,6 @@ struct Block<K, V> {
 }
 
 impl<K, V> Block<K, V> {
-    /// How many slots a block has: a power of two.
-    const SLOTS: usize = {
-        let fitting = BLOCK_BYTES / size_of::<Slot<K, V>>();
-        if fitting > SLOTS.0 {
-            SLOTS.0
-        } else if fitting < SLOTS.1 {
-            SLOTS.1
-        } else {
-            1 << fitting.ilog2()
-        }
-    };
-
-    /// How many it grows by.
-    const PART: usize = Self::SLOTS / 8;
-
     const EMPTY: Self = Block {
         slots: Vec::new(),
         free: END,
@@ -67,7 +54,7 @@ impl<K, V> Block<K, V> {
     };
 
     fn is_full(&self) -> bool {
-        self.live as usize == Self::SLOTS
+        self.live as usize == Slab::<K, V>::BLOCK
     }
 }
 
@@ -80,7 +67,20 @@ pub(crate) struct Slab<K, V> {
 }
 
 impl<K, V> Slab<K, V> {
-    pub(crate) const BLOCK: usize = Block::<K, V>::SLOTS;
+    /// How many slots a block has: a power of two.
+    pub(crate) const BLOCK: usize = {
+        let fitting = BLOCK_BYTES / size_of::<Slot<K, V>>();
+        if fitting > MOST_SLOTS {
+            MOST_SLOTS
+        } else if fitting < LEAST_SLOTS {
+            LEAST_SLOTS
+        } else {
+            1 << fitting.ilog2()
+        }
+    };
+
+    /// How many it grows by.
+    const PART: usize = Self::BLOCK / 8;
 
     pub(crate) fn new() -> Self {
         Slab {
@@ -199,11 +199,11 @@ impl<K, V> Slab<K, V> {
         note_slot();
         let number = id as usize / Self::BLOCK;
         let block = self.blocks.get_mut(number)?;
+        let was_full = block.is_full();
         let slot = block.slots.get_mut(id as usize % Self::BLOCK)?;
         if matches!(slot, Slot::Vacant { .. }) {
             return None;
         }
-        let was_full = block.live as usize == Self::BLOCK;
         let vacant = Slot::Vacant { next: block.free };
         let Slot::Taken(entry) = std::mem::replace(slot, vacant) else {
             return None;
@@ -228,7 +228,7 @@ impl<K, V> Slab<K, V> {
         if self.empty == 0 {
             self.empty = 1;
             slots.clear();
-            slots.shrink_to(Block::<K, V>::PART);
+            slots.shrink_to(Self::PART);
             block.slots = slots;
         }
     }
@@ -243,7 +243,7 @@ impl<K, V> Slab<K, V> {
 /// Room for more slots, never for more than a block's worth.
 #[cold]
 fn grow<K, V>(slots: &mut Vec<Slot<K, V>>, number: u32) {
-    let part = Block::<K, V>::PART;
+    let part = Slab::<K, V>::PART;
     let more = if number == 0 && slots.len() < part {
         slots.len().max(FIRST)
     } else {
@@ -375,6 +375,6 @@ mod tests {
             .map(|block| block.slots.capacity())
             .filter(|&slots| slots > 0)
             .collect();
-        assert_eq!(kept, [Slab::<u64, Large>::BLOCK / 8]);
+        assert_eq!(kept, [Slab::<u64, Large>::PART]);
     }
 }

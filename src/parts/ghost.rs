@@ -28,8 +28,11 @@ const PLACES: u32 = 8;
 /// Bits of a fingerprint.
 const PRINT: u32 = 16;
 
-/// Returns from which on they tell something, and after which half of them is forgotten.
-const RETURNS: (u32, u32) = (64, 1024);
+/// So many hashes that came back tell something...
+const TELLING: u32 = 64;
+
+/// ...and of so many, half is forgotten, so that the last ones count most.
+const PLENTY: u32 = 1024;
 
 type Bucket = u128;
 
@@ -63,7 +66,7 @@ impl Returns {
     fn note(&mut self, place: u32) {
         self.young += u32::from(place < PLACES / 4);
         self.old += u32::from(place >= PLACES / 2);
-        if self.young + self.old >= RETURNS.1 {
+        if self.young + self.old >= PLENTY {
             self.young /= 2;
             self.old /= 2;
         }
@@ -208,7 +211,7 @@ impl Ghost {
     /// likely to as those evicted long ago; `None` while too few came back to tell.
     pub(crate) fn haste(&self) -> Option<u32> {
         let Returns { young, old } = self.returns;
-        (young + old >= RETURNS.0).then(|| 2_000 * young / old.max(1))
+        (young + old >= TELLING).then(|| 2_000 * young / old.max(1))
     }
 
     #[cold]
@@ -362,7 +365,7 @@ mod tests {
         let mut ghost = Ghost::new();
         ghost.set_capacity(10_000);
         let mut number = 0;
-        // Each hash comes back after `after` others were evicted; whether one was still known.
+        // Each hash comes back after `after` others were evicted.
         let mut come_back = |ghost: &mut Ghost, after, times| {
             for _ in 0..times {
                 ghost.insert(mix(number));

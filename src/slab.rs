@@ -5,7 +5,9 @@
 //!   taken ones.
 //! * A block stands in `partial` once, and only while it has a vacant or an unused slot (a block without
 //!   memory has nothing but unused ones).
-//! * An address stays an entry's own until the entry is removed; then it may be given out again.
+//! * An address stays an entry's own until the entry is removed; then it may be given out again. Of all blocks
+//!   with room, the lowest one gets a new entry.
+//! * Every entry is in a block below `top`.
 //!
 //! # Cost
 //! Insertion and removal touch one block. A block is up to 64 KiB of slots, so large that the directory of
@@ -13,6 +15,10 @@
 //! that a small cache stays small), which moves at most 56 KiB of entries. A block whose last entry left is
 //! freed, except that one empty block keeps an eighth so that a cache which hovers around a block's edge does
 //! not allocate at every turn.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use crate::cpu::prefetch;
 use crate::entry::Entry;
@@ -60,8 +66,13 @@ impl<K, V> Block<K, V> {
 
 pub(crate) struct Slab<K, V> {
     blocks: Vec<Block<K, V>>,
-    partial: Vec<u32>,
+    /// The lowest first.
+    partial: BinaryHeap<Reverse<u32>>,
     len: u32,
+    /// One above the highest block that may hold an entry.
+    top: u32,
+    /// The slab is loose while it has fewer entries than this.
+    loose_below: u32,
     /// Blocks that have memory and no entry.
     empty: u32,
 }
@@ -85,8 +96,10 @@ impl<K, V> Slab<K, V> {
     pub(crate) fn new() -> Self {
         Slab {
             blocks: Vec::new(),
-            partial: Vec::new(),
+            partial: BinaryHeap::new(),
             len: 0,
+            top: 0,
+            loose_below: 0,
             empty: 0,
         }
     }
@@ -97,7 +110,45 @@ impl<K, V> Slab<K, V> {
 
     /// One above the highest address that may hold an entry.
     pub(crate) fn end(&self) -> u32 {
-        (self.blocks.len() * Self::BLOCK) as u32
+        self.top * Self::BLOCK as u32
+    }
+
+    /// Whether the entries would fit the blocks but the topmost, and leave a quarter of them free.
+    #[inline]
+    pub(crate) fn is_loose(&self) -> bool {
+        self.len < self.loose_below
+    }
+
+    /// The addresses of the topmost block that may hold an entry.
+    pub(crate) fn topmost(&self) -> Range<u32> {
+        let end = self.end();
+        end.saturating_sub(Self::BLOCK as u32)..end
+    }
+
+    /// Lets go of the topmost block if it has no entry; whether it has none.
+    pub(crate) fn lower(&mut self) -> bool {
+        let below = self.top.saturating_sub(1);
+        let empty = self
+            .blocks
+            .get(below as usize)
+            .is_some_and(|block| block.live == 0);
+        if empty {
+            self.set_top(below);
+        }
+        empty
+    }
+
+    fn set_top(&mut self, top: u32) {
+        self.top = top;
+        self.loose_below = top.saturating_sub(1) * (Self::BLOCK / 4 * 3) as u32;
+    }
+
+    /// Moves an entry of a loose slab to the lowest block with room, and returns its new address, which is
+    /// below all of the topmost block; `None` if there is no entry.
+    pub(crate) fn relocate(&mut self, id: u32) -> Option<u32> {
+        let entry = self.remove(id)?;
+        // As it has just given up a place, there is one.
+        self.insert(entry).ok()
     }
 
     #[inline]
@@ -135,7 +186,7 @@ impl<K, V> Slab<K, V> {
         if self.blocks.len() > (MOST_ID as usize - Self::BLOCK) / Self::BLOCK {
             return Err(Full);
         }
-        self.partial.push(self.blocks.len() as u32);
+        self.partial.push(Reverse(self.blocks.len() as u32));
         self.blocks.push(Block::EMPTY);
         Ok(())
     }
@@ -147,7 +198,7 @@ impl<K, V> Slab<K, V> {
         if self.partial.is_empty() && self.add_block() == Err(Full) {
             return Err(entry);
         }
-        let Some(&number) = self.partial.last() else {
+        let Some(&Reverse(number)) = self.partial.peek() else {
             return Err(entry);
         };
         let block = &mut self.blocks[number as usize];
@@ -169,12 +220,16 @@ impl<K, V> Slab<K, V> {
                 (block.slots.len() - 1) as u16
             }
         };
-        if block.live == 0 {
-            self.empty -= 1;
-        }
+        let first = block.live == 0;
         block.live += 1;
         if block.is_full() {
             self.partial.pop();
+        }
+        if first {
+            self.empty -= 1;
+            if number >= self.top {
+                self.set_top(number + 1);
+            }
         }
         self.len += 1;
         Ok(number * Self::BLOCK as u32 + u32::from(place))
@@ -212,7 +267,7 @@ impl<K, V> Slab<K, V> {
         block.live -= 1;
         self.len -= 1;
         if was_full {
-            self.partial.push(number as u32);
+            self.partial.push(Reverse(number as u32));
         }
         if block.live == 0 {
             self.emptied(number);
@@ -279,7 +334,7 @@ impl<K, V> Slab<K, V> {
             let partial = self
                 .partial
                 .iter()
-                .filter(|&&p| p as usize == number)
+                .filter(|&&Reverse(partial)| partial as usize == number)
                 .count();
             let slots = &block.slots;
             if slots.capacity() == 0 {
@@ -318,6 +373,15 @@ impl<K, V> Slab<K, V> {
             len += live as u32;
         }
         assert_eq!((len, empty), (self.len, self.empty), "totals");
+        let highest = self.blocks.iter().rposition(|block| block.live > 0);
+        let least = highest.map_or(0, |number| number + 1);
+        assert!(least <= self.top as usize, "an entry above the top");
+        let below = (self.top as usize).saturating_sub(1);
+        assert_eq!(
+            self.loose_below as usize,
+            below * Self::BLOCK * 3 / 4,
+            "when it is loose"
+        );
         assert!(empty <= 1, "{empty} empty blocks kept");
     }
 }

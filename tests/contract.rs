@@ -16,6 +16,8 @@ mod expiry;
 mod listener;
 #[path = "contract/loads.rs"]
 mod loads;
+#[path = "contract/packing.rs"]
+mod packing;
 #[path = "contract/scopes.rs"]
 mod scopes;
 #[path = "contract/shape.rs"]

@@ -10,7 +10,7 @@ use equivalent::Equivalent;
 use super::Cache;
 use crate::entry::EntryOptions;
 use crate::removal::contain_drop;
-use crate::store::{Begin, Condition, Followed, Page, Put, Wish};
+use crate::store::{Begin, Condition, Followed, Put, Wish};
 
 /// What a [`compute`](Cache::compute) closure decides.
 ///
@@ -357,7 +357,7 @@ where
         store.revoke_all(&self.namespace);
         store.keep_versions();
         let mut removed = 0;
-        let mut page = Page::first();
+        let mut page = store.first_page();
         while store.next_page(&self.namespace, &mut page) {
             while let Some((key, value, version)) = page.pop() {
                 if keep(&key, &value) {

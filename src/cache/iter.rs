@@ -34,7 +34,8 @@ where
     /// Weakly consistent: an entry that is there, unchanged, for the whole walk is seen exactly once;
     /// one that comes, goes or is replaced meanwhile is seen or not, at most once for each stay; every
     /// entry seen was live at some moment during the call that returned its page of up to 64 entries.
-    /// No lock is held between calls of `next`. Touches nothing. O(1) amortised.
+    /// No lock is held between calls of `next`. Touches nothing. O(1) amortised. While the iterator lives,
+    /// blocks of memory that hold few entries are not given back: do not keep it for long.
     ///
     /// ```
     /// let cache = larder::Cache::builder().max_capacity(100).build()?;
@@ -50,7 +51,7 @@ where
         Iter {
             store: Arc::clone(&self.inner.store),
             namespace: Arc::clone(&self.namespace),
-            page: Page::first(),
+            page: self.inner.store.first_page(),
         }
     }
 }

@@ -189,6 +189,23 @@ impl List {
         self.len -= 1;
     }
 
+    /// Puts `to`, which is in no list, in the place of `from`, which must be in this one.
+    pub(crate) fn relocate(&mut self, links: &mut Links, from: u32, to: u32) {
+        links.reserve_for(to);
+        let node = *links.nodes.get(from);
+        *links.nodes.get_mut(to) = node;
+        if self.head == from {
+            self.head = to;
+        } else {
+            links.nodes.get_mut(node.prev).next = to;
+        }
+        if self.tail == from {
+            self.tail = to;
+        } else {
+            links.nodes.get_mut(node.next).prev = to;
+        }
+    }
+
     /// The id before `id`, which must be in this list; [`NIL`] if it is the first.
     #[inline]
     pub(crate) fn before(&self, links: &Links, id: u32) -> u32 {
@@ -283,6 +300,15 @@ mod tests {
                 }
                 (5..=6, _) => {
                     assert_eq!(lists[which].pop_back(&mut links), model[which].pop_back());
+                }
+                (_, Some(list)) if rand(4) == 0 => {
+                    let to = 600 + rand(8) as u32;
+                    lists[list].relocate(&mut links, id, to);
+                    // And back, once its neighbours know it.
+                    lists[list].validate(&links);
+                    let there = lists[list].iter(&links).position(|other| other == to);
+                    assert_eq!(there, model[list].iter().position(|&other| other == id));
+                    lists[list].relocate(&mut links, to, id);
                 }
                 _ if rand(50) == 0 => {
                     let (first, rest) = lists.split_at_mut(1);

@@ -42,9 +42,23 @@ impl<T: Default> Steps<T> {
     }
 
     /// The end of the highest chunk in use: ids from here on are absent.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         (self.chunks.len() * CHUNK) as u64
+    }
+
+    /// The first id of the highest chunk in use.
+    pub(crate) fn last_chunk(&self) -> u32 {
+        (self.chunks.len().saturating_sub(1) * CHUNK) as u32
+    }
+
+    /// Takes the element of `from` over to `to`: the default, if it is absent.
+    pub(crate) fn relocate(&mut self, from: u32, to: u32) {
+        if self.try_get(from).is_some() {
+            self.reserve_for(to);
+            *self.get_mut(to) = std::mem::take(self.get_mut(from));
+        } else if self.try_get(to).is_some() {
+            *self.get_mut(to) = T::default();
+        }
     }
 
     /// The element of a reserved id.
@@ -188,6 +202,11 @@ mod tests {
         assert_eq!(calls, 5);
         assert_eq!(steps.len(), 512);
         assert_eq!(*steps.get(299), 897);
+        steps.relocate(299, 100);
+        assert_eq!((*steps.get(100), *steps.get(299)), (897, 0));
+        // What is absent is the default, and nothing is made for it.
+        steps.relocate(5_000, 100);
+        assert_eq!((*steps.get(100), steps.len()), (0, 512));
         assert!(steps.try_get(512).is_none());
         assert!(steps.heap_bytes() * 10 < full);
         let mut budget = 5;

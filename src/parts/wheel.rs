@@ -141,6 +141,44 @@ impl Wheel {
         }
     }
 
+    /// Takes an id off the wheel, if it stands there.
+    fn unschedule(&mut self, id: u32) {
+        let tag = self.tag(id);
+        if tag != 0 {
+            self.unlink(id, tag);
+            self.len -= 1;
+        }
+    }
+
+    /// What `from` stands for is at `to` from now on: `from` is taken off the wheel, as is whatever `to` stood
+    /// for before.
+    pub(crate) fn relocate(&mut self, from: u32, to: u32, due: u64) {
+        self.unschedule(from);
+        self.unschedule(to);
+        self.schedule(to, due);
+    }
+
+    /// Gives back what is kept for ids from `len` on, taking those off the wheel that still stand there and
+    /// that nobody has a use for: at most `budget` ids and chunks.
+    pub(crate) fn truncate(&mut self, len: u32, budget: &mut u32) {
+        while *budget > 0 && self.tags.len() > 0 && self.tags.last_chunk() >= len {
+            let first = self.tags.last_chunk();
+            for id in first..self.tags.len() as u32 {
+                if self.tag(id) == 0 {
+                    continue;
+                }
+                if *budget == 0 {
+                    return;
+                }
+                self.unschedule(id);
+                *budget -= 1;
+            }
+            self.tags.truncate(first, budget);
+        }
+        // Links of ids that still stand somewhere stay.
+        self.links.truncate(self.tags.len() as u32, budget);
+    }
+
     fn move_to(&mut self, id: u32, stands: u16, place: u16) {
         if stands != 0 {
             self.unlink(id, stands);

@@ -178,6 +178,21 @@ impl Beside {
         }
     }
 
+    /// What `from` has is at `to` from now on.
+    pub(super) fn relocate(&mut self, from: u32, to: u32) {
+        self.tags.relocate(from, to);
+        self.namespaces.relocate(from, to);
+        if let Some(weights) = &mut self.weights {
+            weights.relocate(from, to);
+        }
+        if let Some(idle) = &mut self.idle {
+            idle.accessed.relocate(from, to);
+        }
+        if let Some(versions) = &mut self.versions {
+            versions.relocate(from, to);
+        }
+    }
+
     /// Forgets everything: no slot is taken. What held it is returned, to be shed. Versions start over, but
     /// from where they are: who judged one must not take another for it.
     pub(super) fn clear(&mut self) -> Self {
@@ -193,18 +208,18 @@ impl Beside {
         std::mem::replace(self, new)
     }
 
-    /// Gives the memory of what was cleared away back, at most `budget` chunks of it.
-    pub(super) fn shed(&mut self, budget: &mut u32) {
-        self.tags.truncate(0, budget);
-        self.namespaces.truncate(0, budget);
+    /// Gives back what is kept for slots from `len` on, which are not taken: at most `budget` chunks.
+    pub(super) fn truncate(&mut self, len: u32, budget: &mut u32) {
+        self.tags.truncate(len, budget);
+        self.namespaces.truncate(len, budget);
         if let Some(weights) = &mut self.weights {
-            weights.truncate(0, budget);
+            weights.truncate(len, budget);
         }
         if let Some(idle) = &mut self.idle {
-            idle.accessed.truncate(0, budget);
+            idle.accessed.truncate(len, budget);
         }
         if let Some(versions) = &mut self.versions {
-            versions.truncate(0, budget);
+            versions.truncate(len, budget);
         }
     }
 }

@@ -26,6 +26,7 @@
 mod beside;
 #[cfg(any(test, debug_assertions))]
 mod oracle;
+mod pack;
 mod rubble;
 mod upkeep;
 mod write;
@@ -44,6 +45,7 @@ use crate::slab::Slab;
 use crate::stamp::Bar;
 use crate::time::Now;
 use beside::Beside;
+use pack::Packing;
 use rubble::Rubble;
 
 /// The most entries that one visit reclaims beyond what its own weight needs.
@@ -103,6 +105,7 @@ pub(crate) struct Shard<K, V> {
     beside: Beside,
     /// What lay beside the slots when the shard was emptied, and is not given back yet.
     rubble: Vec<Rubble>,
+    packing: Packing,
     limits: Limits,
     held: Totals,
     doomed: Totals,
@@ -127,6 +130,7 @@ impl<K, V> Shard<K, V> {
             wheel: Wheel::new(now),
             beside: Beside::new(weighted, idle_after),
             rubble: Vec::new(),
+            packing: Packing::default(),
             limits,
             held: Totals::default(),
             doomed: Totals::default(),

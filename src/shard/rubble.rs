@@ -22,7 +22,7 @@ impl Rubble {
     /// Gives some of it back; whether there may be more.
     pub(super) fn shed(&mut self) -> bool {
         let mut budget = CHUNKS;
-        self.beside.shed(&mut budget);
+        self.beside.truncate(0, &mut budget);
         self.links.truncate(0, &mut budget);
         self.wheel.shed(&mut budget);
         budget == 0

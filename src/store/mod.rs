@@ -30,7 +30,6 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::entry::Entry;
 use crate::flight::{Flight, Outcome, Table};
 use crate::generation::{Namespace, Namespaces, Sequence, Tags};
 use crate::hash::KeyHash;
@@ -120,6 +119,8 @@ pub(crate) struct Store<K, V> {
     /// Hits reorder the policy's queue, so they need the lock exclusively.
     hit_needs_lock: bool,
     pub(crate) loads: LoadRules,
+    /// Shared with each walk over the slots that is under way.
+    walks: Arc<()>,
     loads_in_flight: AtomicUsize,
 }
 
@@ -154,6 +155,7 @@ impl<K, V> Store<K, V> {
             journal: config.journal,
             hit_needs_lock: config.lru,
             loads: config.loads,
+            walks: Arc::new(()),
             loads_in_flight: AtomicUsize::new(0),
         }
     }
@@ -240,6 +242,9 @@ impl<K, V> Store<K, V> {
         let left = visit
             .shard
             .tend(budget, &self.sequence, &mut visit.now, visit.out);
+        if left > 0 && visit.shard.is_loose() && !self.is_walked() {
+            visit.shard.pack();
+        }
         if visit.flights.has_failures() {
             forget_failures(visit);
         }
@@ -247,6 +252,14 @@ impl<K, V> Store<K, V> {
             self.note(visit.out.iter());
         }
         left
+    }
+
+    /// Whether a walk is under way, for which entries must stay where they are. For callers that hold a stripe
+    /// exclusively: a walk that has been to that stripe held its lock before, and shared `walks` before that; one
+    /// that has not will find what the caller leaves there.
+    #[cold]
+    fn is_walked(&self) -> bool {
+        Arc::strong_count(&self.walks) > 1
     }
 
     /// Writes removals to the journal, under the lock.
@@ -367,13 +380,6 @@ struct Visit<'a, K, V> {
 }
 
 impl<K, V> Visit<'_, K, V> {
-    /// The entry at `id`, if it is still the version that was seen and no `clear` has doomed it.
-    fn unchanged(&self, id: u32, version: u32) -> Option<&Entry<K, V>> {
-        let entry = self.shard.entry(id)?;
-        let same = self.shard.version(id) == version;
-        (same && entry.stamp.born() >= self.shard.mark()).then_some(entry)
-    }
-
     /// Takes a flight out of the table: its leader can no longer publish.
     #[inline]
     fn revoke(&mut self, flight: Option<Arc<Flight<K, V>>>, written: bool) {

@@ -7,7 +7,7 @@ use crate::expiry::{Expiry, Life, remaining};
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
 use crate::removal::RemovalCause;
-use crate::shard::Totals;
+use crate::shard::{Found, Totals};
 use crate::sync::locks::RwLockReadGuard;
 use crate::sync::{Locked, RwLock};
 use crate::time::Now;
@@ -95,15 +95,19 @@ impl<K, V> Store<K, V> {
         let after = expiry.after_read(&value, before);
         if after != before || self.hit_needs_lock {
             self.visit(stripe, |visit| {
-                let Some(entry) = visit.unchanged(id, version) else {
-                    return;
+                let scope = self.scope_in_visit(namespace);
+                let found = visit
+                    .shard
+                    .look(hash.in_shard(), key, scope, &mut visit.now);
+                let id = match found {
+                    Found::Live(id) if visit.shard.version(id) == version => id,
+                    Found::Past(id, cause) => {
+                        // Its time came while the policy was asked, and a read revives nothing.
+                        visit.shard.unlink(id, cause, visit.out);
+                        return;
+                    }
+                    _ => return,
                 };
-                let deadline = visit.shard.deadline(id, entry);
-                if visit.now.has_reached(deadline) {
-                    // Its time came while the policy was asked, and a read revives nothing.
-                    visit.shard.unlink(id, RemovalCause::Expired, visit.out);
-                    return;
-                }
                 visit.shard.reorder(id);
                 if after == before {
                     return;

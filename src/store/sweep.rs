@@ -16,6 +16,8 @@ const ROUNDS: u32 = 65_536;
 /// A place in the iteration over all entries, and copies of what was found there. Keys and the rest lie
 /// apart so that a `Clone` that panics leaves nothing to be dropped under the lock.
 pub(crate) struct Page<K, V> {
+    /// As long as this lives, no entry moves from slot to slot.
+    _walk: Arc<()>,
     stripe: usize,
     slot: u32,
     keys: Vec<K>,
@@ -24,15 +26,6 @@ pub(crate) struct Page<K, V> {
 }
 
 impl<K, V> Page<K, V> {
-    pub(crate) fn first() -> Self {
-        Page {
-            stripe: 0,
-            slot: 0,
-            keys: Vec::new(),
-            rest: Vec::new(),
-        }
-    }
-
     /// The next entry of this page, with its version.
     pub(crate) fn pop(&mut self) -> Option<(K, V, u32)> {
         // A panic may have left a key without its value.
@@ -53,6 +46,17 @@ impl<K, V> Store<K, V> {
         self.sequence.clear();
         for stripe in &self.stripes {
             self.visit(stripe, |_| ());
+        }
+    }
+
+    /// Before the first page of a walk.
+    pub(crate) fn first_page(&self) -> Page<K, V> {
+        Page {
+            _walk: Arc::clone(&self.walks),
+            stripe: 0,
+            slot: 0,
+            keys: Vec::new(),
+            rest: Vec::new(),
         }
     }
 
@@ -117,12 +121,12 @@ impl<K, V> Store<K, V> {
             if left == 0 {
                 break;
             }
-            let idle = {
+            let has_work = || {
                 let guard = stripe.read();
-                !guard.shard.has_work(self.clock.coarse(), &self.sequence)
-                    && !guard.flights.has_failures()
+                guard.shard.has_work(self.clock.coarse(), &self.sequence)
+                    || (guard.shard.is_loose() && !self.is_walked())
             };
-            if idle {
+            if !has_work() && !stripe.read().flights.has_failures() {
                 continue;
             }
             // In slices, with the lock free between them.
@@ -131,11 +135,7 @@ impl<K, V> Store<K, V> {
                 let (_, unused) = self.visit_with(stripe, slice, |_| ());
                 left -= slice - unused;
                 // A slice may have gone into moving timers that are not due yet.
-                let more = || {
-                    let guard = stripe.read();
-                    guard.shard.has_work(self.clock.coarse(), &self.sequence)
-                };
-                if left == 0 || (unused > 0 && !more()) {
+                if left == 0 || (unused > 0 && !has_work()) {
                     break;
                 }
             }

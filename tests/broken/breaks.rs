@@ -58,6 +58,15 @@ pub(crate) const BREAKS: &[Break] = &[
         test: "bounds::every_one_of_many",
     },
     Break {
+        promise: 1,
+        what: "entries move while a walk is under way",
+        file: "src/store/mod.rs",
+        from: "Arc::strong_count(&self.walks) > 1",
+        to: "Arc::strong_count(&self.walks) > 9",
+        suite: Suite::Test("contract"),
+        test: "packing::a_walk",
+    },
+    Break {
         promise: 2,
         what: "add stores over what is there",
         file: "src/store/write.rs",
@@ -220,6 +229,15 @@ pub(crate) const BREAKS: &[Break] = &[
         test: "on_the_machines_clock_nothing_is_served_late",
     },
     Break {
+        promise: 5,
+        what: "an entry that moves is no longer on the wheel",
+        file: "src/parts/wheel.rs",
+        from: "        self.unschedule(to);\n        self.schedule(to, due);",
+        to: "        self.unschedule(to);",
+        suite: Suite::Test("contract"),
+        test: "packing::entries_keep",
+    },
+    Break {
         promise: 6,
         what: "one entry more than the capacity is kept",
         file: "src/shard/write.rs",
@@ -362,6 +380,15 @@ pub(crate) const BREAKS: &[Break] = &[
         to: "#[repr(align(64))]\npub(crate) struct Entry<K, V> {",
         suite: Suite::Test("memory"),
         test: "an_entry_costs_no_more_than_its_bound",
+    },
+    Break {
+        promise: 13,
+        what: "blocks that lost most of their entries stay",
+        file: "src/slab.rs",
+        from: "self.len < self.loose_below",
+        to: "self.len + u32::MAX / 2 < self.loose_below",
+        suite: Suite::Test("memory"),
+        test: "back::memory_comes_back_after_the_capacity",
     },
     Break {
         promise: 14,

@@ -119,7 +119,6 @@ fn memory_comes_back_after_clear() {
 
 /// A tenth of the entries keeps a tenth of the memory, and half as much for blocks that are not full.
 #[test]
-#[ignore = "known gap: blocks with one entry left and the memory beside the slots stay (42 to 48 % is left)"]
 fn memory_comes_back_after_the_capacity_is_lowered() {
     leave("after a tenth of the capacity", 15.0, |full| {
         full.cache.set_capacity(ENTRIES / 10);

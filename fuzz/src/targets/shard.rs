@@ -47,10 +47,32 @@ pub const TARGET: Target = Target {
         "Invalidated",
         "trimming",
         "swept",
+        "relocated",
+        "packed",
     ],
 };
 
+/// A value so wide that a block has 64 slots: a few hundred entries are several blocks.
+#[derive(Debug)]
+pub struct Wide {
+    number: u64,
+    _rest: [u64; 127],
+}
+
+impl Wide {
+    fn new(number: u64) -> Wide {
+        Wide {
+            number,
+            _rest: [0; 127],
+        }
+    }
+}
+
 const SPACES: usize = 2;
+/// Keys that operations draw one by one, and those that are stored many at a time, a half of which is drawn
+/// now and then, too.
+const KEYS: u32 = 64;
+const FILL: std::ops::Range<u32> = 64..192;
 const TAGS: u8 = 3;
 
 pub fn run(data: &[u8]) {
@@ -77,6 +99,8 @@ enum Op {
     Update(Slot),
     Tend(u32),
     Sweep,
+    /// Stores all keys of `FILL`.
+    Fill(u64),
     /// The shard is told at once, or by its next visit.
     Clear(bool),
     ClearSpace(usize),
@@ -109,7 +133,7 @@ struct Held {
 
 struct Run {
     setup: Setup,
-    shard: Shard<u32, u64>,
+    shard: Shard<u32, Wide>,
     sequence: Sequence,
     tags: Tags,
     spaces: [Arc<Namespace>; SPACES],
@@ -217,7 +241,10 @@ impl Run {
     fn draw(&self, input: &mut Input<'_>) -> Op {
         let slot = (
             usize::from(input.below(4) == 0),
-            u32::from(input.byte()) % 64,
+            match u32::from(input.byte()) {
+                byte if byte < 3 * KEYS => byte % KEYS,
+                byte => byte - 2 * KEYS,
+            },
         );
         match input.below(32) {
             0..=12 => {
@@ -255,6 +282,11 @@ impl Run {
             26 => Op::ClearSpace(1),
             27 => Op::InvalidateTag(input.byte() % TAGS),
             28 => Op::Limit(draw_limits(input, self.setup.weighted)),
+            29 => Op::Fill(if input.flag() {
+                NEVER
+            } else {
+                draw_life(input)
+            }),
             _ => Op::Advance(self.draw_step(input)),
         }
     }
@@ -309,9 +341,10 @@ impl Run {
     }
 
     /// Something left: it was there, and the cause is true.
-    fn gone(&mut self, gone: &Gone<u32, u64>) {
-        let held = self.held.get(&gone.value);
-        let held = held.unwrap_or_else(|| panic!("value {} left twice", gone.value));
+    fn gone(&mut self, gone: &Gone<u32, Wide>) {
+        let value = gone.value.number;
+        let held = self.held.get(&value);
+        let held = held.unwrap_or_else(|| panic!("value {value} left twice"));
         assert_eq!(
             (held.slot.1, held.weight),
             (gone.key, gone.weight),
@@ -320,14 +353,14 @@ impl Run {
         let past = self.now >= self.deadline(held);
         let doomed = self.held.values().any(|held| held.cleared);
         let legal = match gone.cause {
-            RemovalCause::Explicit | RemovalCause::Replaced => self.ordered == Some(gone.value),
+            RemovalCause::Explicit | RemovalCause::Replaced => self.ordered == Some(value),
             RemovalCause::Expired => past,
             RemovalCause::Invalidated => held.dead || held.cleared,
             RemovalCause::Size => !past && !doomed && self.is_over(),
         };
         assert!(legal, "{:?} is no cause for {held:?}", gone.cause);
         self.counts.add(name_of(gone.cause), 1);
-        self.held.remove(&gone.value);
+        self.held.remove(&value);
     }
 
     fn check(&mut self) {

@@ -194,6 +194,16 @@ impl Index {
         found
     }
 
+    /// An entry is at another id from now on, a lower one.
+    pub(crate) fn relocate(&mut self, hash: u32, from: u32, to: u32) {
+        debug_assert!(to < from, "words are sure to have room for lower ids only");
+        if !self.table.relocate(hash, from, to) {
+            if let Some(old) = &mut self.old {
+                old.relocate(hash, from, to);
+            }
+        }
+    }
+
     /// Whether a resize is under way or due.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {

@@ -259,6 +259,16 @@ impl Table {
         true
     }
 
+    /// Writes another id, which fits, over an entry's; whether it was there.
+    pub(super) fn relocate(&mut self, hash: u32, from: u32, to: u32) -> bool {
+        let Some((at, slot)) = self.locate(hash, &mut |other| other == from) else {
+            return false;
+        };
+        let word = self.split.word(hash, to);
+        self.bucket_mut(at).set_word(slot, word);
+        true
+    }
+
     /// Moves the entries of the last live bucket into `to`; false once none
     /// is left.
     pub(super) fn move_bucket(&mut self, to: &mut Table, hash_of: &impl Fn(u32) -> u32) -> bool {

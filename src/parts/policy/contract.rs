@@ -98,6 +98,9 @@ pub(crate) trait Policy {
     /// A live entry's weight changes from `old` to `new`.
     fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots);
 
+    /// A live entry is at another id from now on, where its slot is already.
+    fn relocate(&mut self, from: u32, to: u32, slots: &impl Slots);
+
     /// All live entries become doomed.
     fn doom_all(&mut self);
 
@@ -112,6 +115,9 @@ pub(crate) trait Policy {
 
     /// Whether it has little memory to give back.
     fn is_small(&self) -> bool;
+
+    /// Gives back what is kept for ids from `len` on, none of which is in use: at most `budget` chunks.
+    fn truncate(&mut self, len: u32, budget: &mut u32);
 
     /// Gives up the links: no id is in use.
     fn take_links(&mut self) -> Links;

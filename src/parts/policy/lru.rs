@@ -64,6 +64,10 @@ impl Policy for Lru {
     #[inline]
     fn reweigh(&mut self, _: u32, _: u64, _: u64, _: &impl Slots) {}
 
+    fn relocate(&mut self, from: u32, to: u32, _: &impl Slots) {
+        self.queue.relocate(&mut self.links, from, to);
+    }
+
     fn doom_all(&mut self) {
         self.doomed.append(&mut self.links, &mut self.queue);
     }
@@ -81,6 +85,10 @@ impl Policy for Lru {
     #[inline]
     fn is_small(&self) -> bool {
         self.links.is_small()
+    }
+
+    fn truncate(&mut self, len: u32, budget: &mut u32) {
+        self.links.truncate(len, budget);
     }
 
     fn take_links(&mut self) -> Links {

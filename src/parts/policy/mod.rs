@@ -92,6 +92,10 @@ impl Policy for Evictor {
         dispatch!(self, policy => policy.reweigh(id, old, new, slots));
     }
 
+    fn relocate(&mut self, from: u32, to: u32, slots: &impl Slots) {
+        dispatch!(self, policy => policy.relocate(from, to, slots));
+    }
+
     fn doom_all(&mut self) {
         dispatch!(self, policy => policy.doom_all());
     }
@@ -111,6 +115,10 @@ impl Policy for Evictor {
     #[inline]
     fn is_small(&self) -> bool {
         dispatch!(self, policy => policy.is_small())
+    }
+
+    fn truncate(&mut self, len: u32, budget: &mut u32) {
+        dispatch!(self, policy => policy.truncate(len, budget));
     }
 
     fn take_links(&mut self) -> Links {

@@ -374,6 +374,17 @@ impl Policy for S3Fifo {
         }
     }
 
+    fn relocate(&mut self, from: u32, to: u32, slots: &impl Slots) {
+        let queue = match Place::of(to, slots) {
+            Place::Main => &mut self.main,
+            Place::Fresh | Place::Small => &mut self.newer,
+        };
+        queue.relocate(&mut self.links, from, to);
+        if self.settles_next == from {
+            self.settles_next = to;
+        }
+    }
+
     fn doom_all(&mut self) {
         self.doomed.append(&mut self.links, &mut self.newer);
         self.doomed.append(&mut self.links, &mut self.main);
@@ -407,6 +418,10 @@ impl Policy for S3Fifo {
     #[inline]
     fn is_small(&self) -> bool {
         self.links.is_small()
+    }
+
+    fn truncate(&mut self, len: u32, budget: &mut u32) {
+        self.links.truncate(len, budget);
     }
 
     fn take_links(&mut self) -> Links {

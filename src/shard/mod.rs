@@ -10,8 +10,8 @@
 //! * Every entry stands in exactly one list of the evictor: a live one in a queue, a doomed one (below
 //!   the shard's mark) in the doomed list.
 //! * Every entry with a deadline is scheduled in the wheel, at its deadline or earlier.
-//! * `held` is the sum over all entries and `doomed` the one over those below the mark. `held` keeps the
-//!   limits, save while lowered limits are being trimmed to.
+//! * `doomed` is the sum over all entries below the mark, and what the evictor counts the sum over the others.
+//!   Both together keep the limits, save while lowered limits are being trimmed to.
 //!
 //! # Clearing
 //! A `clear` raises the cache's floor. The next exclusive visit to the shard (at the latest the clear's
@@ -107,7 +107,6 @@ pub(crate) struct Shard<K, V> {
     rubble: Vec<Rubble>,
     packing: Packing,
     limits: Limits,
-    held: Totals,
     doomed: Totals,
     /// Entries born below it are doomed.
     mark: u64,
@@ -132,7 +131,6 @@ impl<K, V> Shard<K, V> {
             rubble: Vec::new(),
             packing: Packing::default(),
             limits,
-            held: Totals::default(),
             doomed: Totals::default(),
             mark: 0,
             floor: 0,
@@ -373,10 +371,17 @@ impl<K, V> Shard<K, V> {
         if self.floor < sequence.floor() {
             Totals::default()
         } else {
-            Totals {
-                entries: self.held.entries - self.doomed.entries,
-                weight: self.held.weight - self.doomed.weight,
-            }
+            self.evictor.live()
+        }
+    }
+
+    /// All that is in here.
+    #[inline]
+    fn held(&self) -> Totals {
+        let live = self.evictor.live();
+        Totals {
+            entries: live.entries + self.doomed.entries,
+            weight: live.weight + self.doomed.weight,
         }
     }
 

@@ -12,15 +12,15 @@ impl<K, V> Shard<K, V> {
         self.slab.validate();
         self.index.validate(|id| hash_of(&self.slab, id));
         assert_eq!(self.index.len(), self.slab.len(), "index and slab disagree");
-        let mut held = Totals::default();
+        let mut live = Totals::default();
         let mut doomed = Totals::default();
         let mut queued = Vec::new();
         for (id, entry) in self.slab.iter() {
             let weight = self.weight_of(id);
-            held.add(weight);
             if entry.stamp.born() < self.mark {
                 doomed.add(weight);
             } else {
+                live.add(weight);
                 queued.push(id);
             }
             let found = self.index.find(entry.stamp.hash(), |other| other == id);
@@ -32,7 +32,7 @@ impl<K, V> Shard<K, V> {
             let tags = self.beside.tags(id).is_some();
             assert_eq!(tags, entry.stamp.is_tagged(), "tags of entry {id}");
         }
-        assert_eq!(held, self.held, "held totals");
+        assert_eq!(live, self.evictor.live(), "live totals");
         assert_eq!(doomed, self.doomed, "doomed totals");
         self.wheel.validate(|id| match self.slab.get(id) {
             Some(entry) => self.deadline(id, entry),

@@ -84,8 +84,9 @@ impl<K, V> Shard<K, V> {
     pub(super) fn is_over(&self, entries: u64, weight: u64) -> bool {
         // A sum beyond all numbers is over every limit.
         let exceeds = |sum: Option<u64>, limit| sum.is_none_or(|sum| sum > limit);
-        exceeds(self.held.entries.checked_add(entries), self.limits.entries)
-            || exceeds(self.held.weight.checked_add(weight), self.limits.weight)
+        let held = self.held();
+        exceeds(held.entries.checked_add(entries), self.limits.entries)
+            || exceeds(held.weight.checked_add(weight), self.limits.weight)
     }
 
     /// Evicts until `entries` more of `weight` fit; returns the last victim, whose slot is still taken.
@@ -100,13 +101,13 @@ impl<K, V> Shard<K, V> {
         now: &mut Now<'_>,
         out: &mut Batch<K, V>,
     ) -> Option<Victim> {
-        let (held, limits) = (self.held, self.limits);
+        let (mut held, limits) = (self.held(), self.limits);
         let enough = Limits {
             entries: held.entries.max(limits.entries).saturating_sub(entries),
             weight: held.weight.max(limits.weight).saturating_sub(weight),
         };
         let mut last = None;
-        while self.held.entries > enough.entries || self.held.weight > enough.weight {
+        while held.entries > enough.entries || held.weight > enough.weight {
             if let Some(victim) = last.take() {
                 self.vacate(victim, out);
             }
@@ -114,6 +115,7 @@ impl<K, V> Shard<K, V> {
             if last.is_none() {
                 break;
             }
+            held = self.held();
         }
         last
     }
@@ -151,7 +153,6 @@ impl<K, V> Shard<K, V> {
         } else {
             self.cause_of(id, sequence, now)
         };
-        self.held.take(seen.weight);
         let victim = self.forget_one(id, (seen.hash, tagged), cause, seen.weight);
         Some(victim)
     }
@@ -205,7 +206,6 @@ impl<K, V> Shard<K, V> {
     fn forget_doomed(&mut self, id: u32) -> Option<Victim> {
         let weight = self.weight_of(id);
         self.doomed.take(weight);
-        self.held.take(weight);
         self.forget(id, RemovalCause::Invalidated, weight)
     }
 

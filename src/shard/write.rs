@@ -52,8 +52,8 @@ impl<K, V> Shard<K, V> {
 
     #[cold]
     fn doom_all(&mut self, floor: u64, sequence: &Sequence) {
+        self.doomed = self.held();
         self.evictor.doom_all();
-        self.doomed = self.held;
         // Above every number that an entry in here was born with, and at most what later ones get.
         self.mark = sequence.draw();
         self.floor = floor;
@@ -171,7 +171,6 @@ impl<K, V> Shard<K, V> {
             beside: &self.beside,
         };
         self.evictor.insert(id, place, weight, &mut slots);
-        self.held.add(weight);
         if !on_time || self.beside.has_idle() {
             self.schedule(id, due.moment());
         }
@@ -215,7 +214,6 @@ impl<K, V> Shard<K, V> {
                 beside: &self.beside,
             };
             self.evictor.reweigh(id, old_weight, weight, &slots);
-            self.held.weight = self.held.weight - old_weight + weight;
         }
         self.evictor.hit(id);
         if due < was || self.beside.has_idle() {
@@ -256,7 +254,6 @@ impl<K, V> Shard<K, V> {
             };
             self.evictor.remove(id, &slots);
         }
-        self.held.take(weight);
         self.forget(id, cause, weight)
     }
 

@@ -16,6 +16,7 @@
 //! Every call is O(1), with constants stated by the algorithms.
 
 use crate::parts::list::{Links, NIL};
+use crate::parts::policy::quota::Totals;
 
 /// The most hits counted: a counter at this value stays.
 pub(crate) const MAX_HITS: u8 = 5;
@@ -121,6 +122,9 @@ pub(crate) trait Policy {
 
     /// Gives up the links: no id is in use.
     fn take_links(&mut self) -> Links;
+
+    /// All live entries, and what they weigh together.
+    fn live(&self) -> Totals;
 
     /// How full the queues are.
     fn queue_lens(&self) -> QueueLens;

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - `queue` holds the live ids, `doomed` the doomed ones.
+//! - `queue` holds the live ids, `doomed` the doomed ones; `live` is the sum over the former.
 //!
 //! # Cost
 //!
@@ -10,6 +10,7 @@
 
 use crate::parts::list::{Links, List};
 use crate::parts::policy::contract::{Glance, Policy, QueueLens, Slots};
+use crate::parts::policy::quota::Totals;
 
 /// The LRU policy.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Lru {
     links: Links,
     queue: List,
     doomed: List,
+    live: Totals,
 }
 
 impl Lru {
@@ -26,6 +28,7 @@ impl Lru {
             links: Links::new(),
             queue: List::new(),
             doomed: List::new(),
+            live: Totals::default(),
         }
     }
 }
@@ -37,14 +40,16 @@ impl Policy for Lru {
     }
 
     #[inline]
-    fn insert(&mut self, id: u32, _: u8, _: u64, _: &mut impl Slots) {
+    fn insert(&mut self, id: u32, _: u8, weight: u64, _: &mut impl Slots) {
         self.links.reserve_for(id);
         self.queue.push_front(&mut self.links, id);
+        self.live.add(weight);
     }
 
     #[inline]
-    fn remove(&mut self, id: u32, _: &impl Slots) {
+    fn remove(&mut self, id: u32, slots: &impl Slots) {
         self.queue.unlink(&mut self.links, id);
+        self.live.take(slots.weight(id));
     }
 
     #[inline]
@@ -58,11 +63,15 @@ impl Policy for Lru {
     #[inline]
     fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
         let id = self.queue.pop_back(&mut self.links)?;
-        Some((id, slots.glance(id)))
+        let seen = slots.glance(id);
+        self.live.take(seen.weight);
+        Some((id, seen))
     }
 
     #[inline]
-    fn reweigh(&mut self, _: u32, _: u64, _: u64, _: &impl Slots) {}
+    fn reweigh(&mut self, _: u32, old: u64, new: u64, _: &impl Slots) {
+        self.live.weight = self.live.weight - old + new;
+    }
 
     fn relocate(&mut self, from: u32, to: u32, _: &impl Slots) {
         self.queue.relocate(&mut self.links, from, to);
@@ -70,6 +79,7 @@ impl Policy for Lru {
 
     fn doom_all(&mut self) {
         self.doomed.append(&mut self.links, &mut self.queue);
+        self.live = Totals::default();
     }
 
     fn pop_doomed(&mut self) -> Option<u32> {
@@ -93,6 +103,11 @@ impl Policy for Lru {
 
     fn take_links(&mut self) -> Links {
         std::mem::replace(&mut self.links, Links::new())
+    }
+
+    #[inline]
+    fn live(&self) -> Totals {
+        self.live
     }
 
     fn queue_lens(&self) -> QueueLens {

@@ -26,6 +26,7 @@ pub(crate) mod lru;
 use crate::parts::list::Links;
 use crate::parts::policy::contract::{Glance, Outlook, Policy, QueueLens, Slots};
 use crate::parts::policy::lru::Lru;
+use crate::parts::policy::quota::Totals;
 use crate::parts::policy::s3fifo::S3Fifo;
 
 /// The policy of a shard.
@@ -123,6 +124,11 @@ impl Policy for Evictor {
 
     fn take_links(&mut self) -> Links {
         dispatch!(self, policy => policy.take_links())
+    }
+
+    #[inline]
+    fn live(&self) -> Totals {
+        dispatch!(self, policy => policy.live())
     }
 
     fn queue_lens(&self) -> QueueLens {

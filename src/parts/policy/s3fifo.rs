@@ -161,17 +161,13 @@ impl S3Fifo {
         self.proven.take(weight);
     }
 
-    fn entries(&self) -> u64 {
-        self.on_probation.entries + self.proven.entries
-    }
-
     /// Entries that fit the limits: exactly, or going by their mean weight.
     fn entries_fitting(&self) -> u64 {
-        let total = self.on_probation.weight + self.proven.weight;
+        let live = self.live();
         let fitting = if self.limits.weight == UNLIMITED {
             UNLIMITED
         } else {
-            let mean = total.checked_div(self.entries()).unwrap_or(1);
+            let mean = live.weight.checked_div(live.entries).unwrap_or(1);
             self.limits.weight / mean.max(1)
         };
         fitting.min(self.limits.entries)
@@ -213,7 +209,7 @@ impl S3Fifo {
     /// Follows the number of entries with the ghost's capacity: by powers of two,
     /// as each change starts a new table.
     fn tune_ghost(&mut self) {
-        let ghosts = self.ghosts_for(self.entries()).min(1 << 31);
+        let ghosts = self.ghosts_for(self.live().entries).min(1 << 31);
         let capacity = u64::from(self.ghost.capacity());
         if ghosts > capacity || ghosts < capacity / 4 {
             let most = self.ghosts_for(self.limits.entries);
@@ -426,6 +422,14 @@ impl Policy for S3Fifo {
 
     fn take_links(&mut self) -> Links {
         std::mem::replace(&mut self.links, Links::new())
+    }
+
+    #[inline]
+    fn live(&self) -> Totals {
+        Totals {
+            entries: self.on_probation.entries + self.proven.entries,
+            weight: self.on_probation.weight + self.proven.weight,
+        }
     }
 
     fn queue_lens(&self) -> QueueLens {

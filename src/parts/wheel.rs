@@ -39,7 +39,8 @@
 //! `schedule`: O(1), at most an unlink and a link, and neither if the id stands early enough. `pop_expired`: O(1) per
 //! step; an id takes one step when reported and at most one per level before, plus
 //! one each time a due id of its own tick makes the waiting ones looked at again.
-//! 10 bytes per id and 5.4 KiB for the buckets, allocated by the first `schedule`.
+//! 10 bytes per id, and 768 bytes for the buckets of each level up to the highest that was needed: three for a
+//! time to live of some minutes, four for one of an hour.
 
 use crate::parts::list::{Links, List};
 use crate::parts::steps::Steps;
@@ -68,8 +69,10 @@ pub(crate) struct Wheel {
     links: Links,
     /// The list that each id is in.
     tags: Steps<u16>,
-    /// By tag; empty until something is scheduled.
-    lists: Vec<List>,
+    /// The buckets by tag, for as many levels as were needed so far; empty until something is scheduled.
+    buckets: Vec<List>,
+    /// The two lists aside.
+    aside: [List; 2],
     /// Per level, a bit for each bucket not empty.
     occupied: [u64; LEVELS],
     /// Everything before this tick was handled.
@@ -103,7 +106,8 @@ impl Wheel {
         Self {
             links: Links::new(),
             tags: Steps::new(),
-            lists: Vec::new(),
+            buckets: Vec::new(),
+            aside: [List::new(); 2],
             occupied: [0; LEVELS],
             tick: tick_of(now),
             now,
@@ -183,9 +187,6 @@ impl Wheel {
         if stands != 0 {
             self.unlink(id, stands);
         } else {
-            if self.lists.is_empty() {
-                self.lists = vec![List::new(); ASIDE[1] as usize + 1];
-            }
             self.links.reserve_for(id);
             self.tags.reserve_for(id);
             self.len += 1;
@@ -254,11 +255,11 @@ impl Wheel {
             return None;
         }
         let current = self.occupied[0] >> (self.tick % u64::from(GROUP)) & 1 != 0;
-        if current || self.draining != 0 || !self.aside(self.scanned).is_empty() {
+        if current || self.draining != 0 || !self.aside[self.scanned].is_empty() {
             // Not looked at yet: maybe due at any moment.
             return Some(self.now);
         }
-        if !self.aside(1 - self.scanned).is_empty() {
+        if !self.aside[1 - self.scanned].is_empty() {
             return Some(self.waiting_for);
         }
         let (_, start) = self.first_bucket()?;
@@ -273,7 +274,7 @@ impl Wheel {
 
     /// Gives the memory of a wheel that was cleared away back, at most `budget` chunks of it.
     pub(crate) fn shed(&mut self, budget: &mut u32) {
-        self.lists = Vec::new();
+        self.buckets = Vec::new();
         self.links.truncate(0, budget);
         self.tags.truncate(0, budget);
     }
@@ -281,11 +282,31 @@ impl Wheel {
     /// Bytes allocated.
     #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.links.heap_bytes() + self.tags.heap_bytes() + self.lists.capacity() * size_of::<List>()
+        self.links.heap_bytes()
+            + self.tags.heap_bytes()
+            + self.buckets.capacity() * size_of::<List>()
     }
 
-    fn aside(&self, which: usize) -> &List {
-        &self.lists[ASIDE[which] as usize]
+    /// The list that a tag stands for, and the links of all.
+    #[inline]
+    fn list_mut(&mut self, tag: u16) -> (&mut List, &mut Links) {
+        if tag >= ASIDE[0] {
+            let list = &mut self.aside[usize::from(tag - ASIDE[0])];
+            return (list, &mut self.links);
+        }
+        if self.buckets.len() <= usize::from(tag) {
+            self.add_level(tag);
+        }
+        (&mut self.buckets[usize::from(tag)], &mut self.links)
+    }
+
+    /// Makes buckets up to the level of this one.
+    #[cold]
+    fn add_level(&mut self, tag: u16) {
+        let levels = usize::from((tag - 1) / GROUP) + 1;
+        let len = 1 + levels * usize::from(GROUP);
+        self.buckets.reserve_exact(len - self.buckets.len());
+        self.buckets.resize(len, List::new());
     }
 
     /// The tag of the bucket for `due`, seen from `tick`.
@@ -303,7 +324,8 @@ impl Wheel {
     fn put(&mut self, id: u32, tag: u16) {
         *self.tags.get_mut(id) = tag;
         // At the end, so that ids of one tick come out as they went in.
-        self.lists[tag as usize].push_back(&mut self.links, id);
+        let (list, links) = self.list_mut(tag);
+        list.push_back(links, id);
         if tag < ASIDE[0] {
             let at = usize::from(tag - 1);
             self.occupied[at / GROUP as usize] |= 1 << (at % GROUP as usize);
@@ -313,8 +335,8 @@ impl Wheel {
     #[inline]
     fn unlink(&mut self, id: u32, tag: u16) {
         *self.tags.get_mut(id) = 0;
-        let list = &mut self.lists[tag as usize];
-        list.unlink(&mut self.links, id);
+        let (list, links) = self.list_mut(tag);
+        list.unlink(links, id);
         if list.is_empty() && tag < ASIDE[0] {
             let at = usize::from(tag - 1);
             self.occupied[at / GROUP as usize] &= !(1 << (at % GROUP as usize));
@@ -327,19 +349,18 @@ impl Wheel {
     /// The next id to look at before the tick may move on.
     fn candidate(&mut self) -> Option<u32> {
         if self.draining != 0 {
-            return self.lists[self.draining as usize].front();
+            return self.buckets[self.draining as usize].front();
         }
         let current = bucket_tag(0, self.tick % u64::from(GROUP));
-        let id = self.lists[current as usize].front();
-        if id.is_some() {
-            return id;
+        if let Some(id) = self.buckets.get(usize::from(current)).and_then(List::front) {
+            return Some(id);
         }
-        if self.aside(self.scanned).is_empty() && self.waiting_for <= self.now {
+        if self.aside[self.scanned].is_empty() && self.waiting_for <= self.now {
             // One of the waiting may be due: look through them once more.
             self.scanned = 1 - self.scanned;
             self.waiting_for = NEVER;
         }
-        self.aside(self.scanned).front()
+        self.aside[self.scanned].front()
     }
 
     /// Deals with an id in turn; whether it is due, and then off the wheel.
@@ -361,7 +382,7 @@ impl Wheel {
 
     /// With no candidate left, moves the tick on; whether a bucket was reached.
     fn advance(&mut self) -> bool {
-        if !self.aside(1 - self.scanned).is_empty() {
+        if !self.aside[1 - self.scanned].is_empty() {
             // They are not due: so time is still in this tick.
             debug_assert_eq!(self.tick, tick_of(self.now), "wheel: overdue ids wait");
             return false;
@@ -398,7 +419,15 @@ impl Wheel {
         self.tags.validate();
         assert!(self.tick <= tick_of(self.now), "wheel: tick beyond now");
         let (mut count, mut occupied) = (0, [0; LEVELS]);
-        for (tag, list) in self.lists.iter().enumerate() {
+        let none = List::new();
+        let tags = 0..=usize::from(ASIDE[1]);
+        let lists: Vec<&List> = tags
+            .map(|tag| match tag.checked_sub(usize::from(ASIDE[0])) {
+                Some(which) => &self.aside[which],
+                None => self.buckets.get(tag).unwrap_or(&none),
+            })
+            .collect();
+        for (tag, list) in lists.iter().enumerate() {
             list.validate(&self.links);
             count += list.len();
             for id in list.iter(&self.links) {
@@ -424,7 +453,7 @@ impl Wheel {
             }
         }
         assert_eq!(count, self.len, "wheel: count of ids");
-        for id in self.lists.iter().flat_map(|list| list.iter(&self.links)) {
+        for id in lists.iter().flat_map(|list| list.iter(&self.links)) {
             let due = due_of(id);
             assert!(
                 due >= self.quiet_until || due <= self.now,
@@ -433,12 +462,12 @@ impl Wheel {
         }
         assert_eq!(occupied, self.occupied, "wheel: occupied");
         if count > 0 {
-            for id in self.aside(1 - self.scanned).iter(&self.links) {
+            for id in self.aside[1 - self.scanned].iter(&self.links) {
                 assert!(due_of(id) >= self.waiting_for, "wheel: {id} waits too long");
             }
         }
         if self.draining != 0 {
-            let drained = &self.lists[self.draining as usize];
+            let drained = &self.buckets[self.draining as usize];
             assert!(!drained.is_empty(), "wheel: drains an empty bucket");
         }
     }

@@ -97,21 +97,26 @@ pub(crate) enum Outcome<K, V> {
     Full(K, V),
 }
 
+/// Laid out by hand. A processor that comes to a shard after another one has written there waits for each line
+/// that was changed: they are the first one, which is the lock's, and those of the evictor.
+#[repr(C)]
 pub(crate) struct Shard<K, V> {
-    slab: Slab<K, V>,
     index: Index,
+    slab: Slab<K, V>,
     evictor: Evictor,
-    wheel: Wheel,
-    beside: Beside,
-    /// What lay beside the slots when the shard was emptied, and is not given back yet.
-    rubble: Vec<Rubble>,
-    packing: Packing,
-    limits: Limits,
-    doomed: Totals,
     /// Entries born below it are doomed.
     mark: u64,
     /// The cache-wide floor that the mark stands for.
     floor: u64,
+    limits: Limits,
+    doomed: Totals,
+    /// The limits were lowered, and there may be more than they say.
+    surplus: bool,
+    beside: Beside,
+    wheel: Wheel,
+    /// What lay beside the slots when the shard was emptied, and is not given back yet.
+    rubble: Vec<Rubble>,
+    packing: Packing,
 }
 
 impl<K, V> Shard<K, V> {
@@ -132,6 +137,7 @@ impl<K, V> Shard<K, V> {
             packing: Packing::default(),
             limits,
             doomed: Totals::default(),
+            surplus: false,
             mark: 0,
             floor: 0,
         }
@@ -409,7 +415,7 @@ impl<K, V> Shard<K, V> {
             || self.doomed.entries > 0
             || self.index.has_work()
             || !self.rubble.is_empty()
-            || self.is_over(0, 0)
+            || self.surplus
             || (self.wheel.len() > 0 && !self.wheel.is_quiet(now))
     }
 }

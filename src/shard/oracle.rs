@@ -34,6 +34,7 @@ impl<K, V> Shard<K, V> {
         }
         assert_eq!(live, self.evictor.live(), "live totals");
         assert_eq!(doomed, self.doomed, "doomed totals");
+        assert!(self.surplus || !self.is_over(0, 0), "over the limits");
         self.wheel.validate(|id| match self.slab.get(id) {
             Some(entry) => self.deadline(id, entry),
             None => NEVER,

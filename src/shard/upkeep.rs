@@ -17,6 +17,7 @@ impl<K, V> Shard<K, V> {
         self.evictor.resize(limits.entries, limits.weight);
         self.index
             .set_max_entries(u32::try_from(limits.entries).ok());
+        self.surplus = self.is_over(0, 0);
     }
 
     /// Reclaims up to `budget` expired, doomed or surplus entries; returns what is left of the budget.
@@ -29,8 +30,7 @@ impl<K, V> Shard<K, V> {
         out: &mut Batch<K, V>,
     ) -> u32 {
         let tidy = !self.index.has_work() && self.rubble.is_empty();
-        let idle = self.doomed.entries == 0 && tidy && self.is_quiet(now);
-        if idle && !self.is_over(0, 0) {
+        if self.doomed.entries == 0 && tidy && !self.surplus && self.is_quiet(now) {
             return budget;
         }
         self.reclaim(budget, sequence, now, out)
@@ -72,6 +72,7 @@ impl<K, V> Shard<K, V> {
             self.index.step(|id| hash_of(slab, id));
             self.release_if_empty();
         }
+        self.surplus = self.is_over(0, 0);
         if let Some(rubble) = self.rubble.last_mut() {
             if !rubble.shed() {
                 self.rubble.pop();
@@ -112,10 +113,10 @@ impl<K, V> Shard<K, V> {
                 self.vacate(victim, out);
             }
             last = self.evict(sequence, now);
-            if last.is_none() {
-                break;
+            match &last {
+                Some(victim) => held.take(victim.weight()),
+                None => break,
             }
-            held = self.held();
         }
         last
     }

@@ -28,6 +28,11 @@ impl Victim {
     }
 
     #[inline]
+    pub(super) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    #[inline]
     fn gone<K, V>(&self, entry: Entry<K, V>) -> Gone<K, V> {
         Gone {
             key: entry.key,
@@ -73,7 +78,7 @@ impl<K, V> Shard<K, V> {
             Found::Absent => self.store_new(incoming, scope, now, out),
             Found::Live(id) => {
                 let grown = incoming.weight.saturating_sub(self.weight_of(id));
-                if self.is_over(0, grown) {
+                if grown > 0 && self.is_over(0, grown) {
                     self.replace(id, incoming, scope, now, out)
                 } else {
                     self.overwrite(id, incoming, scope, now)

@@ -100,6 +100,7 @@ impl Capacity {
     }
 }
 
+#[repr(C)]
 struct Stripe<K, V> {
     shard: Shard<K, V>,
     flights: Table<K, V>,

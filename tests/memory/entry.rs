@@ -5,17 +5,17 @@ use larder::{Cache, CacheBuilder, EntryOptions, EvictionPolicy};
 use crate::{BOUNDS, DEBUG, HOUR, alone, heap, ignore};
 
 /// Said, and not left to the machine's cores. A debug build measures one shard of the eight.
-const SHARDS: u64 = if DEBUG { 1 } else { 8 };
+const SHARDS: u64 = if DEBUG { 1 } else { 16 };
 /// Four sizes across one doubling, so that an array that doubles is caught at its emptiest: 100,000 to
-/// 200,000 in eight shards.
+/// 200,000 in sixteen shards.
 const SIZES: [u64; 4] = [
+    6_250 * SHARDS,
+    7_812 * SHARDS,
+    9_375 * SHARDS,
     12_500 * SHARDS,
-    15_625 * SHARDS,
-    18_750 * SHARDS,
-    25_000 * SHARDS,
 ];
 /// The capacity of the cache that never grows full.
-const ROOMY: u64 = 125_000 * SHARDS;
+const ROOMY: u64 = 112_500 * SHARDS;
 
 type Numbers = Cache<u64, u64>;
 type Builder = CacheBuilder<u64, u64>;

@@ -126,13 +126,13 @@ where
     }
 }
 
-/// A power of two: as many shards as asked for, or four a core, but none below 1,024 entries.
+/// A power of two: as many shards as asked for, or eight a core, but none below 1,024 entries.
 fn shard_count(asked: Option<usize>, entries: u64, weighted: bool) -> usize {
     let cores = || std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
     let wanted = match asked {
         Some(shards) => shards,
-        None if weighted => WEIGHTED_SHARDS.min(4 * cores()),
-        None => 4 * cores(),
+        None if weighted => WEIGHTED_SHARDS.min(8 * cores()),
+        None => 8 * cores(),
     };
     let fitting = usize::try_from(entries / ENTRIES_A_SHARD).unwrap_or(usize::MAX);
     // The largest power of two within `fitting`, and the smallest that is at least `wanted`.

@@ -230,7 +230,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// At most so many shards, rounded up to a power of two. Default: four a core, and with a weigher
+    /// At most so many shards, rounded up to a power of two. Default: eight a core, and with a weigher
     /// no more than 8, so that one shard's part holds an eighth of the weight. A cache uses fewer where
     /// a shard would have less than 1,024 entries.
     ///

@@ -71,20 +71,22 @@ const AHEAD: u32 = 1 << 10;
 /// Stands for a bucket that was never written.
 static EMPTY: Bucket = Bucket::EMPTY;
 
-/// The shard's lookup table.
+/// The shard's lookup table. Laid out by hand: what a call looks at, and the count that it changes, lie together,
+/// on the line of the shard's lock.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Index {
     table: Table,
-    /// The table being moved out of.
-    old: Option<Table>,
     len: u32,
     /// The number of entries at which the next one calls for more buckets.
     grows_at: u32,
     /// The number of entries below which there are too many buckets.
     shrinks_at: u32,
-    max_entries: Option<u32>,
     /// `max_entries` was lowered: shrink to its size once that is enough.
     trim: bool,
+    max_entries: Option<u32>,
+    /// The table being moved out of.
+    old: Option<Table>,
 }
 
 impl Index {

@@ -25,18 +25,19 @@ const NEAR: u32 = 8;
 
 /// A table that does not resize itself.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Table {
     /// An absent chunk stands for empty buckets.
     chunks: Vec<Option<Box<[Bucket]>>>,
     /// Buckets hashes are spread over.
     pub(super) n: u32,
+    pub(super) split: Split,
     /// Buckets still looked at: `n`, or fewer while being moved out of.
     pub(super) live: u32,
     /// See the module's invariants; 0 while `live == n`.
     wrapped: u32,
     /// Buckets allocated.
     allocated: usize,
-    pub(super) split: Split,
 }
 
 impl Table {

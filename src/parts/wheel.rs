@@ -65,7 +65,17 @@ const NEVER: u64 = u64::MAX;
 
 /// A timer wheel of ids.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Wheel {
+    len: u32,
+    /// The tag of the coarse bucket being drained, or 0.
+    draining: u16,
+    /// The latest time seen.
+    now: u64,
+    /// Before this time there is nothing to do: no id is due, and no bucket reached.
+    quiet_until: u64,
+    /// Everything before this tick was handled.
+    tick: u64,
     links: Links,
     /// The list that each id is in.
     tags: Steps<u16>,
@@ -75,19 +85,10 @@ pub(crate) struct Wheel {
     aside: [List; 2],
     /// Per level, a bit for each bucket not empty.
     occupied: [u64; LEVELS],
-    /// Everything before this tick was handled.
-    tick: u64,
-    /// The latest time seen.
-    now: u64,
-    /// The tag of the coarse bucket being drained, or 0.
-    draining: u16,
     /// Which of the two lists aside is being looked through; the other waits.
     scanned: usize,
     /// No waiting id is due before this.
     waiting_for: u64,
-    /// Before this time there is nothing to do: no id is due, and no bucket reached.
-    quiet_until: u64,
-    len: u32,
 }
 
 #[inline]

@@ -9,6 +9,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::time::{NEVER, Now};
 
 /// What lies beside the slots: an array each, by slot address, that exists once something needs it.
+#[repr(C)]
 pub(super) struct Beside {
     /// Present where a weigher is; without one everything weighs 1.
     weights: Option<Steps<u64>>,

@@ -97,26 +97,27 @@ pub(crate) enum Outcome<K, V> {
     Full(K, V),
 }
 
-/// Laid out by hand. A processor that comes to a shard after another one has written there waits for each line
-/// that was changed: they are the first one, which is the lock's, and those of the evictor.
+/// Laid out by hand, for processors that take turns: one that comes after another has written here waits for each
+/// line that was changed. Every write changes the lock's line and the next, where the evictor begins, and the one
+/// where the index begins. Reads look at none of these, but at those that follow.
 #[repr(C)]
 pub(crate) struct Shard<K, V> {
-    index: Index,
-    slab: Slab<K, V>,
     evictor: Evictor,
-    /// Entries born below it are doomed.
-    mark: u64,
-    /// The cache-wide floor that the mark stands for.
-    floor: u64,
     limits: Limits,
     doomed: Totals,
     /// The limits were lowered, and there may be more than they say.
     surplus: bool,
+    packing: Packing,
+    index: Index,
+    slab: Slab<K, V>,
     beside: Beside,
+    /// Entries born below it are doomed.
+    mark: u64,
+    /// The cache-wide floor that the mark stands for.
+    floor: u64,
     wheel: Wheel,
     /// What lay beside the slots when the shard was emptied, and is not given back yet.
     rubble: Vec<Rubble>,
-    packing: Packing,
 }
 
 impl<K, V> Shard<K, V> {

@@ -71,12 +71,11 @@ const AHEAD: u32 = 1 << 10;
 /// Stands for a bucket that was never written.
 static EMPTY: Bucket = Bucket::EMPTY;
 
-/// The shard's lookup table. Laid out by hand: what a call looks at, and the count that it changes, lie together,
-/// on the line of the shard's lock.
+/// The shard's lookup table. Laid out by hand: the count that a write changes is a line away from what reads look
+/// at.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Index {
-    table: Table,
     len: u32,
     /// The number of entries at which the next one calls for more buckets.
     grows_at: u32,
@@ -87,6 +86,7 @@ pub(crate) struct Index {
     max_entries: Option<u32>,
     /// The table being moved out of.
     old: Option<Table>,
+    table: Table,
 }
 
 impl Index {

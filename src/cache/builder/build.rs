@@ -15,6 +15,8 @@ use crate::time::nanos;
 
 /// A shard smaller than this loses hits to its neighbours' luck: a share of about 0.4/√entries.
 const ENTRIES_A_SHARD: u64 = 1024;
+/// So many that shards lose few hits by running full before their neighbours do.
+const MANY_A_SHARD: u64 = 2048;
 /// With so many shards at most, one shard's part still holds an eighth of the weight.
 const WEIGHTED_SHARDS: usize = 8;
 /// How long a key is remembered as uncacheable.
@@ -126,13 +128,15 @@ where
     }
 }
 
-/// A power of two: as many shards as asked for, or eight a core, but none below 1,024 entries.
+/// A power of two: as many shards as asked for, but none below 1,024 entries. Unless asked, eight a core if that
+/// leaves each [`MANY_A_SHARD`], else four.
 fn shard_count(asked: Option<usize>, entries: u64, weighted: bool) -> usize {
     let cores = || std::thread::available_parallelism().map_or(4, std::num::NonZero::get);
     let wanted = match asked {
         Some(shards) => shards,
-        None if weighted => WEIGHTED_SHARDS.min(8 * cores()),
-        None => 8 * cores(),
+        None if weighted => WEIGHTED_SHARDS.min(4 * cores()),
+        None if entries / MANY_A_SHARD >= 8 * cores() as u64 => 8 * cores(),
+        None => 4 * cores(),
     };
     let fitting = usize::try_from(entries / ENTRIES_A_SHARD).unwrap_or(usize::MAX);
     // The largest power of two within `fitting`, and the smallest that is at least `wanted`.

@@ -230,9 +230,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// At most so many shards, rounded up to a power of two. Default: eight a core, and with a weigher
-    /// no more than 8, so that one shard's part holds an eighth of the weight. A cache uses fewer where
-    /// a shard would have less than 1,024 entries.
+    /// At most so many shards, rounded up to a power of two. Default: four a core, or eight where each has
+    /// 2,048 entries; with a weigher no more than 8, so that one shard's part holds an eighth of the weight.
+    /// A cache uses fewer where a shard would have less than 1,024 entries.
     ///
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(1 << 20).shards(64).build()?;

@@ -63,7 +63,7 @@ const ASIDE: [u16; 2] = [1 + LEVELS as u16 * GROUP, 2 + LEVELS as u16 * GROUP];
 /// The due of an id that is never due.
 const NEVER: u64 = u64::MAX;
 
-/// A timer wheel of ids.
+/// A timer wheel of ids. In this order: what every call looks at comes first.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Wheel {

@@ -8,7 +8,8 @@ use crate::stamp::Stamp;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::time::{NEVER, Now};
 
-/// What lies beside the slots: an array each, by slot address, that exists once something needs it.
+/// What lies beside the slots: an array each, by slot address, that exists once something needs it. In this
+/// order: what every read looks at is last, next to what it looks at in the shard.
 #[repr(C)]
 pub(super) struct Beside {
     /// Present where a weigher is; without one everything weighs 1.

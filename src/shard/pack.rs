@@ -16,15 +16,18 @@
 //! * Entries move downwards only, so the index has room for their addresses.
 //!
 //! # Cost
-//! At most [`MOVES`] entries moved, [`LOOKS`] slots looked at and [`GIVES`] chunks given back a visit. A loose
+//! At most [`MOVES`] entries moved (fewer if they are large), [`LOOKS`] slots looked at and [`GIVES`] chunks given back a visit. A loose
 //! shard has lost a quarter of a block's entries at least for each block that it gives up.
 
 use super::Shard;
 use super::beside::Pockets;
+use crate::entry::Entry;
 use crate::parts::policy::contract::Policy;
 
 /// The most entries that one visit moves.
-const MOVES: u32 = 16;
+const MOVES: usize = 16;
+/// The most bytes of entries that one visit moves, unless a single one is larger.
+const MOVED_BYTES: usize = 16 << 10;
 /// The most slots and blocks that one visit looks at for them.
 const LOOKS: u32 = 128;
 /// The most chunks that one visit gives back, and places on the wheel that it clears.
@@ -46,6 +49,13 @@ impl<K, V> Shard<K, V> {
         self.slab.is_loose() || self.packing.trims
     }
 
+    /// Entries of this size that one visit moves.
+    const MOVES: u32 = match MOVED_BYTES / size_of::<Entry<K, V>>() {
+        0 => 1,
+        few if few < MOVES => few as u32,
+        _ => MOVES as u32,
+    };
+
     /// Moves a few entries out of the topmost block, and gives back some of what lay beside blocks that have
     /// none. Returns how many it moved.
     #[cold]
@@ -54,7 +64,7 @@ impl<K, V> Shard<K, V> {
             // They are swept first.
             return 0;
         }
-        let (mut looks, mut moves) = (LOOKS, MOVES);
+        let (mut looks, mut moves) = (LOOKS, Self::MOVES);
         while looks > 0 && moves > 0 && self.slab.is_loose() {
             looks -= 1;
             if self.slab.lower() {
@@ -77,7 +87,7 @@ impl<K, V> Shard<K, V> {
             self.beside.truncate(end, &mut budget);
             self.packing.trims = budget == 0;
         }
-        MOVES - moves
+        Self::MOVES - moves
     }
 
     /// Moves the entry at `from`, in the topmost block of a loose slab, downwards; whether there is one.

@@ -100,6 +100,7 @@ impl Capacity {
     }
 }
 
+/// In this order: the shard says which of its lines the lock lies on.
 #[repr(C)]
 struct Stripe<K, V> {
     shard: Shard<K, V>,
@@ -255,9 +256,9 @@ impl<K, V> Store<K, V> {
         left
     }
 
-    /// Whether a walk is under way, for which entries must stay where they are. For callers that hold a stripe
-    /// exclusively: a walk that has been to that stripe held its lock before, and shared `walks` before that; one
-    /// that has not will find what the caller leaves there.
+    /// Whether a walk is under way, for which entries must stay where they are. Certain for callers that hold a
+    /// stripe exclusively: a walk that has been to that stripe held its lock before, and shared `walks` before
+    /// that; one that has not will find what the caller leaves there.
     #[cold]
     fn is_walked(&self) -> bool {
         Arc::strong_count(&self.walks) > 1

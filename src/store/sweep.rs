@@ -4,7 +4,7 @@ use super::{Capacity, Store};
 use crate::flight::Flight;
 use crate::generation::Namespace;
 use crate::parts::policy::contract::QueueLens;
-use crate::shard::Found;
+use crate::shard::{Found, Shard};
 use crate::sync::Arc;
 use crate::time::Now;
 
@@ -121,12 +121,15 @@ impl<K, V> Store<K, V> {
             if left == 0 {
                 break;
             }
-            let has_work = || {
-                let guard = stripe.read();
-                guard.shard.has_work(self.clock.coarse(), &self.sequence)
-                    || (guard.shard.is_loose() && !self.is_walked())
+            let has_work = |shard: &Shard<K, V>| {
+                shard.has_work(self.clock.coarse(), &self.sequence)
+                    || (shard.is_loose() && !self.is_walked())
             };
-            if !has_work() && !stripe.read().flights.has_failures() {
+            let idle = {
+                let guard = stripe.read();
+                !has_work(&guard.shard) && !guard.flights.has_failures()
+            };
+            if idle {
                 continue;
             }
             // In slices, with the lock free between them.
@@ -135,7 +138,7 @@ impl<K, V> Store<K, V> {
                 let (_, unused) = self.visit_with(stripe, slice, |_| ());
                 left -= slice - unused;
                 // A slice may have gone into moving timers that are not due yet.
-                if left == 0 || (unused > 0 && !has_work()) {
+                if left == 0 || (unused > 0 && !has_work(&stripe.read().shard)) {
                     break;
                 }
             }

@@ -420,3 +420,24 @@ impl<K, V> Shard<K, V> {
             || (self.wheel.len() > 0 && !self.wheel.is_quiet(now))
     }
 }
+
+#[cfg(all(test, target_pointer_width = "64", not(larder_shuttle)))]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn what_reads_look_at_lies_on_no_line_that_writes_change() {
+        type Numbers = Shard<u64, u64>;
+        // Seen from the stripe's start: the lock is a word, and the shard follows it.
+        let seen = |offset: usize| offset + size_of::<usize>();
+        let line = |offset: usize| seen(offset) / 64;
+        assert_eq!(line(offset_of!(Numbers, evictor)), 0);
+        assert_eq!(seen(offset_of!(Numbers, index)) % 64, 0);
+        // The index begins with what writes change; its table ends a line or more behind that.
+        assert!(line(offset_of!(Numbers, slab)) > line(offset_of!(Numbers, index)));
+        let mark = line(offset_of!(Numbers, mark));
+        assert!(mark > line(offset_of!(Numbers, slab)));
+        assert_eq!(mark, line(offset_of!(Numbers, wheel)));
+    }
+}

@@ -16,16 +16,17 @@
 //! * Entries move downwards only, so the index has room for their addresses.
 //!
 //! # Cost
-//! At most [`MOVES`] entries moved (fewer if they are large), [`LOOKS`] slots looked at and [`GIVES`] chunks given back a visit. A loose
-//! shard has lost a quarter of a block's entries at least for each block that it gives up.
+//! At most [`MOST_MOVES`] entries moved (fewer if they are large), [`LOOKS`] slots looked at and [`GIVES`] chunks
+//! given back a visit. A loose shard has lost a quarter of a block's entries at least for each block that it
+//! gives up.
 
 use super::Shard;
 use super::beside::Pockets;
 use crate::entry::Entry;
 use crate::parts::policy::contract::Policy;
 
-/// The most entries that one visit moves.
-const MOVES: usize = 16;
+/// The most entries that one visit moves, however small they are.
+const MOST_MOVES: usize = 16;
 /// The most bytes of entries that one visit moves, unless a single one is larger.
 const MOVED_BYTES: usize = 16 << 10;
 /// The most slots and blocks that one visit looks at for them.
@@ -52,8 +53,8 @@ impl<K, V> Shard<K, V> {
     /// Entries of this size that one visit moves.
     const MOVES: u32 = match MOVED_BYTES / size_of::<Entry<K, V>>() {
         0 => 1,
-        few if few < MOVES => few as u32,
-        _ => MOVES as u32,
+        few if few < MOST_MOVES => few as u32,
+        _ => MOST_MOVES as u32,
     };
 
     /// Moves a few entries out of the topmost block, and gives back some of what lay beside blocks that have

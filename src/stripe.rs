@@ -25,35 +25,51 @@ const SHARED: usize = 8;
 /// A set of `N` counters, striped by thread.
 #[derive(Debug)]
 pub(crate) struct Striped<const N: usize> {
-    stripes: Box<[CachePadded<[AtomicU64; N]>]>,
+    stripes: Box<[CachePadded<[AtomicU64; N]>; OWNED + SHARED]>,
 }
 
 impl<const N: usize> Striped<N> {
     pub(crate) fn new() -> Self {
         Striped {
-            stripes: (0..OWNED + SHARED)
-                .map(|_| CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0))))
-                .collect(),
+            stripes: Box::new(std::array::from_fn(|_| {
+                CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)))
+            })),
         }
     }
 
     /// Adds to counter `which` on this thread's stripe.
     #[inline]
     pub(crate) fn add(&self, which: usize, amount: u64) {
-        let number = number_of_this_thread();
-        // Relaxed, all of it: a count orders nothing; it is exact once the counting threads have been
-        // joined, or have given their numbers to others.
-        match self.stripes.get(number) {
-            Some(stripe) if number < OWNED => {
-                let count = stripe[which].load(Ordering::Relaxed);
-                stripe[which].store(count.wrapping_add(amount), Ordering::Relaxed);
-            }
-            _ => self.add_shared(number, which, amount),
+        let number = NUMBER.get();
+        if number < OWNED {
+            self.add_owned(number, which, amount);
+        } else {
+            self.add_unowned(number, which, amount);
         }
     }
 
+    #[inline(always)]
+    fn add_owned(&self, number: usize, which: usize, amount: u64) {
+        let count = &self.stripes[number][which];
+        // Relaxed, as in all of this: a count orders nothing; it is exact once the counting threads have been
+        // joined, or have given their numbers to others.
+        count.store(
+            count.load(Ordering::Relaxed).wrapping_add(amount),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// For threads that own no stripe, or have not asked for one yet.
     #[cold]
-    fn add_shared(&self, number: usize, which: usize, amount: u64) {
+    fn add_unowned(&self, number: usize, which: usize, amount: u64) {
+        let number = if number == NONE {
+            take_number()
+        } else {
+            number
+        };
+        if number < OWNED {
+            return self.add_owned(number, which, amount);
+        }
         let stripe = &self.stripes[OWNED + number % SHARED];
         stripe[which].fetch_add(amount, Ordering::Relaxed);
     }
@@ -74,17 +90,6 @@ thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(NONE) };
     /// Gives the number back at the thread's end.
     static TAKEN: Taken = const { Taken };
-}
-
-/// The number that this thread counts under; at least [`OWNED`] if it owns no stripe.
-#[inline]
-fn number_of_this_thread() -> usize {
-    let number = NUMBER.get();
-    if number == NONE {
-        take_number()
-    } else {
-        number
-    }
 }
 
 /// Numbers that were given back, and the lowest that was never given out.
@@ -155,7 +160,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..20 {
                 scope.spawn(|| {
-                    taken.lock().push(number_of_this_thread());
+                    taken.lock().push(take_number());
                     // All are alive at once, so that none takes a number that another gave back.
                     all.wait();
                 });
@@ -171,7 +176,7 @@ mod tests {
     fn numbers_come_back() {
         for _ in 0..1_000 {
             std::thread::scope(|scope| {
-                scope.spawn(number_of_this_thread);
+                scope.spawn(take_number);
             });
         }
         assert!(NUMBERS.lock().1 < 1_000);

@@ -74,6 +74,15 @@ impl Clock {
         }
     }
 
+    /// A cheap reading that the time is surely not past.
+    #[inline]
+    pub(crate) fn at_latest(&self) -> u64 {
+        match &self.0 {
+            Source::System { coarse_error } => system::coarse().saturating_add(*coarse_error),
+            Source::Manual(nanos) => nanos.load(Ordering::Acquire),
+        }
+    }
+
     /// How far a coarse reading can lag, in nanoseconds.
     #[inline]
     pub(crate) fn coarse_error(&self) -> u64 {

@@ -59,6 +59,8 @@ struct Inner<K, V, S> {
     store: Arc<Store<K, V>>,
     hasher: S,
     rules: Rules<K, V>,
+    /// The policy reorders its queue on a hit, or there is an expiry policy, which may hear of hits.
+    hits_may_write: bool,
     capacity: Mutex<Capacity>,
 }
 

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 use super::Cache;
+use crate::hash::KeyHash;
 use crate::stats::Count;
 
 impl<K, V, S> Cache<K, V, S>
@@ -104,11 +105,25 @@ where
         V: Clone,
     {
         let hash = self.hash(key);
+        if self.inner.hits_may_write {
+            return self.get_and_write(hash, key);
+        }
+        self.inner.store.get(hash, &self.namespace, key)
+    }
+
+    /// The same where a hit may have more to write down than that it happened.
+    #[inline(never)]
+    fn get_and_write<Q>(&self, hash: KeyHash, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+    {
         let store = &self.inner.store;
         match &self.inner.rules.expiry {
             Some(expiry) if expiry.reads() => {
                 store.get_and_renew(hash, &self.namespace, key, &**expiry)
             }
+            _ if store.hit_needs_lock => store.get_and_reorder(hash, &self.namespace, key),
             _ => store.get(hash, &self.namespace, key),
         }
     }

@@ -43,7 +43,7 @@ use crate::parts::wheel::Wheel;
 use crate::removal::RemovalCause;
 use crate::slab::Slab;
 use crate::stamp::Bar;
-use crate::time::Now;
+use crate::time::{Clock, Now};
 use beside::Beside;
 use pack::Packing;
 use rubble::Rubble;
@@ -70,6 +70,26 @@ pub(crate) struct Scope<'a> {
     /// it, and dooms what it stores.
     pub(crate) cleared: u64,
     pub(crate) sequence: &'a Sequence,
+}
+
+/// Who reads: what the scope and the time are found from.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) sequence: &'a Sequence,
+    pub(crate) clock: &'a Clock,
+}
+
+impl<'a> Reader<'a> {
+    #[inline]
+    pub(crate) fn scope(self) -> Scope<'a> {
+        Scope {
+            namespace: self.namespace.id,
+            floor: self.namespace.floor(),
+            cleared: self.sequence.floor(),
+            sequence: self.sequence,
+        }
+    }
 }
 
 /// What a look-up found.
@@ -162,9 +182,10 @@ impl<K, V> Shard<K, V> {
             // it would keep the processor from seeing ahead to the next wait.
             now.coarse();
         }
-        self.find_from(home, hash, key, namespace)
+        self.find_from(home, hash, key, namespace, self.beside.is_plain())
     }
 
+    /// With `plain`, all entries are known to be in the root.
     #[inline(always)]
     fn find_from<Q>(
         &self,
@@ -172,11 +193,11 @@ impl<K, V> Shard<K, V> {
         hash: u32,
         key: &Q,
         namespace: u32,
+        plain: bool,
     ) -> Option<(u32, &Entry<K, V>)>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let plain = self.beside.is_plain();
         for id in home.ids() {
             if let Some(entry) = self.entry_of(id, hash, key, namespace, plain) {
                 return Some((id, entry));
@@ -221,52 +242,101 @@ impl<K, V> Shard<K, V> {
         (same && key.equivalent(&entry.key)).then_some(entry)
     }
 
-    /// The live entry of `key`, for those who only read. Runs `Eq` and changes nothing.
-    #[inline]
+    /// The live entry of `key`, for those who only read, noted as used if they say so. Runs `Eq`.
+    ///
+    /// What few calls need is made where they need it, as each word that is kept for them is stored and
+    /// fetched by all.
+    #[inline(always)]
     pub(crate) fn read<Q>(
         &self,
         hash: u32,
         key: &Q,
-        scope: Scope<'_>,
-        now: &mut Now<'_>,
+        reader: Reader<'_>,
+        note: bool,
     ) -> Option<(u32, &Entry<K, V>)>
     where
         Q: Equivalent<K> + ?Sized,
     {
+        if !self.beside.is_plain() || reader.namespace.id != Namespace::ROOT {
+            return self.read_with_beside(hash, key, reader, note);
+        }
         let home = self.index.home(hash);
         // While the bucket is on its way, and not when the entry has come: what stands between the one wait
         // and the next keeps the processor from seeing that far ahead.
-        let bar = self.bar(scope, now);
-        let (id, entry) = self.find_from(home, hash, key, scope.namespace)?;
-        let by_age = self.beside.is_plain() || !self.beside.has_idle();
-        let alive = if by_age && entry.stamp.clears(bar) {
-            !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, scope.sequence)
+        let moment = if self.wheel.len() > 0 {
+            reader.clock.at_latest()
         } else {
-            self.is_alive(id, entry, scope, now)
+            0
         };
-        alive.then_some((id, entry))
+        let bar = self.bar(reader, moment);
+        let (id, entry) = self.find_from(home, hash, key, Namespace::ROOT, true)?;
+        if !entry.stamp.clears(bar) && !self.is_alive(id, entry, reader) {
+            return None;
+        }
+        if note {
+            entry.stamp.hit(MAX_HITS);
+        }
+        Some((id, entry))
     }
 
-    /// What an entry must be above to be alive, reading the time if some entry has a deadline.
-    #[inline]
-    fn bar(&self, scope: Scope<'_>, now: &mut Now<'_>) -> Bar {
-        // A floor this shard has not seen yet kills all it holds.
-        let floor = if self.floor < scope.cleared {
-            u64::MAX
-        } else {
-            self.mark.max(scope.floor)
-        };
+    /// The same where something lies beside the slots.
+    #[inline(always)]
+    fn read_with_beside<Q>(
+        &self,
+        hash: u32,
+        key: &Q,
+        reader: Reader<'_>,
+        note: bool,
+    ) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let mut now = Now::new(reader.clock);
+        let home = self.index.home(hash);
         let moment = if self.wheel.len() > 0 {
             now.at_latest()
         } else {
             0
         };
+        let bar = self.bar(reader, moment);
+        let (id, entry) = self.find_from(home, hash, key, reader.namespace.id, false)?;
+        let alive = if !self.beside.has_idle() && entry.stamp.clears(bar) {
+            !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, reader.sequence)
+        } else {
+            matches!(
+                self.judge(id, entry, reader.scope(), &mut now),
+                Found::Live(_)
+            )
+        };
+        if !alive {
+            return None;
+        }
+        if note {
+            self.note_hit(id, entry, &mut now);
+        }
+        Some((id, entry))
+    }
+
+    /// What an entry must be above to be alive at `moment`.
+    #[inline]
+    fn bar(&self, reader: Reader<'_>, moment: u64) -> Bar {
+        // A floor this shard has not seen yet kills all it holds.
+        let floor = if self.floor < reader.sequence.floor() {
+            u64::MAX
+        } else {
+            self.mark.max(reader.namespace.floor())
+        };
         Bar::new(floor, moment)
     }
 
+    #[cold]
     #[inline(never)]
-    fn is_alive(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>, now: &mut Now<'_>) -> bool {
-        matches!(self.judge(id, entry, scope, now), Found::Live(_))
+    fn is_alive(&self, id: u32, entry: &Entry<K, V>, reader: Reader<'_>) -> bool {
+        let mut now = Now::new(reader.clock);
+        matches!(
+            self.judge(id, entry, reader.scope(), &mut now),
+            Found::Live(_)
+        )
     }
 
     /// Finds what `key` stands for. Runs `Eq` and changes nothing.

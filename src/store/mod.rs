@@ -119,7 +119,7 @@ pub(crate) struct Store<K, V> {
     notifier: Notifier<K, V>,
     journal: Option<Journal<K>>,
     /// Hits reorder the policy's queue, so they need the lock exclusively.
-    hit_needs_lock: bool,
+    pub(crate) hit_needs_lock: bool,
     pub(crate) loads: LoadRules,
     /// Shared with each walk over the slots that is under way.
     walks: Arc<()>,

@@ -7,30 +7,51 @@ use crate::expiry::{Expiry, Life, remaining};
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
 use crate::removal::RemovalCause;
-use crate::shard::{Found, Totals};
+use crate::shard::{Found, Reader, Totals};
 use crate::sync::locks::RwLockReadGuard;
 use crate::sync::{Locked, RwLock};
-use crate::time::Now;
 
 impl<K, V> Store<K, V> {
-    /// A copy of the live value, noted as a hit for the policy. Counts nothing.
+    fn reader<'a>(&'a self, namespace: &'a Namespace) -> Reader<'a> {
+        Reader {
+            namespace,
+            sequence: &self.sequence,
+            clock: &self.clock,
+        }
+    }
+
+    /// A copy of the live value, noted as a hit for the policy. Counts nothing. Not for a policy that reorders
+    /// its queue.
     #[inline]
     pub(crate) fn get<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> Option<V>
     where
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
+        let guard = self.stripe(hash).read();
+        let reader = self.reader(namespace);
+        let (_, entry) = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        Some(entry.value.clone())
+    }
+
+    /// The same for a policy that reorders its queue on a hit.
+    pub(crate) fn get_and_reorder<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+    ) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
         let stripe = self.stripe(hash);
-        let scope = self.scope(namespace);
-        let mut now = Now::new(&self.clock);
         let guard = stripe.read();
-        let (id, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
+        let reader = self.reader(namespace);
+        let (id, entry) = guard.shard.read(hash.in_shard(), key, reader, true)?;
         let value = entry.value.clone();
-        guard.shard.note_hit(id, entry, &mut now);
-        if self.hit_needs_lock {
-            drop(guard);
-            self.reorder(stripe, id);
-        }
+        drop(guard);
+        self.reorder(stripe, id);
         Some(value)
     }
 
@@ -83,14 +104,12 @@ impl<K, V> Store<K, V> {
         V: Clone + 'static,
     {
         let stripe = self.stripe(hash);
-        let mut now = Now::new(&self.clock);
         let guard = self.read_to_judge(stripe);
-        let scope = self.scope(namespace);
-        let (id, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
+        let reader = self.reader(namespace);
+        let (id, entry) = guard.shard.read(hash.in_shard(), key, reader, true)?;
         let value = entry.value.clone();
-        guard.shard.note_hit(id, entry, &mut now);
         let version = guard.shard.version(id);
-        let before = remaining(entry.stamp.expires_at(), now.precise());
+        let before = remaining(entry.stamp.expires_at(), self.clock.now());
         drop(guard);
         let after = expiry.after_read(&value, before);
         if after != before || self.hit_needs_lock {
@@ -138,10 +157,9 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let scope = self.scope(namespace);
-        let mut now = Now::new(&self.clock);
         let guard = self.stripe(hash).read();
-        let (_, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
+        let reader = self.reader(namespace);
+        let (_, entry) = guard.shard.read(hash.in_shard(), key, reader, false)?;
         Some(with(&entry.value))
     }
 
@@ -156,10 +174,9 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let mut now = Now::new(&self.clock);
         let guard = self.read_to_judge(self.stripe(hash));
-        let scope = self.scope(namespace);
-        let (id, entry) = guard.shard.read(hash.in_shard(), key, scope, &mut now)?;
+        let reader = self.reader(namespace);
+        let (id, entry) = guard.shard.read(hash.in_shard(), key, reader, false)?;
         let seen = Seen {
             version: guard.shard.version(id),
             expires_at: entry.stamp.expires_at(),

@@ -85,6 +85,7 @@ where
         let root = Namespace::root();
         Ok(Cache {
             inner: Arc::new(Inner {
+                hits_may_write: store.hit_needs_lock || self.rules.expiry.is_some(),
                 store,
                 hasher: self.hasher,
                 rules: self.rules,

@@ -27,22 +27,20 @@ mod beside;
 #[cfg(any(test, debug_assertions))]
 mod oracle;
 mod pack;
+mod read;
 mod rubble;
 mod upkeep;
 mod write;
 
-use equivalent::Equivalent;
-
 use crate::entry::Entry;
 use crate::generation::{Namespace, Sequence, TagSet};
-use crate::parts::index::{Home, Index};
+use crate::parts::index::Index;
 use crate::parts::policy::Evictor;
 use crate::parts::policy::contract::{MAX_HITS, Policy, QueueLens};
 pub(crate) use crate::parts::policy::quota::Totals;
 use crate::parts::wheel::Wheel;
 use crate::removal::RemovalCause;
 use crate::slab::Slab;
-use crate::stamp::Bar;
 use crate::time::{Clock, Now};
 use beside::Beside;
 use pack::Packing;
@@ -162,235 +160,6 @@ impl<K, V> Shard<K, V> {
             mark: 0,
             floor: 0,
         }
-    }
-
-    /// The entry that `key` stands for, dead or alive. Runs `Eq` and changes nothing.
-    #[inline]
-    fn find<Q>(
-        &self,
-        hash: u32,
-        key: &Q,
-        namespace: u32,
-        now: &mut Now<'_>,
-    ) -> Option<(u32, &Entry<K, V>)>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let home = self.index.home(hash);
-        if self.wheel.len() > 0 {
-            // What is found will have a deadline: the time is read while the bucket is on its way. Later on
-            // it would keep the processor from seeing ahead to the next wait.
-            now.coarse();
-        }
-        self.find_from(home, hash, key, namespace, self.beside.is_plain())
-    }
-
-    /// With `plain`, all entries are known to be in the root.
-    #[inline(always)]
-    fn find_from<Q>(
-        &self,
-        home: Home<'_>,
-        hash: u32,
-        key: &Q,
-        namespace: u32,
-        plain: bool,
-    ) -> Option<(u32, &Entry<K, V>)>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        for id in home.ids() {
-            if let Some(entry) = self.entry_of(id, hash, key, namespace, plain) {
-                return Some((id, entry));
-            }
-        }
-        if home.is_left(&self.index) {
-            return self.find_further(hash, key, namespace);
-        }
-        None
-    }
-
-    #[inline(never)]
-    fn find_further<Q>(&self, hash: u32, key: &Q, namespace: u32) -> Option<(u32, &Entry<K, V>)>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let mut asked = |id| self.entry_of(id, hash, key, namespace, false).is_some();
-        let id = self.index.find_further(hash, &mut asked)?;
-        Some((id, self.slab.get(id)?))
-    }
-
-    /// The entry at `id`, if it is the key's. With `plain`, all entries are known to be in the root.
-    #[inline]
-    fn entry_of<Q>(
-        &self,
-        id: u32,
-        hash: u32,
-        key: &Q,
-        namespace: u32,
-        plain: bool,
-    ) -> Option<&Entry<K, V>>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let entry = self.slab.get(id)?;
-        let its = if plain {
-            Namespace::ROOT
-        } else {
-            self.beside.namespace(id)
-        };
-        let same = entry.stamp.hash() == hash && its == namespace;
-        (same && key.equivalent(&entry.key)).then_some(entry)
-    }
-
-    /// The live entry of `key`, for those who only read, noted as used if they say so. Runs `Eq`.
-    ///
-    /// What few calls need is made where they need it, as each word that is kept for them is stored and
-    /// fetched by all.
-    #[inline(always)]
-    pub(crate) fn read<Q>(
-        &self,
-        hash: u32,
-        key: &Q,
-        reader: Reader<'_>,
-        note: bool,
-    ) -> Option<(u32, &Entry<K, V>)>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        if !self.beside.is_plain() || reader.namespace.id != Namespace::ROOT {
-            return self.read_with_beside(hash, key, reader, note);
-        }
-        let home = self.index.home(hash);
-        // While the bucket is on its way, and not when the entry has come: what stands between the one wait
-        // and the next keeps the processor from seeing that far ahead.
-        let moment = if self.wheel.len() > 0 {
-            reader.clock.at_latest()
-        } else {
-            0
-        };
-        let bar = self.bar(reader, moment);
-        let (id, entry) = self.find_from(home, hash, key, Namespace::ROOT, true)?;
-        if !entry.stamp.clears(bar) && !self.is_alive(id, entry, reader) {
-            return None;
-        }
-        if note {
-            entry.stamp.hit(MAX_HITS);
-        }
-        Some((id, entry))
-    }
-
-    /// The same where something lies beside the slots.
-    #[inline(always)]
-    fn read_with_beside<Q>(
-        &self,
-        hash: u32,
-        key: &Q,
-        reader: Reader<'_>,
-        note: bool,
-    ) -> Option<(u32, &Entry<K, V>)>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let mut now = Now::new(reader.clock);
-        let home = self.index.home(hash);
-        let moment = if self.wheel.len() > 0 {
-            now.at_latest()
-        } else {
-            0
-        };
-        let bar = self.bar(reader, moment);
-        let (id, entry) = self.find_from(home, hash, key, reader.namespace.id, false)?;
-        let alive = if !self.beside.has_idle() && entry.stamp.clears(bar) {
-            !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, reader.sequence)
-        } else {
-            matches!(
-                self.judge(id, entry, reader.scope(), &mut now),
-                Found::Live(_)
-            )
-        };
-        if !alive {
-            return None;
-        }
-        if note {
-            self.note_hit(id, entry, &mut now);
-        }
-        Some((id, entry))
-    }
-
-    /// What an entry must be above to be alive at `moment`.
-    #[inline]
-    fn bar(&self, reader: Reader<'_>, moment: u64) -> Bar {
-        // A floor this shard has not seen yet kills all it holds.
-        let floor = if self.floor < reader.sequence.floor() {
-            u64::MAX
-        } else {
-            self.mark.max(reader.namespace.floor())
-        };
-        Bar::new(floor, moment)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn is_alive(&self, id: u32, entry: &Entry<K, V>, reader: Reader<'_>) -> bool {
-        let mut now = Now::new(reader.clock);
-        matches!(
-            self.judge(id, entry, reader.scope(), &mut now),
-            Found::Live(_)
-        )
-    }
-
-    /// Finds what `key` stands for. Runs `Eq` and changes nothing.
-    #[inline(always)]
-    pub(crate) fn look<Q>(&self, hash: u32, key: &Q, scope: Scope<'_>, now: &mut Now<'_>) -> Found
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        match self.find(hash, key, scope.namespace, now) {
-            Some((id, entry)) => self.judge(id, entry, scope, now),
-            None => Found::Absent,
-        }
-    }
-
-    /// Whether the entry at `id` may be served.
-    #[inline]
-    pub(crate) fn judge(
-        &self,
-        id: u32,
-        entry: &Entry<K, V>,
-        scope: Scope<'_>,
-        now: &mut Now<'_>,
-    ) -> Found {
-        if self.is_dead(id, entry, scope) {
-            Found::Past(id, RemovalCause::Invalidated)
-        } else if now.has_reached(self.deadline(id, entry)) {
-            Found::Past(id, RemovalCause::Expired)
-        } else {
-            Found::Live(id)
-        }
-    }
-
-    #[inline]
-    fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>) -> bool {
-        // A floor this shard has not seen yet kills all it holds.
-        self.floor < scope.cleared
-            || entry.stamp.born() < self.mark.max(scope.floor)
-            || (entry.stamp.is_tagged() && self.is_dead_by_tag(id, entry, scope.sequence))
-    }
-
-    /// Whether a tagged entry is dead by one of its tags.
-    fn is_dead_by_tag(&self, id: u32, entry: &Entry<K, V>, sequence: &Sequence) -> bool {
-        let tags = self.beside.tags(id);
-        tags.is_some_and(|tags| !tags.admits(entry.stamp.born(), sequence))
-    }
-
-    /// The highest floor among the tags of what was found.
-    #[inline]
-    pub(crate) fn highest_tag_floor(&self, found: Found) -> u64 {
-        let tags = match found {
-            Found::Live(id) | Found::Past(id, _) => self.beside.tags(id),
-            Found::Absent => None,
-        };
-        tags.and_then(|tags| tags.floors().max()).unwrap_or(0)
     }
 
     #[inline]

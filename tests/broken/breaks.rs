@@ -195,7 +195,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 5,
         what: "a deadline counts only once a write has reclaimed it",
-        file: "src/shard/mod.rs",
+        file: "src/shard/read.rs",
         from: "        if !entry.stamp.clears(bar) && !self.is_alive(id, entry, reader) {\n",
         to: "        if self.is_dead(id, entry, reader.scope()) {\n",
         suite: Suite::Test("contract"),
@@ -330,7 +330,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 9,
         what: "an expired victim is told as evicted",
-        file: "src/shard/mod.rs",
+        file: "src/shard/read.rs",
         from: "Found::Past(id, RemovalCause::Expired)",
         to: "Found::Past(id, RemovalCause::Size)",
         suite: Suite::Test("contract"),

@@ -35,6 +35,7 @@ pub(crate) enum Ttl {
 pub struct EntryOptions {
     pub(crate) ttl: Ttl,
     pub(crate) tags: Vec<Box<str>>,
+    pub(crate) load_time: Option<Duration>,
 }
 
 impl EntryOptions {
@@ -76,6 +77,21 @@ impl EntryOptions {
     /// ```
     pub fn no_expiry(mut self) -> Self {
         self.ttl = Ttl::Forever;
+        self
+    }
+
+    /// How long this value took to make (δ), for
+    /// [`early_expiration`](crate::CacheBuilder::early_expiration): kept to a microsecond, rounded up, 71 minutes
+    /// at most. What a loader brings is measured unless this says otherwise; an insertion without it is never
+    /// early.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let options = larder::EntryOptions::new().load_time(Duration::from_millis(40));
+    /// # let _ = options;
+    /// ```
+    pub fn load_time(mut self, time: Duration) -> Self {
+        self.load_time = Some(time);
         self
     }
 

@@ -30,6 +30,8 @@ pub enum BuildError {
     NoShards,
     /// `jitter` was not in `0.0..=1.0`.
     Jitter,
+    /// `early_expiration` was given a number below zero, infinity or none at all.
+    Beta,
     /// A duration that must not be zero was.
     ZeroDuration {
         /// The builder's method that took it.
@@ -62,6 +64,10 @@ impl fmt::Display for BuildError {
             BuildError::Jitter => {
                 f.write_str("jitter is a share of the time to live: give a number from 0.0 to 1.0")
             }
+            BuildError::Beta => f.write_str(
+                "early_expiration(β) takes a finite number from 0.0 (never early) up: 1.0 is usual, more \
+                 is earlier",
+            ),
             BuildError::ZeroDuration { setting } => write!(
                 f,
                 "{setting} was given zero, which no value could outlive: give a longer time, or \

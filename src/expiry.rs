@@ -95,6 +95,11 @@ impl Life {
         }
     }
 
+    /// In nanoseconds; `None` for ever.
+    pub(crate) fn nanos(self) -> Option<u64> {
+        (self != Life::FOREVER).then_some(self.0)
+    }
+
     /// The deadline of a value written `now`.
     #[inline]
     pub(crate) fn deadline(self, now: &mut Now<'_>) -> u64 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::removal::RemovalCause;
 use crate::stripe::Striped;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Names the counters, in the order of the striped array.
 #[derive(Clone, Copy, Debug)]
@@ -32,21 +33,44 @@ const COUNTS: usize = Count::Invalidated as usize + 1;
 
 /// The counters of one cache.
 #[derive(Debug)]
-pub(crate) struct Counters(Striped<COUNTS>);
+pub(crate) struct Counters {
+    striped: Striped<COUNTS>,
+    rare: Rare,
+}
+
+/// What happens as seldom as a load, or more seldom: nobody needs a stripe of one's own for it.
+#[derive(Debug, Default)]
+struct Rare {
+    refreshes: AtomicU64,
+    refresh_failures: AtomicU64,
+}
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        Counters(Striped::new())
+        Counters {
+            striped: Striped::new(),
+            rare: Rare::default(),
+        }
+    }
+
+    /// Counts a value that begins to be loaded again.
+    pub(crate) fn refresh(&self) {
+        self.rare.refreshes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one for which that failed.
+    pub(crate) fn refresh_failure(&self) {
+        self.rare.refresh_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]
     pub(crate) fn bump(&self, count: Count) {
-        self.0.add(count as usize, 1);
+        self.striped.add(count as usize, 1);
     }
 
     #[inline]
     pub(crate) fn add(&self, count: Count, amount: u64) {
-        self.0.add(count as usize, amount);
+        self.striped.add(count as usize, amount);
     }
 
     #[inline(always)]
@@ -66,7 +90,9 @@ impl Counters {
     }
 
     pub(crate) fn snapshot(&self, len: u64, weight: u64) -> Stats {
-        let sum = |count: Count| self.0.sum(count as usize);
+        let sum = |count: Count| self.striped.sum(count as usize);
+        // Relaxed, as all counts.
+        let rare = |count: &AtomicU64| count.load(Ordering::Relaxed);
         // Misses are read before the reads that they are part of.
         let misses = sum(Count::Misses);
         Stats {
@@ -80,6 +106,8 @@ impl Counters {
             load_nanos: sum(Count::LoadNanos),
             joined: sum(Count::Joined),
             unpublished: sum(Count::Unpublished),
+            refreshes: rare(&self.rare.refreshes),
+            refresh_failures: rare(&self.rare.refresh_failures),
             explicit: sum(Count::Explicit),
             replaced: sum(Count::Replaced),
             expired: sum(Count::Expired),
@@ -120,6 +148,8 @@ pub struct Stats {
     load_nanos: u64,
     joined: u64,
     unpublished: u64,
+    refreshes: u64,
+    refresh_failures: u64,
     explicit: u64,
     replaced: u64,
     expired: u64,
@@ -172,6 +202,11 @@ getters! {
     /// write came between, because another load had taken over, or because they were uncacheable or could not
     /// be kept.
     unpublished,
+    /// Values that a call began to load again before their time was up
+    /// ([`early_expiration`](crate::CacheBuilder::early_expiration)).
+    refreshes,
+    /// Those for which the loader failed: the value at hand was served on.
+    refresh_failures,
     /// Removals with [`RemovalCause::Explicit`].
     explicit,
     /// Removals with [`RemovalCause::Replaced`].
@@ -241,6 +276,8 @@ impl Stats {
             load_nanos: minus(self.load_nanos, earlier.load_nanos),
             joined: minus(self.joined, earlier.joined),
             unpublished: minus(self.unpublished, earlier.unpublished),
+            refreshes: minus(self.refreshes, earlier.refreshes),
+            refresh_failures: minus(self.refresh_failures, earlier.refresh_failures),
             explicit: minus(self.explicit, earlier.explicit),
             replaced: minus(self.replaced, earlier.replaced),
             expired: minus(self.expired, earlier.expired),

@@ -21,6 +21,8 @@ mod error;
 mod expiry;
 #[path = "../../src/flight/mod.rs"]
 mod flight;
+#[path = "../../src/freshness.rs"]
+mod freshness;
 #[path = "../../src/generation.rs"]
 mod generation;
 #[path = "../../src/hash.rs"]
@@ -59,6 +61,7 @@ pub use entry::{EntryOptions, Loaded};
 pub use equivalent::Equivalent;
 pub use error::{BuildError, LoadError, RejectReason, Rejected, TryLoadError};
 pub use expiry::Expiry;
+pub use freshness::Freshness;
 pub use hash::{DefaultHashBuilder, DefaultHasher};
 pub use removal::RemovalCause;
 pub use stats::Stats;

@@ -14,6 +14,7 @@ use equivalent::Equivalent;
 use super::Cache;
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
+use crate::freshness::Freshness;
 use crate::removal::contain_drop;
 use crate::store::{Begin, FlightOutcome, Follow, Followed, Lead, Wish};
 
@@ -55,6 +56,8 @@ pub(super) enum Turn<K, V> {
     /// Return this.
     Return(Result<Option<V>, LoadError>),
     Lead(Lead<K, V>),
+    /// Load this value again, which is what to return should that fail.
+    Refresh(Lead<K, V>, V),
     Follow(Follow<K, V>),
     /// Run the loader without a flight.
     Alone,
@@ -249,6 +252,12 @@ where
                     drop(running);
                     return self.finish(lead, answer, told);
                 }
+                Turn::Refresh(lead, current) => {
+                    let running = lead.node().enter();
+                    let answer = loader();
+                    drop(running);
+                    return self.finish_refresh(lead, current, answer, told);
+                }
                 Turn::Alone => return self.finish_alone(key, loader()),
             };
         }
@@ -260,9 +269,24 @@ where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
     {
-        match self.get(key) {
-            Some(value) => Turn::Return(Ok(Some(value))),
+        match self.lookup(key) {
+            Some((value, Freshness::Fresh)) => Turn::Return(Ok(Some(value))),
+            Some((value, Freshness::Early)) => self.refresh(key, value),
             None => self.join(key, ask),
+        }
+    }
+
+    /// Loads a value again, unless somebody does already.
+    #[cold]
+    fn refresh<Q>(&self, key: &Q, current: V) -> Turn<K, V>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.hash(key);
+        let store = &self.inner.store;
+        match store.begin_refresh(hash, &self.namespace, key, key.to_owned()) {
+            Some(lead) => Turn::Refresh(lead, current),
+            None => Turn::Return(Ok(Some(current))),
         }
     }
 
@@ -373,6 +397,31 @@ where
                 drop(running);
                 lead.failed(told);
                 Err(TryLoadError::Own(error))
+            }
+        }
+    }
+
+    /// Ends the flight of a value that was loaded again: if that failed, `current` will do.
+    pub(super) fn finish_refresh<E>(
+        &self,
+        lead: Lead<K, V>,
+        current: V,
+        answer: Result<Answer<V>, E>,
+        told: impl FnOnce(&E) -> LoadError,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        match self.finish(lead, answer, told) {
+            Ok(answer) => {
+                contain_drop(current);
+                Ok(answer)
+            }
+            Err(error) => {
+                self.inner.store.counters.refresh_failure();
+                contain_drop(error);
+                Ok(Some(current))
             }
         }
     }

@@ -200,7 +200,7 @@ where
         Fut: Future<Output = Result<Answer<V>, E>>,
     {
         let mut turn = self.first_turn(key, ask);
-        let lead = loop {
+        let (lead, current) = loop {
             turn = match turn {
                 Turn::Return(result) => return result.map_err(TryLoadError::Shared),
                 Turn::Again => self.next_turn(key, ask),
@@ -208,8 +208,9 @@ where
                     let followed = poll_fn(|context| follow.poll(context, !ask.errors)).await;
                     self.after_wait(ask, &follow, followed)
                 }
-                Turn::Lead(lead) => break Some(lead),
-                Turn::Alone => break None,
+                Turn::Lead(lead) => break (Some(lead), None),
+                Turn::Refresh(lead, current) => break (Some(lead), Some(current)),
+                Turn::Alone => break (None, None),
             };
         };
         // One place that holds the loader's future, so that this future is not a multiple of it.
@@ -219,9 +220,10 @@ where
             load.as_mut().poll(context)
         })
         .await;
-        match lead {
-            Some(lead) => self.finish(lead, answer, told),
-            None => self.finish_alone(key, answer),
+        match (lead, current) {
+            (Some(lead), Some(current)) => self.finish_refresh(lead, current, answer, told),
+            (Some(lead), None) => self.finish(lead, answer, told),
+            (None, _) => self.finish_alone(key, answer),
         }
     }
 }

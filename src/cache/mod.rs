@@ -25,6 +25,7 @@ use crate::hash::{DefaultHashBuilder, KeyHash};
 use crate::stats::Stats;
 use crate::store::{Capacity, Parcel, Store};
 use crate::sync::{Arc, Mutex};
+use crate::time::nanos;
 
 /// A bounded, sharded, concurrent cache. A handle: clones are cheap and share one cache.
 ///
@@ -345,6 +346,7 @@ where
             weight,
             tags,
             excess_tags,
+            delta: options.load_time.map_or(0, nanos),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 use super::Cache;
+use crate::freshness::Freshness;
 use crate::hash::KeyHash;
 use crate::stats::Count;
 
@@ -41,6 +42,47 @@ where
             store.counters.bump(Count::Misses);
         }
         value
+    }
+
+    /// As [`get`](Self::get), and whether it is time to load the value again: for who loads by other means than
+    /// the loading calls. With [`early_expiration`](crate::CacheBuilder::early_expiration), each call inside an
+    /// entry's window draws whether it is the one. O(1).
+    ///
+    /// ```
+    /// use larder::{Cache, EntryOptions, Freshness, ManualClock};
+    /// use std::time::Duration;
+    ///
+    /// let time = ManualClock::new();
+    /// let second = Duration::from_secs(1);
+    /// let cache = Cache::builder()
+    ///     .max_capacity(100)
+    ///     .clock(time.clock())
+    ///     .early_expiration(1.0)
+    ///     .build()?;
+    /// cache.insert_with("a", 1, EntryOptions::new().time_to_live(60 * second).load_time(second))?;
+    /// assert_eq!(cache.lookup("a"), Some((1, Freshness::Fresh)));
+    /// time.advance(Duration::from_micros(59_999_950)); // 50 µs before its time is up, a load takes a second
+    /// assert_eq!(cache.lookup("a"), Some((1, Freshness::Early)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lookup<Q>(&self, key: &Q) -> Option<(V, Freshness)>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let store = &self.inner.store;
+        store.counters.bump(Count::Reads);
+        let hash = self.hash(key);
+        let found = if self.inner.hits_may_write {
+            self.get_and_write(hash, key)
+                .map(|value| (value, store.peek_freshness(hash, &self.namespace, key)))
+        } else {
+            store.get_to_load(hash, &self.namespace, key)
+        };
+        if found.is_none() {
+            store.counters.bump(Count::Misses);
+        }
+        found
     }
 
     /// A clone of the live value, leaving no trace: no count, no use noted, no renewed idle time. O(1).

@@ -1,5 +1,6 @@
 //! What lies beside the slots, for those caches that need it, and the slots as the evictor sees them.
 
+use crate::freshness::Early;
 use crate::generation::{Namespace, TagSet};
 use crate::parts::policy::contract::{Glance, Slots};
 use crate::parts::steps::Steps;
@@ -23,7 +24,11 @@ pub(super) struct Beside {
     versions: Option<Steps<u32>>,
     /// The version drawn last.
     version: u32,
+    /// Present once an entry is to be loaded again before its deadline.
+    early: Option<Steps<Early>>,
     /// Whether any of these has something to be told of a new entry that says nothing.
+    told: bool,
+    /// Whether any of them, `early` aside, may matter to a read that finds an entry.
     in_use: bool,
 }
 
@@ -32,6 +37,7 @@ pub(super) struct Extras {
     pub(super) weight: u64,
     pub(super) tags: Option<Box<TagSet>>,
     pub(super) namespace: u32,
+    pub(super) early: Early,
 }
 
 impl Beside {
@@ -46,34 +52,44 @@ impl Beside {
             namespaces: Steps::new(),
             versions: None,
             version: 0,
+            early: None,
+            told: weighted || idle_after.is_some(),
             in_use: weighted || idle_after.is_some(),
         }
     }
 
-    /// Whether nothing lies beside any slot: all entries weigh 1, are in the root namespace and untagged,
-    /// and nobody asks when they were read.
+    /// Whether nothing lies beside any slot that a read looks at: all entries weigh 1, are in the root
+    /// namespace and untagged, and nobody asks when they were read.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         !self.in_use
     }
 
+    fn begin_to_use(&mut self) {
+        (self.told, self.in_use) = (true, true);
+    }
+
     /// Writes down what a new value in slot `id` has; what another had there is forgotten.
     #[inline]
     pub(super) fn write(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
-        if self.in_use || extras.tags.is_some() || extras.namespace != Namespace::ROOT {
-            self.write_in_use(id, extras, now);
+        let says = extras.tags.is_some()
+            || extras.namespace != Namespace::ROOT
+            || extras.early != Early::NEVER;
+        if self.told || says {
+            self.write_told(id, extras, now);
         }
     }
 
     #[inline(never)]
-    fn write_in_use(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
+    fn write_told(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
+        self.set_early(id, extras.early);
         if let Some(weights) = &mut self.weights {
             weights.reserve_for(id);
             *weights.get_mut(id) = extras.weight;
         }
         if extras.namespace != Namespace::ROOT {
             self.namespaces.reserve_for(id);
-            self.in_use = true;
+            self.begin_to_use();
         }
         if self.namespaces.try_get(id).is_some() {
             *self.namespaces.get_mut(id) = extras.namespace;
@@ -94,7 +110,7 @@ impl Beside {
     fn set_tags(&mut self, id: u32, tags: Option<Box<TagSet>>) {
         if tags.is_some() {
             self.tags.reserve_for(id);
-            self.in_use = true;
+            self.begin_to_use();
         }
         // An id whose chunk was never reserved has no tags to take away.
         if self.tags.try_get(id).is_some() {
@@ -123,10 +139,41 @@ impl Beside {
             .unwrap_or(Namespace::ROOT)
     }
 
-    /// The moment from which an entry may not be served: its deadline `by_age`, or by having been idle too
+    /// When the entry in slot `id` is to be loaded again.
+    pub(super) fn early(&self, id: u32) -> Early {
+        let early = self.early.as_ref().and_then(|early| early.try_get(id));
+        early.copied().unwrap_or(Early::NEVER)
+    }
+
+    pub(super) fn set_early(&mut self, id: u32, new: Early) {
+        if new != Early::NEVER {
+            self.early.get_or_insert_with(Steps::new).reserve_for(id);
+            self.told = true;
+        }
+        if let Some(early) = &mut self.early {
+            // An id whose chunk was never reserved is never early.
+            if early.try_get(id).is_some() {
+                *early.get_mut(id) = new;
+            }
+        }
+    }
+
+    /// The deadline by age of an entry whose stamp says `check_at`: there its window for an early load begins,
+    /// if it has one.
+    #[inline]
+    pub(super) fn expires_at(&self, id: u32, check_at: u64) -> u64 {
+        if self.early.is_none() || check_at == NEVER {
+            check_at
+        } else {
+            check_at.saturating_add(self.early(id).window())
+        }
+    }
+
+    /// The moment from which an entry may not be served: its deadline by age, or by having been idle too
     /// long.
     #[inline]
-    pub(super) fn deadline(&self, id: u32, by_age: u64) -> u64 {
+    pub(super) fn deadline(&self, id: u32, check_at: u64) -> u64 {
+        let by_age = self.expires_at(id, check_at);
         match &self.idle {
             Some(idle) if !self.is_plain() => by_age.min(idle.deadline(id)),
             _ => by_age,
@@ -137,6 +184,12 @@ impl Beside {
     #[inline]
     pub(super) fn has_idle(&self) -> bool {
         self.idle.is_some()
+    }
+
+    /// Whether entries may come due at another moment than their stamps say.
+    #[inline]
+    pub(super) fn moves_deadlines(&self) -> bool {
+        self.idle.is_some() || self.early.is_some()
     }
 
     /// Notes a read.
@@ -158,7 +211,7 @@ impl Beside {
     /// Begins to tell one write of an entry from the next.
     pub(super) fn keep_versions(&mut self) {
         self.versions.get_or_insert_with(Steps::new);
-        self.in_use = true;
+        self.begin_to_use();
     }
 
     pub(super) fn keeps_versions(&self) -> bool {
@@ -193,6 +246,9 @@ impl Beside {
         if let Some(versions) = &mut self.versions {
             versions.relocate(from, to);
         }
+        if let Some(early) = &mut self.early {
+            early.relocate(from, to);
+        }
     }
 
     /// Forgets everything: no slot is taken. What held it is returned, to be shed. Versions start over, but
@@ -201,6 +257,7 @@ impl Beside {
         let new = Beside {
             versions: self.versions.as_ref().map(|_| Steps::new()),
             version: self.version,
+            told: self.told,
             in_use: self.in_use,
             ..Beside::new(
                 self.weights.is_some(),
@@ -222,6 +279,9 @@ impl Beside {
         }
         if let Some(versions) = &mut self.versions {
             versions.truncate(len, budget);
+        }
+        if let Some(early) = &mut self.early {
+            early.truncate(len, budget);
         }
     }
 }

@@ -33,6 +33,7 @@ mod upkeep;
 mod write;
 
 use crate::entry::Entry;
+use crate::freshness::Early;
 use crate::generation::{Namespace, Sequence, TagSet};
 use crate::parts::index::Index;
 use crate::parts::policy::Evictor;
@@ -44,6 +45,7 @@ use crate::slab::Slab;
 use crate::time::{Clock, Now};
 use beside::Beside;
 use pack::Packing;
+pub(crate) use read::Reading;
 use rubble::Rubble;
 
 /// The most entries that one visit reclaims beyond what its own weight needs.
@@ -105,6 +107,8 @@ pub(crate) struct Incoming<K, V> {
     pub(crate) entry: Entry<K, V>,
     pub(crate) weight: u64,
     pub(crate) tags: Option<Box<TagSet>>,
+    /// Its stamp's deadline is where the window of this begins.
+    pub(crate) early: Early,
 }
 
 /// What became of an incoming value.
@@ -171,6 +175,17 @@ impl<K, V> Shard<K, V> {
     #[inline]
     pub(crate) fn deadline(&self, id: u32, entry: &Entry<K, V>) -> u64 {
         self.beside.deadline(id, entry.stamp.expires_at())
+    }
+
+    /// Its deadline by age alone, `NEVER` without one.
+    #[inline]
+    pub(crate) fn expires_at(&self, id: u32, entry: &Entry<K, V>) -> u64 {
+        self.beside.expires_at(id, entry.stamp.expires_at())
+    }
+
+    /// When the entry at `id` is to be loaded again.
+    pub(crate) fn early(&self, id: u32) -> Early {
+        self.beside.early(id)
     }
 
     /// The namespace of the entry at `id`.

@@ -11,6 +11,14 @@ use crate::removal::RemovalCause;
 use crate::stamp::Bar;
 use crate::time::Now;
 
+/// What a read found.
+pub(crate) struct Reading<'a, K, V> {
+    pub(crate) id: u32,
+    pub(crate) entry: &'a Entry<K, V>,
+    /// It took a closer look: the window in which the entry is loaded again may have begun.
+    pub(crate) near: bool,
+}
+
 impl<K, V> Shard<K, V> {
     /// The entry that `key` stands for, dead or alive. Runs `Eq` and changes nothing.
     #[inline]
@@ -101,7 +109,7 @@ impl<K, V> Shard<K, V> {
         key: &Q,
         reader: Reader<'_>,
         note: bool,
-    ) -> Option<(u32, &Entry<K, V>)>
+    ) -> Option<Reading<'_, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -118,13 +126,14 @@ impl<K, V> Shard<K, V> {
         };
         let bar = self.bar(reader, moment);
         let (id, entry) = self.find_from(home, hash, key, Namespace::ROOT, true)?;
-        if !entry.stamp.clears(bar) && !self.is_alive(id, entry, reader) {
+        let near = !entry.stamp.clears(bar);
+        if near && !self.is_alive(id, entry, reader) {
             return None;
         }
         if note {
             entry.stamp.hit(MAX_HITS);
         }
-        Some((id, entry))
+        Some(Reading { id, entry, near })
     }
 
     /// The same where something lies beside the slots.
@@ -135,7 +144,7 @@ impl<K, V> Shard<K, V> {
         key: &Q,
         reader: Reader<'_>,
         note: bool,
-    ) -> Option<(u32, &Entry<K, V>)>
+    ) -> Option<Reading<'_, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -148,7 +157,8 @@ impl<K, V> Shard<K, V> {
         };
         let bar = self.bar(reader, moment);
         let (id, entry) = self.find_from(home, hash, key, reader.namespace.id, false)?;
-        let alive = if !self.beside.has_idle() && entry.stamp.clears(bar) {
+        let near = !entry.stamp.clears(bar);
+        let alive = if !self.beside.has_idle() && !near {
             !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, reader.sequence)
         } else {
             matches!(
@@ -162,7 +172,7 @@ impl<K, V> Shard<K, V> {
         if note {
             self.note_hit(id, entry, &mut now);
         }
-        Some((id, entry))
+        Some(Reading { id, entry, near })
     }
 
     /// What an entry must be above to be alive at `moment`.

@@ -3,6 +3,7 @@
 use super::beside::{Extras, Pockets, hash_of};
 use super::{Found, Incoming, Outcome, Scope, Shard};
 use crate::entry::Entry;
+use crate::freshness::Early;
 use crate::generation::Sequence;
 use crate::parts::policy::contract::{MAX_HITS, Policy};
 use crate::removal::{Batch, Gone, RemovalCause};
@@ -140,6 +141,7 @@ impl<K, V> Shard<K, V> {
             mut entry,
             weight,
             tags,
+            early,
         } = incoming;
         let hash = entry.stamp.hash();
         let due = entry.stamp.due();
@@ -167,6 +169,7 @@ impl<K, V> Shard<K, V> {
             weight,
             tags,
             namespace: scope.namespace,
+            early,
         };
         self.beside.write(id, extras, now);
         let slab = &self.slab;
@@ -176,7 +179,7 @@ impl<K, V> Shard<K, V> {
             beside: &self.beside,
         };
         self.evictor.insert(id, place, weight, &mut slots);
-        if !on_time || self.beside.has_idle() {
+        if !on_time || self.beside.moves_deadlines() {
             self.schedule(id, due.moment());
         }
         if evicts {
@@ -196,6 +199,7 @@ impl<K, V> Shard<K, V> {
             entry: new,
             weight,
             tags,
+            early,
         } = incoming;
         let old_weight = self.weight_of(id);
         let Some(entry) = self.slab.get_mut(id) else {
@@ -211,6 +215,7 @@ impl<K, V> Shard<K, V> {
             weight,
             tags,
             namespace: scope.namespace,
+            early,
         };
         self.beside.write(id, extras, now);
         if weight != old_weight {
@@ -221,7 +226,7 @@ impl<K, V> Shard<K, V> {
             self.evictor.reweigh(id, old_weight, weight, &slots);
         }
         self.evictor.hit(id);
-        if due < was || self.beside.has_idle() {
+        if due < was || self.beside.moves_deadlines() {
             self.schedule(id, due.moment());
         }
         Outcome::Stored {
@@ -298,19 +303,26 @@ impl<K, V> Shard<K, V> {
         }
     }
 
-    /// Gives an entry a new deadline by age.
-    pub(crate) fn set_deadline(&mut self, id: u32, expires_at: u64, now: &mut Now<'_>) {
+    /// Gives an entry a new deadline by age, and a new window before it.
+    pub(crate) fn set_deadline(
+        &mut self,
+        id: u32,
+        expires_at: u64,
+        early: Early,
+        now: &mut Now<'_>,
+    ) {
         if let Some(entry) = self.slab.get_mut(id) {
-            entry.stamp.set_expires_at(expires_at);
-            let expires_at = entry.stamp.expires_at();
+            entry.stamp.set_expires_at(early.check_at(expires_at));
+            let check_at = entry.stamp.expires_at();
+            self.beside.set_early(id, early);
             self.beside.touch(id, now);
-            self.schedule(id, expires_at);
+            self.schedule(id, check_at);
         }
     }
 
     #[inline]
-    fn schedule(&mut self, id: u32, by_age: u64) {
-        self.wheel.schedule(id, self.beside.deadline(id, by_age));
+    fn schedule(&mut self, id: u32, check_at: u64) {
+        self.wheel.schedule(id, self.beside.deadline(id, check_at));
     }
 
     /// Changes a value in place, keeping its deadline by age: for counters, whose arithmetic is not user code.

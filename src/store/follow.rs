@@ -210,9 +210,8 @@ impl<K, V> Follow<K, V> {
                 self.store.force_permit();
                 let namespace = Arc::clone(&self.namespace);
                 let flight = Kept::new(Arc::clone(&self.flight));
-                let lead = self
-                    .store
-                    .lead(namespace, flight, (term, born), node, self.loads);
+                let term = (term, born);
+                let lead = Lead::new(&self.store, namespace, flight, term, node, self.loads);
                 Step::Ended(Followed::Lead(lead))
             }
             // Another caller was faster. Whatever it leads to is seen at the next look.

@@ -14,14 +14,17 @@
 //! Within an exclusive visit every `Eq` and `Clone` runs before the first change, so that a panic leaves
 //! the stripe as it was. `parking_lot` locks are not poisoned.
 
+mod begin;
 mod follow;
 mod lead;
 mod read;
+mod refresh;
 mod sweep;
 mod write;
 
+pub(crate) use begin::{Begin, Wish};
 pub(crate) use follow::{Follow, Followed};
-pub(crate) use lead::{Begin, Lead, Wish};
+pub(crate) use lead::Lead;
 pub(crate) use read::Seen;
 pub(crate) use sweep::Page;
 pub(crate) use write::{Condition, Parcel, Put};
@@ -77,6 +80,8 @@ pub(crate) struct LoadRules {
     /// Nanoseconds for which a key is remembered as uncacheable.
     pub(crate) uncacheable: u64,
     pub(crate) timer: Option<Timer>,
+    /// How early values are loaded again; zero for never.
+    pub(crate) beta: f64,
 }
 
 /// The bounds of a whole cache.

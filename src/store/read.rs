@@ -7,12 +7,12 @@ use crate::expiry::{Expiry, Life, remaining};
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
 use crate::removal::RemovalCause;
-use crate::shard::{Found, Reader, Totals};
+use crate::shard::{Found, Reader, Reading, Totals};
 use crate::sync::locks::RwLockReadGuard;
 use crate::sync::{Locked, RwLock};
 
 impl<K, V> Store<K, V> {
-    fn reader<'a>(&'a self, namespace: &'a Namespace) -> Reader<'a> {
+    pub(super) fn reader<'a>(&'a self, namespace: &'a Namespace) -> Reader<'a> {
         Reader {
             namespace,
             sequence: &self.sequence,
@@ -30,8 +30,8 @@ impl<K, V> Store<K, V> {
     {
         let guard = self.stripe(hash).read();
         let reader = self.reader(namespace);
-        let (_, entry) = guard.shard.read(hash.in_shard(), key, reader, true)?;
-        Some(entry.value.clone())
+        let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        Some(reading.entry.value.clone())
     }
 
     /// The same for a policy that reorders its queue on a hit.
@@ -48,8 +48,8 @@ impl<K, V> Store<K, V> {
         let stripe = self.stripe(hash);
         let guard = stripe.read();
         let reader = self.reader(namespace);
-        let (id, entry) = guard.shard.read(hash.in_shard(), key, reader, true)?;
-        let value = entry.value.clone();
+        let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        let (id, value) = (reading.id, reading.entry.value.clone());
         drop(guard);
         self.reorder(stripe, id);
         Some(value)
@@ -106,10 +106,10 @@ impl<K, V> Store<K, V> {
         let stripe = self.stripe(hash);
         let guard = self.read_to_judge(stripe);
         let reader = self.reader(namespace);
-        let (id, entry) = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        let Reading { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, true)?;
         let value = entry.value.clone();
         let version = guard.shard.version(id);
-        let before = remaining(entry.stamp.expires_at(), self.clock.now());
+        let before = remaining(guard.shard.expires_at(id, entry), self.clock.now());
         drop(guard);
         let after = expiry.after_read(&value, before);
         if after != before || self.hit_needs_lock {
@@ -135,10 +135,7 @@ impl<K, V> Store<K, V> {
                     Life::NOTHING => {
                         visit.shard.unlink(id, RemovalCause::Expired, visit.out);
                     }
-                    life => {
-                        let deadline = life.deadline(&mut visit.now);
-                        visit.shard.set_deadline(id, deadline, &mut visit.now);
-                    }
+                    life => self.give_life(visit, id, life),
                 }
             });
         }
@@ -159,8 +156,8 @@ impl<K, V> Store<K, V> {
     {
         let guard = self.stripe(hash).read();
         let reader = self.reader(namespace);
-        let (_, entry) = guard.shard.read(hash.in_shard(), key, reader, false)?;
-        Some(with(&entry.value))
+        let reading = guard.shard.read(hash.in_shard(), key, reader, false)?;
+        Some(with(&reading.entry.value))
     }
 
     /// As `peek`, for who will judge the value without the lock and act on it afterwards.
@@ -176,10 +173,10 @@ impl<K, V> Store<K, V> {
     {
         let guard = self.read_to_judge(self.stripe(hash));
         let reader = self.reader(namespace);
-        let (id, entry) = guard.shard.read(hash.in_shard(), key, reader, false)?;
+        let Reading { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, false)?;
         let seen = Seen {
             version: guard.shard.version(id),
-            expires_at: entry.stamp.expires_at(),
+            expires_at: guard.shard.expires_at(id, entry),
         };
         Some(with(&entry.value, seen))
     }

@@ -7,6 +7,7 @@ use crate::entry::{Entry, EntryOptions};
 use crate::error::RejectReason;
 use crate::expiry::Life;
 use crate::flight::Flight;
+use crate::freshness::{Early, smoothed};
 use crate::generation::{Namespace, TagSet};
 use crate::hash::KeyHash;
 use crate::removal::{Gone, RemovalCause, contain_drop};
@@ -24,6 +25,8 @@ pub(crate) struct Parcel<K, V> {
     pub(crate) tags: Option<Box<TagSet>>,
     /// How many tags it names, if they are too many: none is in `tags` then.
     pub(crate) excess_tags: usize,
+    /// How long a load of it takes, in nanoseconds; zero if nobody knows.
+    pub(crate) delta: u64,
 }
 
 /// When a write applies.
@@ -218,15 +221,20 @@ impl<K, V> Store<K, V> {
         found: Found,
     ) -> Done<K, V> {
         let expires_at = parcel.life.deadline(&mut visit.now);
+        let early = match parcel.delta {
+            0 => Early::NEVER,
+            delta => self.early(visit, delta, parcel.life, found),
+        };
         let tagged = parcel.tags.is_some();
         let incoming = Incoming {
             entry: Entry {
                 key: parcel.key,
                 value: parcel.value,
-                stamp: Stamp::new(hash.in_shard(), born, expires_at, tagged),
+                stamp: Stamp::new(hash.in_shard(), born, early.check_at(expires_at), tagged),
             },
             weight: parcel.weight,
             tags: parcel.tags,
+            early,
         };
         let scope = self.scope_in_visit(namespace);
         // Before the entry can be seen. What it replaces gives its place back in `account`.
@@ -254,6 +262,21 @@ impl<K, V> Store<K, V> {
                 namespace.lost();
                 Done::Rejected(key, value, RejectReason::NoCapacity)
             }
+        }
+    }
+
+    /// When a value whose load took `delta` is to be loaded again, in the place of what was found.
+    #[inline(never)]
+    fn early(&self, visit: &Visit<'_, K, V>, delta: u64, life: Life, found: Found) -> Early {
+        let before = match found {
+            Found::Live(id) | Found::Past(id, _) => visit.shard.early(id),
+            Found::Absent => Early::NEVER,
+        };
+        let beta = self.loads.beta;
+        if beta > 0.0 {
+            Early::new(smoothed(before.delta(), delta), beta, life.nanos())
+        } else {
+            Early::NEVER
         }
     }
 
@@ -375,11 +398,20 @@ impl<K, V> Store<K, V> {
             if life == Life::NOTHING {
                 visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
             } else {
-                let deadline = life.deadline(&mut visit.now);
-                visit.shard.set_deadline(id, deadline, &mut visit.now);
+                self.give_life(visit, id, life);
             }
             true
         })
+    }
+
+    /// Gives an entry this life from now on.
+    pub(super) fn give_life(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life) {
+        let deadline = life.deadline(&mut visit.now);
+        let early = visit.shard.early(id);
+        let early = early.for_life(self.loads.beta, life.nanos());
+        visit
+            .shard
+            .set_deadline(id, deadline, early, &mut visit.now);
     }
 
     /// Changes a live value in place by code that is not the user's, keeping its deadline, and revokes

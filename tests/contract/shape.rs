@@ -51,6 +51,12 @@ fn every_refusal_of_a_configuration_says_what_to_change() {
         says(&jitter, &["jitter", "0.0", "1.0"]);
     }
 
+    for beta in [-1.0, -1e-9, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let refusal = refused(|builder| builder.early_expiration(beta));
+        assert_eq!(refusal, BuildError::Beta);
+        says(&refusal, &["early_expiration", "0.0", "1.0"]);
+    }
+
     let loads = refused(|builder| builder.max_loads(0));
     assert_eq!(loads, BuildError::NoLoads);
     says(&loads, &["max_loads"]);

@@ -1,5 +1,7 @@
 //! What one entry costs, with each feature, at four sizes across one doubling.
 
+use std::time::Duration;
+
 use larder::{Cache, CacheBuilder, EntryOptions, EvictionPolicy};
 
 use crate::{BOUNDS, DEBUG, HOUR, alone, heap, ignore};
@@ -36,7 +38,7 @@ fn with_a_tag(cache: &Numbers, n: u64) {
     ignore(cache.insert_with(n, n, EntryOptions::new().tag(tag)));
 }
 
-const FEATURES: [Feature; 10] = [
+const FEATURES: [Feature; 11] = [
     Feature {
         name: "plain",
         build: |builder| builder,
@@ -80,6 +82,14 @@ const FEATURES: [Feature; 10] = [
         name: "ttl, stored by compute",
         build: |builder| builder.time_to_live(HOUR),
         store: |cache, n| ignore(cache.compute(&n, |_| larder::Compute::Put(n))),
+    },
+    Feature {
+        name: "ttl, loaded, early expiration",
+        build: |builder| builder.time_to_live(HOUR).early_expiration(1.0),
+        store: |cache, n| {
+            let options = EntryOptions::new().load_time(Duration::from_millis(5));
+            ignore(cache.insert_with(n, n, options));
+        },
     },
     Feature {
         name: "namespace",

@@ -77,6 +77,7 @@ where
                 negative: nanos(self.negative_time_to_live),
                 uncacheable: nanos(UNCACHEABLE),
                 timer: self.timer,
+                beta: self.beta,
             },
         }));
         if let Some(every) = self.maintenance {
@@ -104,6 +105,9 @@ where
         }
         if !(0.0..=1.0).contains(&self.rules.jitter) {
             return Err(BuildError::Jitter);
+        }
+        if !(self.beta >= 0.0 && self.beta.is_finite()) {
+            return Err(BuildError::Beta);
         }
         if self.max_loads == Some(0) {
             return Err(BuildError::NoLoads);

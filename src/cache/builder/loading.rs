@@ -69,6 +69,33 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
+    /// Loads hot values again before their time is up, so that nobody waits when it is: a loading call that
+    /// finds a value `left` before its deadline becomes, with the probability e^(-left / (δ·β)), the one that
+    /// loads it anew. δ is how long its loads take, measured and smoothed; the last 16·δ·β count, and at most half
+    /// the time to live. Others are served the value at hand meanwhile. If the loader fails, so is this call
+    /// ([`Stats::refresh_failures`](crate::Stats::refresh_failures)); if it finds nothing, the value goes.
+    ///
+    /// Cold values are not loaded: a read has to come. Caches that know nothing of each other (several
+    /// processes) load about e^(1/β) times for each expiry between them. A value that was inserted by hand is
+    /// early only with a [`load_time`](crate::EntryOptions::load_time). Costs a hit outside the window nothing,
+    /// and 8 bytes an entry that was loaded.
+    ///
+    /// β = 1 is usual; more is earlier. Default: 0, never.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .time_to_live(Duration::from_secs(60))
+    ///     .early_expiration(1.0)
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn early_expiration(mut self, beta: f64) -> Self {
+        self.beta = beta;
+        self
+    }
+
     /// Lets tasks that wait for another's load see their deadlines by themselves: a function that makes
     /// a future which ends after the given time, such as `tokio::time::sleep`.
     ///

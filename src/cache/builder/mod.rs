@@ -68,6 +68,7 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     load_deadline: Duration,
     wait_deadline: Duration,
     negative_time_to_live: Duration,
+    beta: f64,
     maintenance: Option<Duration>,
     timer: Option<Timer>,
     rules: Rules<K, V>,
@@ -88,6 +89,7 @@ impl<K, V> CacheBuilder<K, V> {
             load_deadline: LOAD_DEADLINE,
             wait_deadline: WAIT_DEADLINE,
             negative_time_to_live: Duration::ZERO,
+            beta: 0.0,
             maintenance: None,
             timer: None,
             rules: Rules {
@@ -291,6 +293,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             load_deadline: self.load_deadline,
             wait_deadline: self.wait_deadline,
             negative_time_to_live: self.negative_time_to_live,
+            beta: self.beta,
             maintenance: self.maintenance,
             timer: self.timer,
             rules: self.rules,

@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use super::{FILL, Held, Op, Run, Slot, TAGS, Wide};
 use crate::entry::Entry;
+use crate::freshness::Early;
 use crate::generation::{Namespace, Sequence};
 use crate::removal::{Batch, Gone, RemovalCause};
 use crate::shard::{Found, Incoming, Limits, Outcome, SLICE, Scope};
 use crate::stamp::Stamp;
 use crate::targets::{GRAIN, kept};
 use crate::time::{NEVER, Now};
+
+/// Some keys' values are loaded again before their time is up, which must move no deadline. (Not those that live
+/// so long that a deadline is kept in coarser units than a window.)
+fn early(slot: Slot, life: u64) -> Early {
+    let delta = u64::from(slot.1 % 4) * 50_000;
+    Early::new(delta, 1.0, (life < 1 << 40).then_some(life))
+}
 
 impl Run {
     pub(super) fn step(&mut self, op: Op) {
@@ -202,14 +210,21 @@ impl Run {
         };
         let late = self.bug.is("shard-late") && life < NEVER;
         let expires_at = held.expires_at + if late { GRAIN } else { 0 };
+        let early = early(slot, life);
         let incoming = Incoming {
             entry: Entry {
                 key: slot.1,
                 value: Wide::new(self.next),
-                stamp: Stamp::new(self.hash(slot), born, expires_at, set.is_some()),
+                stamp: Stamp::new(
+                    self.hash(slot),
+                    born,
+                    early.check_at(expires_at),
+                    set.is_some(),
+                ),
             },
             weight: weight + u64::from(self.bug.is("shard-weight") && weight == 7),
             tags: set,
+            early,
         };
         let scope = scope(&self.sequence, &self.spaces[slot.0], 0);
         let mut now = Now::new(&self.clock);
@@ -271,7 +286,7 @@ impl Run {
         if let Found::Live(id) = self.look(slot, 0) {
             let (at, until) = (self.now, self.now.saturating_add(life));
             self.shard
-                .set_deadline(id, until, &mut Now::new(&self.clock));
+                .set_deadline(id, until, early(slot, life), &mut Now::new(&self.clock));
             let held = self.held.values_mut().find(|held| held.slot == slot);
             let held = held.expect("it was found");
             (held.expires_at, held.accessed) = (kept(until), at);

@@ -13,6 +13,7 @@
 //! nothing else. What stands here (the window's length and δ) lies beside the slot.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use crate::time::NEVER;
 
@@ -41,6 +42,13 @@ pub enum Freshness {
     /// It may be served, and whoever got this is the one to load it again before its time is up: a draw said
     /// so. A loading call would.
     Early,
+    /// Its time is up, and it is kept for the stale windows
+    /// ([`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate),
+    /// [`stale_if_error`](crate::CacheBuilder::stale_if_error)). For `get` it is absent.
+    Stale {
+        /// How long its time has been up.
+        by: Duration,
+    },
 }
 
 /// When to begin to think of loading an entry again. Nothing is kept for entries that nobody loaded.
@@ -113,15 +121,11 @@ pub(crate) fn smoothed(before: u64, sample: u64) -> u64 {
     }
 }
 
-/// Whether a value is fresh with `left` nanoseconds to its deadline, δ and β as the module says, and a `draw`
-/// from 0.0 (excluded) to 1.0 (included).
-pub(crate) fn judge(left: u64, delta: u64, beta: f64, draw: f64) -> Freshness {
+/// Whether a value is to be loaded again with `left` nanoseconds to its deadline, δ and β as the module says, and
+/// a `draw` from 0.0 (excluded) to 1.0 (included).
+pub(crate) fn is_early(left: u64, delta: u64, beta: f64, draw: f64) -> bool {
     // now - δ·β·ln(draw) ≥ deadline
-    if -(delta as f64) * beta * draw.ln() >= left as f64 && delta > 0 && beta > 0.0 {
-        Freshness::Early
-    } else {
-        Freshness::Fresh
-    }
+    delta > 0 && beta > 0.0 && -(delta as f64) * beta * draw.ln() >= left as f64
 }
 
 #[cfg(all(test, not(larder_shuttle)))]
@@ -134,24 +138,24 @@ mod tests {
     #[test]
     fn one_function_by_tables() {
         let table = [
-            // left, δ, β, draw
-            (0, 10 * MILLI, 1.0, 1.0, Freshness::Early),
-            (1, 10 * MILLI, 1.0, 1.0, Freshness::Fresh),
-            (10 * MILLI, 10 * MILLI, 1.0, 0.36, Freshness::Early),
-            (10 * MILLI, 10 * MILLI, 1.0, 0.37, Freshness::Fresh),
-            (20 * MILLI, 10 * MILLI, 2.0, 0.36, Freshness::Early),
-            (20 * MILLI, 10 * MILLI, 1.0, 0.36, Freshness::Fresh),
-            (160 * MILLI, 10 * MILLI, 1.0, 1e-7, Freshness::Early),
-            (160 * MILLI, 10 * MILLI, 1.0, 2e-7, Freshness::Fresh),
+            // left, δ, β, draw, early
+            (0, 10 * MILLI, 1.0, 1.0, true),
+            (1, 10 * MILLI, 1.0, 1.0, false),
+            (10 * MILLI, 10 * MILLI, 1.0, 0.36, true),
+            (10 * MILLI, 10 * MILLI, 1.0, 0.37, false),
+            (20 * MILLI, 10 * MILLI, 2.0, 0.36, true),
+            (20 * MILLI, 10 * MILLI, 1.0, 0.36, false),
+            (160 * MILLI, 10 * MILLI, 1.0, 1e-7, true),
+            (160 * MILLI, 10 * MILLI, 1.0, 2e-7, false),
             // Without δ or without β never, whatever is drawn.
-            (1, 0, 1.0, f64::MIN_POSITIVE, Freshness::Fresh),
-            (0, 0, 1.0, 1.0, Freshness::Fresh),
-            (1, SECOND, 0.0, f64::MIN_POSITIVE, Freshness::Fresh),
-            (u64::MAX, u64::MAX, f64::MAX, 0.5, Freshness::Early),
+            (1, 0, 1.0, f64::MIN_POSITIVE, false),
+            (0, 0, 1.0, 1.0, false),
+            (1, SECOND, 0.0, f64::MIN_POSITIVE, false),
+            (u64::MAX, u64::MAX, f64::MAX, 0.5, true),
         ];
-        for (left, delta, beta, draw, freshness) in table {
-            let judged = judge(left, delta, beta, draw);
-            assert_eq!(judged, freshness, "{left} {delta} {beta} {draw}");
+        for (left, delta, beta, draw, early) in table {
+            let judged = is_early(left, delta, beta, draw);
+            assert_eq!(judged, early, "{left} {delta} {beta} {draw}");
         }
     }
 
@@ -216,13 +220,13 @@ mod tests {
     }
 
     /// Sixteen bins of the window: how far what was drawn is from the exponential, as a chi-square.
-    fn chi_square(judge: impl Fn(u64, f64) -> Freshness) -> f64 {
+    fn chi_square(judge: impl Fn(u64, f64) -> bool) -> f64 {
         const DRAWS: u32 = 100_000;
         let mut draws = Draws(0x9E37_79B9_7F4A_7C15);
         let mut sum = 0.0;
         for bin in 0..8 {
             let left = 10 * MILLI * bin / 2;
-            let early = (0..DRAWS / 8).filter(|_| judge(left, draws.next()) == Freshness::Early);
+            let early = (0..DRAWS / 8).filter(|_| judge(left, draws.next()));
             let (n, seen) = (f64::from(DRAWS / 8), early.count() as f64);
             let p = (-(left as f64) / (10 * MILLI) as f64).exp();
             if bin == 0 {
@@ -238,18 +242,12 @@ mod tests {
     #[test]
     fn refreshes_come_with_the_probability_that_was_promised() {
         // Seven degrees of freedom: above 24.3 once in a thousand.
-        let honest = chi_square(|left, draw| judge(left, 10 * MILLI, 1.0, draw));
+        let honest = chi_square(|left, draw| is_early(left, 10 * MILLI, 1.0, draw));
         assert!(honest < 24.3, "chi-square {honest}");
         // What this must catch: δ off by a twentieth, a uniform law, a draw that is never one.
-        let longer = chi_square(|left, draw| judge(left, 10_500_000, 1.0, draw));
+        let longer = chi_square(|left, draw| is_early(left, 10_500_000, 1.0, draw));
         assert!(longer > 24.3, "a δ off by 5 % passed: {longer}");
-        let uniform = chi_square(|left, draw| {
-            if draw > left as f64 / (40 * MILLI) as f64 {
-                Freshness::Early
-            } else {
-                Freshness::Fresh
-            }
-        });
+        let uniform = chi_square(|left, draw| draw > left as f64 / (40 * MILLI) as f64);
         assert!(uniform > 24.3, "another law passed: {uniform}");
     }
 
@@ -261,7 +259,7 @@ mod tests {
         let (mut now, mut loads, mut done) = (ttl - early.window(), 0, u64::MAX);
         while now < done {
             let left = ttl.saturating_sub(now);
-            if left == 0 || judge(left, early.delta(), beta, draws.next()) == Freshness::Early {
+            if left == 0 || is_early(left, early.delta(), beta, draws.next()) {
                 loads += 1;
                 done = done.min(now + delta);
             }

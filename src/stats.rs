@@ -43,6 +43,17 @@ pub(crate) struct Counters {
 struct Rare {
     refreshes: AtomicU64,
     refresh_failures: AtomicU64,
+    stale_while_loading: AtomicU64,
+    stale_on_error: AtomicU64,
+}
+
+/// Why a value was served whose time was up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StaleBy {
+    /// Another call was loading it.
+    Load,
+    /// The loader failed.
+    Error,
 }
 
 impl Counters {
@@ -56,6 +67,15 @@ impl Counters {
     /// Counts a value that begins to be loaded again.
     pub(crate) fn refresh(&self) {
         self.rare.refreshes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a value that was served though its time was up.
+    pub(crate) fn stale(&self, why: StaleBy) {
+        let count = match why {
+            StaleBy::Load => &self.rare.stale_while_loading,
+            StaleBy::Error => &self.rare.stale_on_error,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one for which that failed.
@@ -108,6 +128,8 @@ impl Counters {
             unpublished: sum(Count::Unpublished),
             refreshes: rare(&self.rare.refreshes),
             refresh_failures: rare(&self.rare.refresh_failures),
+            stale_while_loading: rare(&self.rare.stale_while_loading),
+            stale_on_error: rare(&self.rare.stale_on_error),
             explicit: sum(Count::Explicit),
             replaced: sum(Count::Replaced),
             expired: sum(Count::Expired),
@@ -150,6 +172,8 @@ pub struct Stats {
     unpublished: u64,
     refreshes: u64,
     refresh_failures: u64,
+    stale_while_loading: u64,
+    stale_on_error: u64,
     explicit: u64,
     replaced: u64,
     expired: u64,
@@ -207,6 +231,12 @@ getters! {
     refreshes,
     /// Those for which the loader failed: the value at hand was served on.
     refresh_failures,
+    /// Loading calls that were served a value whose time was up, because another call was loading it
+    /// ([`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate)). Each is also a miss.
+    stale_while_loading,
+    /// Loading calls that were served a value whose time was up, because the loader failed, or had a moment ago
+    /// ([`stale_if_error`](crate::CacheBuilder::stale_if_error)). Each is also a miss.
+    stale_on_error,
     /// Removals with [`RemovalCause::Explicit`].
     explicit,
     /// Removals with [`RemovalCause::Replaced`].
@@ -278,6 +308,8 @@ impl Stats {
             unpublished: minus(self.unpublished, earlier.unpublished),
             refreshes: minus(self.refreshes, earlier.refreshes),
             refresh_failures: minus(self.refresh_failures, earlier.refresh_failures),
+            stale_while_loading: minus(self.stale_while_loading, earlier.stale_while_loading),
+            stale_on_error: minus(self.stale_on_error, earlier.stale_on_error),
             explicit: minus(self.explicit, earlier.explicit),
             replaced: minus(self.replaced, earlier.replaced),
             expired: minus(self.expired, earlier.expired),

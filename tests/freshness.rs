@@ -20,6 +20,8 @@ mod hot;
 mod outcomes;
 #[path = "freshness/revoke.rs"]
 mod revoke;
+#[path = "freshness/stale.rs"]
+mod stale;
 #[path = "freshness/windows.rs"]
 mod windows;
 

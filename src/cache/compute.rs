@@ -240,12 +240,12 @@ where
         let store = &self.inner.store;
         let hash = self.hash(key);
         match store.begin(hash, &self.namespace, key, key.to_owned(), Wish::Turn) {
-            Begin::Lead(lead) => Some(lead),
+            Begin::Lead(lead, _) => Some(lead),
             Begin::Follow(mut follow) => match follow.wait(false) {
                 Followed::Lead(lead) => Some(lead),
                 _ => None,
             },
-            Begin::Hit(_) | Begin::Alone | Begin::Failed(_) => None,
+            Begin::Hit(_) | Begin::Stale(_) | Begin::Alone | Begin::Failed(_) => None,
         }
     }
 

@@ -1,8 +1,5 @@
-//! Single-flight loading for threads, and what it shares with loading for tasks.
-//!
-//! Each call turns the same wheel: look; on a miss join the key's flight; lead it, follow it, or (where
-//! neither may be) load alone. What differs between the public methods is only what a loader may answer
-//! and what this caller may be given: see [`Ask`].
+//! Single-flight loading for threads. What differs between the methods is only what a loader may answer and what
+//! this caller may be given: see [`Ask`].
 
 use std::error::Error;
 use std::fmt::Display;
@@ -12,11 +9,10 @@ use std::sync::Arc as StdArc;
 use equivalent::Equivalent;
 
 use super::Cache;
+use super::turn::{Ask, Turn};
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
-use crate::freshness::Freshness;
 use crate::removal::contain_drop;
-use crate::store::{Begin, FlightOutcome, Follow, Followed, Lead, Wish};
 
 /// A loader's error of any type.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
@@ -26,44 +22,6 @@ pub(super) type Loader<K, V> = Box<dyn Fn(&K) -> Result<Loaded<V>, BoxError> + S
 
 /// What a loader of whatever form answers: `None` where there is nothing to store.
 pub(super) type Answer<V> = Option<Loaded<V>>;
-
-/// What a caller can be given.
-#[derive(Clone, Copy)]
-pub(super) struct Ask {
-    /// An error, its own or another's. Who cannot be given one loads for itself in the end.
-    pub(super) errors: bool,
-    /// The news that there is nothing.
-    pub(super) absence: bool,
-}
-
-impl Ask {
-    pub(super) const VALUE: Ask = Ask {
-        errors: false,
-        absence: false,
-    };
-    pub(super) const OPTION: Ask = Ask {
-        errors: false,
-        absence: true,
-    };
-    pub(super) const RESULT: Ask = Ask {
-        errors: true,
-        absence: false,
-    };
-}
-
-/// What a call does next.
-pub(super) enum Turn<K, V> {
-    /// Return this.
-    Return(Result<Option<V>, LoadError>),
-    Lead(Lead<K, V>),
-    /// Load this value again, which is what to return should that fail.
-    Refresh(Lead<K, V>, V),
-    Follow(Follow<K, V>),
-    /// Run the loader without a flight.
-    Alone,
-    /// Look again.
-    Again,
-}
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -250,7 +208,7 @@ where
                     let running = lead.node().enter();
                     let answer = loader();
                     drop(running);
-                    return self.finish(lead, answer, told);
+                    return self.finish(lead, answer, told, false);
                 }
                 Turn::Refresh(lead, current) => {
                     let running = lead.node().enter();
@@ -260,193 +218,6 @@ where
                 }
                 Turn::Alone => return self.finish_alone(key, loader()),
             };
-        }
-    }
-
-    /// The first look, which counts as a read.
-    pub(super) fn first_turn<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
-    where
-        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
-        V: Clone,
-    {
-        match self.lookup(key) {
-            Some((value, Freshness::Fresh)) => Turn::Return(Ok(Some(value))),
-            Some((value, Freshness::Early)) => self.refresh(key, value),
-            None => self.join(key, ask),
-        }
-    }
-
-    /// Loads a value again, unless somebody does already.
-    #[cold]
-    fn refresh<Q>(&self, key: &Q, current: V) -> Turn<K, V>
-    where
-        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
-    {
-        let hash = self.hash(key);
-        let store = &self.inner.store;
-        match store.begin_refresh(hash, &self.namespace, key, key.to_owned()) {
-            Some(lead) => Turn::Refresh(lead, current),
-            None => Turn::Return(Ok(Some(current))),
-        }
-    }
-
-    /// A later look, after a wait that brought nothing.
-    pub(super) fn next_turn<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
-    where
-        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
-        V: Clone,
-    {
-        match self.get_uncounted(key) {
-            Some(value) => Turn::Return(Ok(Some(value))),
-            None => self.join(key, ask),
-        }
-    }
-
-    fn join<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
-    where
-        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
-        V: Clone,
-    {
-        let hash = self.hash(key);
-        let store = &self.inner.store;
-        let wish = if ask.errors {
-            Wish::ValueOrError
-        } else {
-            Wish::Value
-        };
-        match store.begin(hash, &self.namespace, key, key.to_owned(), wish) {
-            Begin::Hit(value) => Turn::Return(Ok(Some(value))),
-            Begin::Lead(lead) => Turn::Lead(lead),
-            Begin::Follow(follow) => Turn::Follow(follow),
-            Begin::Alone => Turn::Alone,
-            Begin::Failed(error) if ask.errors => Turn::Return(Err(error)),
-            Begin::Failed(_) => Turn::Alone,
-        }
-    }
-
-    /// What the end of a wait means for this caller.
-    pub(super) fn after_wait(
-        &self,
-        ask: Ask,
-        follow: &Follow<K, V>,
-        followed: Followed<K, V>,
-    ) -> Turn<K, V>
-    where
-        V: Clone,
-    {
-        let outcome = match followed {
-            Followed::Over(outcome) => outcome,
-            Followed::Lead(lead) => return Turn::Lead(lead),
-            Followed::Again => return Turn::Again,
-            Followed::TimedOut(waited) if ask.errors => {
-                return Turn::Return(Err(LoadError::WaitTimedOut { waited }));
-            }
-            Followed::TimedOut(_) => return Turn::Alone,
-        };
-        match &*outcome {
-            // A tag of the value moved after the load began, maybe before this caller came: for this
-            // caller the value may be of the past.
-            FlightOutcome::Done {
-                overtaken: Some(born),
-                ..
-            } if follow.joined() > *born => Turn::Again,
-            FlightOutcome::Done { value, .. } => Turn::Return(Ok(Some(value.clone()))),
-            FlightOutcome::Absent if ask.absence => Turn::Return(Ok(None)),
-            FlightOutcome::Failed(error) if ask.errors => Turn::Return(Err(error.clone())),
-            FlightOutcome::GivenUp => Turn::Alone,
-            FlightOutcome::Absent | FlightOutcome::Failed(_) | FlightOutcome::Superseded => {
-                Turn::Again
-            }
-        }
-    }
-
-    /// Ends a flight with what its loader answered.
-    pub(super) fn finish<E>(
-        &self,
-        lead: Lead<K, V>,
-        answer: Result<Answer<V>, E>,
-        told: impl FnOnce(&E) -> LoadError,
-    ) -> Result<Option<V>, TryLoadError<E>>
-    where
-        K: Clone,
-        V: Clone,
-    {
-        // What the user's functions below load in turn must not wait for this load.
-        let running = lead.node().enter();
-        match answer {
-            Ok(Some(loaded)) if loaded.cacheable => {
-                let Loaded { value, options, .. } = loaded;
-                // All of this is user code, and runs before the lock: should it panic, the flight is
-                // abandoned like any other.
-                let life = self.life_of_new(options.ttl, lead.key(), &value);
-                let parcel = self.parcel(lead.key().clone(), value.clone(), options, life);
-                drop(running);
-                lead.done(parcel, &value);
-                Ok(Some(value))
-            }
-            Ok(Some(loaded)) => {
-                lead.give_up();
-                Ok(Some(loaded.value))
-            }
-            Ok(None) => {
-                lead.absent();
-                Ok(None)
-            }
-            Err(error) => {
-                let told = told(&error);
-                drop(running);
-                lead.failed(told);
-                Err(TryLoadError::Own(error))
-            }
-        }
-    }
-
-    /// Ends the flight of a value that was loaded again: if that failed, `current` will do.
-    pub(super) fn finish_refresh<E>(
-        &self,
-        lead: Lead<K, V>,
-        current: V,
-        answer: Result<Answer<V>, E>,
-        told: impl FnOnce(&E) -> LoadError,
-    ) -> Result<Option<V>, TryLoadError<E>>
-    where
-        K: Clone,
-        V: Clone,
-    {
-        match self.finish(lead, answer, told) {
-            Ok(answer) => {
-                contain_drop(current);
-                Ok(answer)
-            }
-            Err(error) => {
-                self.inner.store.counters.refresh_failure();
-                contain_drop(error);
-                Ok(Some(current))
-            }
-        }
-    }
-
-    /// Takes the answer of a loader that ran without a flight. Its value is not stored; if it says that
-    /// it could be, the next load will be.
-    pub(super) fn finish_alone<Q, E>(
-        &self,
-        key: &Q,
-        answer: Result<Answer<V>, E>,
-    ) -> Result<Option<V>, TryLoadError<E>>
-    where
-        Q: Hash + ?Sized,
-    {
-        let store = &self.inner.store;
-        store.count_load(answer.is_ok());
-        match answer {
-            Ok(Some(loaded)) => {
-                if loaded.cacheable {
-                    store.forget_uncacheable(self.hash(key));
-                }
-                Ok(Some(loaded.value))
-            }
-            Ok(None) => Ok(None),
-            Err(error) => Err(TryLoadError::Own(error)),
         }
     }
 }

@@ -11,7 +11,8 @@ use std::pin::{Pin, pin};
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::load::{Answer, Ask, BoxError, Turn, never_told, no_such_answer, shared};
+use super::load::{Answer, BoxError, never_told, no_such_answer, shared};
+use super::turn::{Ask, Turn};
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
 
@@ -200,7 +201,7 @@ where
         Fut: Future<Output = Result<Answer<V>, E>>,
     {
         let mut turn = self.first_turn(key, ask);
-        let (lead, current) = loop {
+        let (lead, fallback) = loop {
             turn = match turn {
                 Turn::Return(result) => return result.map_err(TryLoadError::Shared),
                 Turn::Again => self.next_turn(key, ask),
@@ -209,7 +210,7 @@ where
                     self.after_wait(ask, &follow, followed)
                 }
                 Turn::Lead(lead) => break (Some(lead), None),
-                Turn::Refresh(lead, current) => break (Some(lead), Some(current)),
+                Turn::Refresh(lead, fallback) => break (Some(lead), Some(fallback)),
                 Turn::Alone => break (None, None),
             };
         };
@@ -220,9 +221,9 @@ where
             load.as_mut().poll(context)
         })
         .await;
-        match (lead, current) {
-            (Some(lead), Some(current)) => self.finish_refresh(lead, current, answer, told),
-            (Some(lead), None) => self.finish(lead, answer, told),
+        match (lead, fallback) {
+            (Some(lead), Some(fallback)) => self.finish_refresh(lead, fallback, answer, told),
+            (Some(lead), None) => self.finish(lead, answer, told, false),
             (None, _) => self.finish_alone(key, answer),
         }
     }

@@ -8,6 +8,7 @@ mod load;
 mod load_async;
 mod maintain;
 mod read;
+mod turn;
 mod write;
 
 pub use builder::{CacheBuilder, EvictionPolicy};

@@ -1,6 +1,7 @@
 //! Reading: `get`, `peek`, `contains_key`, `get_many`.
 
 use std::hash::{BuildHasher, Hash};
+use std::time::Duration;
 
 use equivalent::Equivalent;
 
@@ -44,9 +45,10 @@ where
         value
     }
 
-    /// As [`get`](Self::get), and whether it is time to load the value again: for who loads by other means than
-    /// the loading calls. With [`early_expiration`](crate::CacheBuilder::early_expiration), each call inside an
-    /// entry's window draws whether it is the one. O(1).
+    /// The value with its [`Freshness`]: for who loads by other means than the loading calls. With
+    /// [`early_expiration`](crate::CacheBuilder::early_expiration), each call inside an entry's window draws
+    /// whether it is the one to load it. A stale value, which [`get`](Self::get) never returns, comes with how long
+    /// its time has been up; it counts as a miss. O(1).
     ///
     /// ```
     /// use larder::{Cache, EntryOptions, Freshness, ManualClock};
@@ -70,12 +72,33 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
         V: Clone,
     {
+        if let Some((value, early)) = self.look_up(key) {
+            let freshness = if early {
+                Freshness::Early
+            } else {
+                Freshness::Fresh
+            };
+            return Some((value, freshness));
+        }
+        let store = &self.inner.store;
+        let (value, by) = store.peek_stale(self.hash(key), &self.namespace, key)?;
+        let by = Duration::from_nanos(by);
+        Some((value, Freshness::Stale { by }))
+    }
+
+    /// The live value, and whether it is to be loaded again. Counts the read.
+    #[inline]
+    pub(super) fn look_up<Q>(&self, key: &Q) -> Option<(V, bool)>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+    {
         let store = &self.inner.store;
         store.counters.bump(Count::Reads);
         let hash = self.hash(key);
         let found = if self.inner.hits_may_write {
             self.get_and_write(hash, key)
-                .map(|value| (value, store.peek_freshness(hash, &self.namespace, key)))
+                .map(|value| (value, store.peek_early(hash, &self.namespace, key)))
         } else {
             store.get_to_load(hash, &self.namespace, key)
         };

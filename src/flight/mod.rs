@@ -70,8 +70,8 @@ struct State<V> {
     born: u64,
     /// When the leader's term began.
     since: u64,
-    /// Until when a failure is remembered.
-    until: u64,
+    /// Until when a failure is.
+    remembered: Remembered,
     /// By ticket, so that wakes go out in the order of joining.
     followers: BTreeMap<u64, Wake>,
     next_ticket: u64,
@@ -114,6 +114,21 @@ impl<K, V> Drop for Kept<K, V> {
     }
 }
 
+/// Until when a failed load is remembered.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Remembered {
+    /// By everybody: the error is the answer.
+    pub(crate) by_all: u64,
+    /// By callers that have a value to serve instead.
+    pub(crate) by_served: u64,
+}
+
+impl Remembered {
+    fn until(self) -> u64 {
+        self.by_all.max(self.by_served)
+    }
+}
+
 /// What a caller finds when it asks for a flight that stands in the table.
 pub(crate) enum Join {
     /// It leads from now on.
@@ -124,6 +139,8 @@ pub(crate) enum Join {
     Follow { ticket: u64 },
     /// The load failed a moment ago, and the failure is remembered.
     Failed(LoadError),
+    /// It failed a while ago, and is not to be tried again where there is a value to serve instead.
+    Resting,
     /// The flight is of the past: a new one must take its place.
     Past,
 }
@@ -153,7 +170,7 @@ impl<K, V> Flight<K, V> {
                 term: FIRST_TERM,
                 born,
                 since: now,
-                until: 0,
+                remembered: Remembered::default(),
                 followers: BTreeMap::new(),
                 next_ticket: 0,
             }),
@@ -192,7 +209,10 @@ impl<K, V> Flight<K, V> {
         }
         match &state.phase {
             Phase::Over(outcome) => match &**outcome {
-                Outcome::Failed(error) if now < state.until => Join::Failed(error.clone()),
+                Outcome::Failed(error) if now < state.remembered.by_all => {
+                    Join::Failed(error.clone())
+                }
+                Outcome::Failed(_) if now < state.remembered.by_served => Join::Resting,
                 _ => Join::Past,
             },
             Phase::Led if state.since > overdue => {
@@ -290,6 +310,12 @@ impl<K, V> Flight<K, V> {
         matches!(state.phase, Phase::Leaderless) && state.followers.is_empty()
     }
 
+    /// Whether a leader that began after `overdue` runs its loader.
+    pub(crate) fn is_under_way(&self, overdue: u64) -> bool {
+        let state = self.state.lock();
+        matches!(state.phase, Phase::Led) && state.since > overdue
+    }
+
     /// Whether anybody waits.
     pub(crate) fn has_followers(&self) -> bool {
         !self.state.lock().followers.is_empty()
@@ -309,14 +335,19 @@ impl<K, V> Flight<K, V> {
     /// Ends the flight for everybody, if `term` leads or `term` is `None`. Wakes all followers. To be
     /// called outside the stripe's lock, or with the wakes kept until after it.
     #[must_use = "the followers sleep until the wakes are called"]
-    pub(crate) fn end(&self, term: Option<u64>, outcome: Outcome<V>, until: u64) -> Wakes<V> {
+    pub(crate) fn end(
+        &self,
+        term: Option<u64>,
+        outcome: Outcome<V>,
+        remembered: Remembered,
+    ) -> Wakes<V> {
         let outcome = Arc::new(outcome);
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Over(_)) || term.is_some_and(|term| term != state.term) {
             return Wakes(Vec::new(), Some(outcome));
         }
         state.phase = Phase::Over(outcome);
-        state.until = until;
+        state.remembered = remembered;
         let wakes = state
             .followers
             .values_mut()
@@ -331,7 +362,7 @@ impl<K, V> Flight<K, V> {
         let leaderless = matches!(self.state.lock().phase, Phase::Leaderless);
         // Out of the table, a leaderless flight gains no leader: the answer cannot change meanwhile.
         if written || leaderless {
-            self.end(None, Outcome::Superseded, 0)
+            self.end(None, Outcome::Superseded, Remembered::default())
         } else {
             Wakes(Vec::new(), None)
         }
@@ -340,7 +371,7 @@ impl<K, V> Flight<K, V> {
     /// When a remembered failure may be forgotten; `None` for any other flight.
     pub(crate) fn remembered_until(&self) -> Option<u64> {
         let state = self.state.lock();
-        matches!(state.phase, Phase::Over(_)).then_some(state.until)
+        matches!(state.phase, Phase::Over(_)).then_some(state.remembered.until())
     }
 }
 

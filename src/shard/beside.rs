@@ -26,6 +26,8 @@ pub(super) struct Beside {
     version: u32,
     /// Present once an entry is to be loaded again before its deadline.
     early: Option<Steps<Early>>,
+    /// How long entries are kept past their deadlines by age, in nanoseconds.
+    stale: u64,
     /// Whether any of these has something to be told of a new entry that says nothing.
     told: bool,
     /// Whether any of them, `early` aside, may matter to a read that finds an entry.
@@ -41,7 +43,7 @@ pub(super) struct Extras {
 }
 
 impl Beside {
-    pub(super) fn new(weighted: bool, idle_after: Option<u64>) -> Self {
+    pub(super) fn new(weighted: bool, idle_after: Option<u64>, stale: u64) -> Self {
         Beside {
             weights: weighted.then(Steps::new),
             idle: idle_after.map(|after| Idle {
@@ -53,6 +55,7 @@ impl Beside {
             versions: None,
             version: 0,
             early: None,
+            stale,
             told: weighted || idle_after.is_some(),
             in_use: weighted || idle_after.is_some(),
         }
@@ -173,7 +176,18 @@ impl Beside {
     /// long.
     #[inline]
     pub(super) fn deadline(&self, id: u32, check_at: u64) -> u64 {
+        self.or_idle(id, self.expires_at(id, check_at))
+    }
+
+    /// The moment from which an entry is of no use to anybody.
+    #[inline]
+    pub(super) fn kept_until(&self, id: u32, check_at: u64) -> u64 {
         let by_age = self.expires_at(id, check_at);
+        self.or_idle(id, by_age.saturating_add(self.stale))
+    }
+
+    #[inline]
+    fn or_idle(&self, id: u32, by_age: u64) -> u64 {
         match &self.idle {
             Some(idle) if !self.is_plain() => by_age.min(idle.deadline(id)),
             _ => by_age,
@@ -262,6 +276,7 @@ impl Beside {
             ..Beside::new(
                 self.weights.is_some(),
                 self.idle.as_ref().map(|idle| idle.after),
+                self.stale,
             )
         };
         std::mem::replace(self, new)

@@ -9,7 +9,8 @@
 //! * Every entry in the slab is found by the index under its own hash, and the index holds nothing else.
 //! * Every entry stands in exactly one list of the evictor: a live one in a queue, a doomed one (below
 //!   the shard's mark) in the doomed list.
-//! * Every entry with a deadline is scheduled in the wheel, at its deadline or earlier.
+//! * Every entry with a deadline is scheduled in the wheel, at the end of its use (its deadline, and the stale
+//!   window after it) or earlier.
 //! * `doomed` is the sum over all entries below the mark, and what the evictor counts the sum over the others.
 //!   Both together keep the limits, save while lowered limits are being trimmed to.
 //!
@@ -148,6 +149,7 @@ impl<K, V> Shard<K, V> {
         limits: Limits,
         weighted: bool,
         idle_after: Option<u64>,
+        stale: u64,
         now: u64,
     ) -> Self {
         Shard {
@@ -155,7 +157,7 @@ impl<K, V> Shard<K, V> {
             index: Index::new(u32::try_from(limits.entries).ok()),
             evictor,
             wheel: Wheel::new(now),
-            beside: Beside::new(weighted, idle_after),
+            beside: Beside::new(weighted, idle_after, stale),
             rubble: Vec::new(),
             packing: Packing::default(),
             limits,
@@ -175,6 +177,22 @@ impl<K, V> Shard<K, V> {
     #[inline]
     pub(crate) fn deadline(&self, id: u32, entry: &Entry<K, V>) -> u64 {
         self.beside.deadline(id, entry.stamp.expires_at())
+    }
+
+    /// The moment from which the entry is of no use to anybody.
+    #[inline]
+    fn kept_until(&self, id: u32, entry: &Entry<K, V>) -> u64 {
+        self.beside.kept_until(id, entry.stamp.expires_at())
+    }
+
+    /// How long an entry that `look` called expired is past its deadline by age, in nanoseconds; `None` if it is
+    /// of no use any more.
+    pub(crate) fn past_by(&self, id: u32, now: &mut Now<'_>) -> Option<u64> {
+        let entry = self.slab.get(id)?;
+        if now.has_reached(self.kept_until(id, entry)) {
+            return None;
+        }
+        now.precise().checked_sub(self.expires_at(id, entry))
     }
 
     /// Its deadline by age alone, `NEVER` without one.

@@ -25,7 +25,7 @@ impl<K, V> Shard<K, V> {
             }
             let found = self.index.find(entry.stamp.hash(), |other| other == id);
             assert_eq!(found, Some(id), "entry {id} cannot be found");
-            let due = self.deadline(id, entry);
+            let due = self.kept_until(id, entry);
             // A slot whose entry has no deadline may still stand on the wheel for an earlier one.
             let scheduled = due == NEVER || self.wheel.is_scheduled(id);
             assert!(scheduled, "entry {id} and the wheel");
@@ -36,7 +36,7 @@ impl<K, V> Shard<K, V> {
         assert_eq!(doomed, self.doomed, "doomed totals");
         assert!(self.surplus || !self.is_over(0, 0), "over the limits");
         self.wheel.validate(|id| match self.slab.get(id) {
-            Some(entry) => self.deadline(id, entry),
+            Some(entry) => self.kept_until(id, entry),
             None => NEVER,
         });
         let lens = self.evictor.queue_lens();

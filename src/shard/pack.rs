@@ -96,7 +96,7 @@ impl<K, V> Shard<K, V> {
         let Some(entry) = self.slab.get(from) else {
             return false;
         };
-        let (hash, by_age) = (entry.stamp.hash(), entry.stamp.expires_at());
+        let (hash, check_at) = (entry.stamp.hash(), entry.stamp.expires_at());
         let Some(to) = self.slab.relocate(from) else {
             return false;
         };
@@ -107,7 +107,7 @@ impl<K, V> Shard<K, V> {
             beside: &self.beside,
         };
         self.evictor.relocate(from, to, &slots);
-        let due = self.beside.deadline(to, by_age);
+        let due = self.beside.kept_until(to, check_at);
         self.wheel.relocate(from, to, due);
         true
     }

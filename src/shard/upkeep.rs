@@ -165,7 +165,7 @@ impl<K, V> Shard<K, V> {
             return (RemovalCause::Size, false);
         };
         let tagged = entry.stamp.is_tagged();
-        let cause = if now.has_reached(self.deadline(id, entry)) {
+        let cause = if now.has_reached(self.kept_until(id, entry)) {
             RemovalCause::Expired
         } else if tagged && self.is_dead_by_tag(id, entry, sequence) {
             RemovalCause::Invalidated
@@ -216,8 +216,9 @@ impl<K, V> Shard<K, V> {
         }
         let (slab, beside) = (&self.slab, &self.beside);
         self.wheel.pop_expired(now.coarse(), steps, |id| {
-            slab.get(id)
-                .map_or(NEVER, |entry| beside.deadline(id, entry.stamp.expires_at()))
+            slab.get(id).map_or(NEVER, |entry| {
+                beside.kept_until(id, entry.stamp.expires_at())
+            })
         })
     }
 

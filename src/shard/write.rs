@@ -322,7 +322,8 @@ impl<K, V> Shard<K, V> {
 
     #[inline]
     fn schedule(&mut self, id: u32, check_at: u64) {
-        self.wheel.schedule(id, self.beside.deadline(id, check_at));
+        self.wheel
+            .schedule(id, self.beside.kept_until(id, check_at));
     }
 
     /// Changes a value in place, keeping its deadline by age: for counters, whose arithmetic is not user code.

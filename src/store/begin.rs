@@ -8,9 +8,9 @@ use crate::flight::chain::{Node, Waits};
 use crate::flight::{Flight, Join, Kept, first_term};
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
-use crate::removal::contain_drop;
+use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::Found;
-use crate::stats::Count;
+use crate::stats::{Count, StaleBy};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,8 +18,10 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) enum Begin<K, V> {
     /// Take this one.
     Hit(V),
-    /// Run the loader, and say how it went.
-    Lead(Lead<K, V>),
+    /// Take this one, whose time is up: another caller loads, or has just failed to.
+    Stale(V),
+    /// Run the loader, and say how it went. Should it fail, the value, whose time is up, will do.
+    Lead(Lead<K, V>, Option<V>),
     /// Wait for another caller's loader.
     Follow(Follow<K, V>),
     /// Nothing: this is why.
@@ -48,9 +50,20 @@ impl Drop for Permit<'_> {
     }
 }
 
+/// What a caller brings into the visit, and what it must take out again: all of it is dropped after the lock.
+struct Luggage<'s, K, V> {
+    /// The key that a new flight would keep.
+    owned: Option<K>,
+    permit: Option<Permit<'s>>,
+    /// A copy of a value whose time is up, and for how long it has been.
+    stale: Option<(V, u64)>,
+}
+
 /// What `join` decided under the lock.
 enum Joined<K, V> {
     Hit(V),
+    /// The one in the luggage.
+    Stale(StaleBy),
     Lead(Arc<Flight<K, V>>, u64, u64),
     Follow(Arc<Flight<K, V>>, u64, u64),
     Failed(LoadError),
@@ -72,15 +85,18 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let mut permit = None;
-        let mut owned = Some(owned);
+        let mut luggage = Luggage {
+            owned: Some(owned),
+            permit: None,
+            stale: None,
+        };
         // The flight has its leader's node, and this thread the node on its stack, before the visit
         // settles what it removed: a listener told then may load this very key, and must not wait for
         // the load that it delays.
         let node = Node::new();
         let entered = node.enter();
         let joined = self.visit(self.stripe(hash), |visit| {
-            let joined = self.join_in(visit, hash, namespace, key, &mut owned, wish, &mut permit);
+            let joined = self.join_in(visit, hash, namespace, key, wish, &mut luggage);
             if let Joined::Lead(flight, ..) = &joined {
                 flight.set_leader_node(node.id());
             }
@@ -88,53 +104,57 @@ impl<K, V> Store<K, V> {
         });
         drop(entered);
         // A key that no flight needed: its `Drop` must not lose what was joined.
-        contain_drop(owned);
+        contain_drop(luggage.owned);
         // If there is one, this caller leads, and the leader gives it back.
-        std::mem::forget(permit);
-        match joined {
+        std::mem::forget(luggage.permit);
+        let mut stale = luggage.stale.map(|(value, _)| value);
+        let begin = match joined {
             Joined::Hit(value) => Begin::Hit(value),
+            Joined::Stale(why) => match stale.take() {
+                Some(value) => {
+                    self.counters.stale(why);
+                    Begin::Stale(value)
+                }
+                None => Begin::Alone,
+            },
             Joined::Failed(error) => Begin::Failed(error),
             Joined::Alone => Begin::Alone,
             Joined::Lead(flight, term, born) => {
                 let loads = wish != Wish::Turn;
                 let flight = Kept::new(flight);
                 let namespace = Arc::clone(namespace);
-                Begin::Lead(Lead::new(
-                    self,
-                    namespace,
-                    flight,
-                    (term, born),
-                    node,
-                    loads,
-                ))
+                let lead = Lead::new(self, namespace, flight, (term, born), node, loads);
+                Begin::Lead(lead, stale.take())
             }
             Joined::Follow(flight, ticket, joined) => {
                 let loads = wish != Wish::Turn;
-                let mut follow = Follow::new(self, namespace, flight, ticket, joined, loads);
-                match Waits::begin(follow.flight().node()) {
-                    Some(waits) => {
-                        follow.set_waits(waits);
-                        if loads {
-                            self.counters.bump(Count::Joined);
-                        }
-                        Begin::Follow(follow)
-                    }
-                    None => Begin::Failed(LoadError::Recursive),
-                }
+                self.wait(Follow::new(self, namespace, flight, ticket, joined, loads))
             }
-        }
+        };
+        contain_drop(stale);
+        begin
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one visit's worth of context")]
+    /// Waits for another's load, unless that waits for this caller's.
+    fn wait(&self, mut follow: Follow<K, V>) -> Begin<K, V> {
+        let Some(waits) = Waits::begin(follow.flight().node()) else {
+            return Begin::Failed(LoadError::Recursive);
+        };
+        follow.set_waits(waits);
+        if follow.is_for_a_load() {
+            self.counters.bump(Count::Joined);
+        }
+        Begin::Follow(follow)
+    }
+
     fn join_in<'s, Q>(
         &'s self,
         visit: &mut Visit<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-        owned: &mut Option<K>,
         wish: Wish,
-        permit: &mut Option<Permit<'s>>,
+        luggage: &mut Luggage<'s, K, V>,
     ) -> Joined<K, V>
     where
         Q: Equivalent<K> + ?Sized,
@@ -151,9 +171,14 @@ impl<K, V> Store<K, V> {
                 return Joined::Hit(value);
             }
         }
+        let keeps_stale = self.loads.stale() > 0 && wish != Wish::Turn;
+        if let (Found::Past(id, RemovalCause::Expired), true) = (found, keeps_stale) {
+            luggage.stale = self.stale_in(visit.shard, id, &mut visit.now);
+        }
         let flight = visit.flights.find(hash, namespace.id, key);
         // From here on no user code runs.
         let now = visit.now.precise();
+        let stale_by = luggage.stale.as_ref().map(|(_, by)| *by);
         if wish != Wish::Turn && visit.flights.is_uncacheable(hash, now) {
             return Joined::Alone;
         }
@@ -161,33 +186,39 @@ impl<K, V> Store<K, V> {
         let floor = visit.shard.mark().max(scope.floor);
         if let Some(flight) = flight {
             let overdue = now.saturating_sub(self.loads.load_deadline);
+            let window = self.loads.stale_while_revalidate;
+            if stale_by.is_some_and(|by| by < window) && flight.is_under_way(overdue) {
+                return Joined::Stale(StaleBy::Load);
+            }
             let may_lead = || {
-                *permit = self.take_permit();
-                permit.is_some()
+                luggage.permit = self.take_permit();
+                luggage.permit.is_some()
             };
             match flight.join(floor, born, now, overdue, may_lead) {
                 Join::Lead { term } => return Joined::Lead(flight, term, born),
-                Join::Refused => return self.too_many(),
+                Join::Refused => return self.too_many(stale_by),
                 Join::Follow { ticket } => return Joined::Follow(flight, ticket, born),
+                Join::Failed(_) | Join::Resting if stale_by.is_some() => {
+                    return Joined::Stale(StaleBy::Error);
+                }
                 Join::Failed(error) if wish == Wish::ValueOrError => return Joined::Failed(error),
-                Join::Failed(_) | Join::Past => visit.revoke(Some(flight), false),
+                Join::Failed(_) | Join::Resting | Join::Past => visit.revoke(Some(flight), false),
             }
         }
-        *permit = self.take_permit();
-        match owned.take() {
-            Some(key) if permit.is_some() => {
-                let flight = Flight::new(hash, namespace.id, key, born, now);
-                visit.flights.add(Arc::clone(&flight));
-                Joined::Lead(flight, first_term(), born)
-            }
-            unused => {
-                *owned = unused;
-                self.too_many()
-            }
-        }
+        luggage.permit = self.take_permit();
+        let owned = luggage.owned.take_if(|_| luggage.permit.is_some());
+        let Some(key) = owned else {
+            return self.too_many(stale_by);
+        };
+        let flight = Flight::new(hash, namespace.id, key, born, now);
+        visit.flights.add(Arc::clone(&flight));
+        Joined::Lead(flight, first_term(), born)
     }
 
-    fn too_many(&self) -> Joined<K, V> {
+    fn too_many(&self, stale_by: Option<u64>) -> Joined<K, V> {
+        if stale_by.is_some() {
+            return Joined::Stale(StaleBy::Error);
+        }
         Joined::Failed(LoadError::TooManyLoads {
             limit: self.loads.max_loads.unwrap_or(usize::MAX),
         })

@@ -76,11 +76,16 @@ impl<K, V> Follow<K, V> {
         }
     }
 
+    /// Whether it waits for a value, and not for its turn.
+    pub(super) fn is_for_a_load(&self) -> bool {
+        self.loads
+    }
+
     pub(super) fn set_waits(&mut self, waits: Waits) {
         self.waits = waits;
     }
 
-    pub(super) fn flight(&self) -> &Flight<K, V> {
+    pub(crate) fn flight(&self) -> &Flight<K, V> {
         &self.flight
     }
 

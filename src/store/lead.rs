@@ -7,7 +7,7 @@ use super::write::{Parcel, Published};
 use super::{Store, Visit};
 use crate::error::LoadError;
 use crate::flight::chain::Node;
-use crate::flight::{Flight, Kept, Outcome};
+use crate::flight::{Flight, Kept, Outcome, Remembered};
 use crate::generation::Namespace;
 use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::Found;
@@ -92,13 +92,13 @@ impl<K, V> Lead<K, V> {
         // The followers first: the listener, who hears in `settle`, may take its time.
         let told = if flight.has_followers() {
             catch_unwind(AssertUnwindSafe(|| value.clone())).map(|value| {
-                self.end(Outcome::Done { value, overtaken }, 0);
+                self.end(Outcome::Done { value, overtaken });
             })
         } else {
             Ok(())
         };
         if told.is_err() {
-            self.end(Outcome::Superseded, 0);
+            self.end(Outcome::Superseded);
         }
         self.settle(landed.published);
         if let Err(panic) = told {
@@ -185,12 +185,16 @@ impl<K, V> Lead<K, V> {
             let found = visit
                 .shard
                 .look(hash, self.flight.key(), scope, &mut visit.now);
-            if let (Found::Live(id), true) = (found, mine) {
-                visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
+            match found {
+                Found::Live(id) if mine => {
+                    visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
+                }
+                Found::Past(id, cause) if mine => visit.shard.unlink(id, cause, visit.out),
+                _ => {}
             }
         });
         self.over = true;
-        self.end(Outcome::Absent, 0);
+        self.end(Outcome::Absent);
     }
 
     /// The loader says that its value is this caller's alone.
@@ -206,23 +210,32 @@ impl<K, V> Lead<K, V> {
         });
         self.store.counters.bump(Count::Unpublished);
         self.over = true;
-        self.end(Outcome::GivenUp, 0);
+        self.end(Outcome::GivenUp);
     }
 
     /// The loader failed. Those who waited share `error`, and so does, for the negative time to live,
-    /// whoever asks next.
-    pub(crate) fn failed(mut self, error: LoadError) {
+    /// whoever asks next. If this caller is `served` a value all the same, those who can be are, for a while.
+    pub(crate) fn failed(mut self, error: LoadError, served: bool) {
         self.count(false);
-        let negative = self.store.loads.negative;
+        let rules = &self.store.loads;
+        let rest = if served { rules.rest } else { 0 };
+        let negative = rules.negative;
         self.over = true;
-        if negative == 0 {
+        if negative == 0 && rest == 0 {
             self.leave_table(|_, _| ());
-            self.end(Outcome::Failed(error), 0);
+            self.end(Outcome::Failed(error));
             return;
         }
-        let until = self.store.clock.now().saturating_add(negative);
+        let now = self.store.clock.now();
+        let remembered = Remembered {
+            by_all: now.saturating_add(negative),
+            by_served: now.saturating_add(rest),
+        };
         // Ended first: the flight stays in the table, and whoever finds it must find the failure.
-        self.end(Outcome::Failed(error), until);
+        let wakes = self
+            .flight
+            .end(Some(self.term), Outcome::Failed(error), remembered);
+        wakes.call();
         let flight = Arc::clone(&self.flight);
         let evicted = self.store.visit(self.store.stripe(flight.hash), |visit| {
             if visit.flights.contains(&flight) && flight.remembered_until().is_some() {
@@ -261,8 +274,10 @@ impl<K, V> Lead<K, V> {
         contain_drop(removed);
     }
 
-    fn end(&self, outcome: Outcome<V>, until: u64) {
-        self.flight.end(Some(self.term), outcome, until).call();
+    fn end(&self, outcome: Outcome<V>) {
+        self.flight
+            .end(Some(self.term), outcome, Remembered::default())
+            .call();
     }
 
     /// Leaves without a result: the flight stays, leaderless, while anybody waits.
@@ -286,7 +301,7 @@ impl<K, V> Lead<K, V> {
             wake.call();
         }
         if !contained {
-            self.end(Outcome::Superseded, 0);
+            self.end(Outcome::Superseded);
         }
     }
 }

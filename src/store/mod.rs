@@ -82,6 +82,19 @@ pub(crate) struct LoadRules {
     pub(crate) timer: Option<Timer>,
     /// How early values are loaded again; zero for never.
     pub(crate) beta: f64,
+    /// Nanoseconds past the deadline in which a value is served while another call loads it.
+    pub(crate) stale_while_revalidate: u64,
+    /// Nanoseconds past the deadline in which a value is served instead of a loader's error.
+    pub(crate) stale_if_error: u64,
+    /// Nanoseconds for which a source that failed is not asked again where there is a value to serve.
+    pub(crate) rest: u64,
+}
+
+impl LoadRules {
+    /// How long values are kept past their deadlines.
+    pub(crate) fn stale(&self) -> u64 {
+        self.stale_while_revalidate.max(self.stale_if_error)
+    }
 }
 
 /// The bounds of a whole cache.
@@ -145,7 +158,14 @@ impl<K, V> Store<K, V> {
                     limits.weight,
                 ))
             };
-            let shard = Shard::new(evictor, limits, config.weighted, config.idle_after, now);
+            let shard = Shard::new(
+                evictor,
+                limits,
+                config.weighted,
+                config.idle_after,
+                config.loads.stale(),
+                now,
+            );
             CachePadded::new(RwLock::new(Stripe {
                 shard,
                 flights: Table::new(),

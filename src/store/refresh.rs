@@ -5,12 +5,14 @@ use equivalent::Equivalent;
 use super::{Lead, Store};
 use crate::flight::chain::Node;
 use crate::flight::{Flight, Kept, first_term};
-use crate::freshness::{self, Freshness};
+use crate::freshness;
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
-use crate::removal::contain_drop;
+use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::{Found, Reading, Shard};
+use crate::stats::StaleBy;
 use crate::sync::Arc;
+use crate::time::Now;
 
 impl<K, V> Store<K, V> {
     /// As [`get`](Self::get), and whether whoever gets the value is the one to load it again.
@@ -20,7 +22,7 @@ impl<K, V> Store<K, V> {
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-    ) -> Option<(V, Freshness)>
+    ) -> Option<(V, bool)>
     where
         Q: Equivalent<K> + ?Sized,
         V: Clone,
@@ -28,46 +30,112 @@ impl<K, V> Store<K, V> {
         let guard = self.stripe(hash).read();
         let reader = self.reader(namespace);
         let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
-        let freshness = if reading.near {
-            self.freshness(&guard.shard, &reading)
-        } else {
-            Freshness::Fresh
-        };
-        Some((reading.entry.value.clone(), freshness))
+        let early = reading.near && self.is_early(&guard.shard, &reading);
+        Some((reading.entry.value.clone(), early))
     }
 
     /// Whether whoever reads an entry now is the one to load it again. Touches nothing.
-    pub(crate) fn peek_freshness<Q>(
-        &self,
-        hash: KeyHash,
-        namespace: &Namespace,
-        key: &Q,
-    ) -> Freshness
+    pub(crate) fn peek_early<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> bool
     where
         Q: Equivalent<K> + ?Sized,
     {
         let guard = self.stripe(hash).read();
         let reader = self.reader(namespace);
         match guard.shard.read(hash.in_shard(), key, reader, false) {
-            Some(reading) if reading.near => self.freshness(&guard.shard, &reading),
-            _ => Freshness::Fresh,
+            Some(reading) => reading.near && self.is_early(&guard.shard, &reading),
+            None => false,
         }
     }
 
     /// The same for an entry whose window may have begun.
     #[inline(never)]
-    fn freshness(&self, shard: &Shard<K, V>, reading: &Reading<'_, K, V>) -> Freshness {
+    fn is_early(&self, shard: &Shard<K, V>, reading: &Reading<'_, K, V>) -> bool {
         let early = shard.early(reading.id);
         if early.window() == 0 {
-            return Freshness::Fresh;
+            return false;
         }
         let deadline = shard.expires_at(reading.id, reading.entry);
         let left = deadline.saturating_sub(self.clock.now());
         if left > early.window() {
-            return Freshness::Fresh;
+            return false;
         }
         let draw = 1.0 - crate::rand::unit();
-        freshness::judge(left, early.delta(), self.loads.beta, draw)
+        freshness::is_early(left, early.delta(), self.loads.beta, draw)
+    }
+
+    /// A copy of an expired entry's value while a stale window is open, and how long its time has been up.
+    pub(super) fn stale_in(
+        &self,
+        shard: &Shard<K, V>,
+        id: u32,
+        now: &mut Now<'_>,
+    ) -> Option<(V, u64)>
+    where
+        V: Clone,
+    {
+        let by = shard.past_by(id, now)?;
+        let value = shard.entry(id)?.value.clone();
+        Some((value, by))
+    }
+
+    /// The value whose time is up, and for how long it has been. Touches nothing.
+    pub(crate) fn peek_stale<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+    ) -> Option<(V, u64)>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        if self.loads.stale() == 0 {
+            return None;
+        }
+        let guard = self.stripe(hash).read();
+        let mut now = Now::new(&self.clock);
+        let scope = self.scope(namespace);
+        match guard.shard.look(hash.in_shard(), key, scope, &mut now) {
+            Found::Past(id, RemovalCause::Expired) => self.stale_in(&guard.shard, id, &mut now),
+            _ => None,
+        }
+    }
+
+    /// The value whose time is up, where another caller is loading it: what [`begin`](Self::begin) would answer,
+    /// found without keeping others out.
+    pub(crate) fn stale_while_loading<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+    ) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let window = self.loads.stale_while_revalidate;
+        if window == 0 {
+            return None;
+        }
+        let guard = self.stripe(hash).read();
+        let flight = guard.flights.find(hash, namespace.id, key)?;
+        let mut now = Now::new(&self.clock);
+        let overdue = now.precise().saturating_sub(self.loads.load_deadline);
+        let under_way = flight.is_under_way(overdue);
+        // Not the last owner: the table keeps it, and is locked.
+        drop(flight);
+        let scope = self.scope(namespace);
+        let found = guard.shard.look(hash.in_shard(), key, scope, &mut now);
+        let Found::Past(id, RemovalCause::Expired) = found else {
+            return None;
+        };
+        match self.stale_in(&guard.shard, id, &mut now) {
+            Some((value, by)) if under_way && by < window => {
+                self.counters.stale(StaleBy::Load);
+                Some(value)
+            }
+            _ => None,
+        }
     }
 
     /// The lead of a new flight for a key that has a live value and no flight; `None` where somebody loads it

@@ -220,7 +220,7 @@ impl Run {
         story.then(Op::Setup(setup));
         Run {
             setup,
-            shard: Shard::new(evictor, limits, weighted, setup.idle, now),
+            shard: Shard::new(evictor, limits, weighted, setup.idle, 0, now),
             tags: Tags::new(),
             spaces: [Namespace::root(), names.open("a", &sequence)],
             sequence,

@@ -78,6 +78,9 @@ where
                 uncacheable: nanos(UNCACHEABLE),
                 timer: self.timer,
                 beta: self.beta,
+                stale_while_revalidate: nanos(self.stale_while_revalidate),
+                stale_if_error: nanos(self.stale_if_error.0),
+                rest: nanos(self.stale_if_error.1),
             },
         }));
         if let Some(every) = self.maintenance {

@@ -96,6 +96,46 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
+    /// For so long after its time is up, a value is still served to loading calls while one of them loads it anew:
+    /// nobody waits but that one. All other calls take it for absent, and a write, a removal or an invalidation
+    /// ends it. It stays in the cache for that long and competes for its room like others.
+    /// [`lookup`](crate::Cache::lookup) tells a stale value from a fresh one. Default: zero, never.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .time_to_live(Duration::from_secs(60))
+    ///     .stale_while_revalidate(Duration::from_secs(10))
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = window;
+        self
+    }
+
+    /// For `window` after its time is up, a value is served to a loading call whose loader fails, or that would get
+    /// another's error; and for `rest` after a failure it is served without asking the loader again, so that a
+    /// source that is down is asked once in that time and not at every call. A value whose time is not up, and
+    /// whose early load failed, rests likewise. As [`stale_while_revalidate`](Self::stale_while_revalidate)
+    /// otherwise, and apart from it: the longer one says how long a value is kept. Default: zero, never.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let (hour, seconds) = (Duration::from_secs(3600), Duration::from_secs(5));
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .time_to_live(Duration::from_secs(60))
+    ///     .stale_if_error(hour, seconds)
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn stale_if_error(mut self, window: Duration, rest: Duration) -> Self {
+        self.stale_if_error = (window, rest);
+        self
+    }
+
     /// Lets tasks that wait for another's load see their deadlines by themselves: a function that makes
     /// a future which ends after the given time, such as `tokio::time::sleep`.
     ///

@@ -158,6 +158,15 @@ pub(crate) const BREAKS: &[Break] = &[
     },
     Break {
         promise: 4,
+        what: "a removal leaves the stale copy",
+        file: "src/store/write.rs",
+        from: "                Found::Past(id, cause) => {\n                    visit.shard.unlink(id, cause, visit.out);\n                    None\n                }",
+        to: "                Found::Past(..) => None,",
+        suite: Suite::Test("freshness"),
+        test: "what_removes_a_value_removes_its_stale_copy_at_once",
+    },
+    Break {
+        promise: 4,
         what: "a refresh is published over what came between",
         file: "src/store/lead.rs",
         from: "let standing = (mine || cfg!(larder_canary = \"publish\"))",
@@ -209,6 +218,15 @@ pub(crate) const BREAKS: &[Break] = &[
         to: "        if self.is_dead(id, entry, reader.scope()) {\n",
         suite: Suite::Test("contract"),
         test: "hits_then_silence_then_one_hit_past_the_deadline_is_a_miss",
+    },
+    Break {
+        promise: 5,
+        what: "a stale value is served past its window",
+        file: "src/shard/mod.rs",
+        from: "if now.has_reached(self.kept_until(id, entry)) {",
+        to: "if now.has_reached(self.kept_until(id, entry).saturating_add(1)) {",
+        suite: Suite::Test("freshness"),
+        test: "a_window_ends_to_the_tick",
     },
     Break {
         promise: 5,

@@ -43,6 +43,7 @@ pub(crate) struct Counters {
 struct Rare {
     refreshes: AtomicU64,
     refresh_failures: AtomicU64,
+    refresh_refusals: AtomicU64,
     stale_while_loading: AtomicU64,
     stale_on_error: AtomicU64,
 }
@@ -67,6 +68,11 @@ impl Counters {
     /// Counts a value that begins to be loaded again.
     pub(crate) fn refresh(&self) {
         self.rare.refreshes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one that nobody could run.
+    pub(crate) fn refresh_refusal(&self) {
+        self.rare.refresh_refusals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a value that was served though its time was up.
@@ -128,6 +134,7 @@ impl Counters {
             unpublished: sum(Count::Unpublished),
             refreshes: rare(&self.rare.refreshes),
             refresh_failures: rare(&self.rare.refresh_failures),
+            refresh_refusals: rare(&self.rare.refresh_refusals),
             stale_while_loading: rare(&self.rare.stale_while_loading),
             stale_on_error: rare(&self.rare.stale_on_error),
             explicit: sum(Count::Explicit),
@@ -172,6 +179,7 @@ pub struct Stats {
     unpublished: u64,
     refreshes: u64,
     refresh_failures: u64,
+    refresh_refusals: u64,
     stale_while_loading: u64,
     stale_on_error: u64,
     explicit: u64,
@@ -231,6 +239,9 @@ getters! {
     refreshes,
     /// Those for which the loader failed: the value at hand was served on.
     refresh_failures,
+    /// Refreshes with an attached loader that nobody could run in the background, as the queue was full, no
+    /// thread could be had, or the function given to the builder panicked. The value at hand was served.
+    refresh_refusals,
     /// Loading calls that were served a value whose time was up, because another call was loading it
     /// ([`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate)). Each is also a miss.
     stale_while_loading,
@@ -308,6 +319,7 @@ impl Stats {
             unpublished: minus(self.unpublished, earlier.unpublished),
             refreshes: minus(self.refreshes, earlier.refreshes),
             refresh_failures: minus(self.refresh_failures, earlier.refresh_failures),
+            refresh_refusals: minus(self.refresh_refusals, earlier.refresh_refusals),
             stale_while_loading: minus(self.stale_while_loading, earlier.stale_while_loading),
             stale_on_error: minus(self.stale_on_error, earlier.stale_on_error),
             explicit: minus(self.explicit, earlier.explicit),

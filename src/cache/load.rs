@@ -9,7 +9,7 @@ use std::sync::Arc as StdArc;
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::turn::{Ask, Turn};
+use super::turn::{Ask, Elsewhere, Turn};
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
 use crate::removal::contain_drop;
@@ -56,7 +56,7 @@ where
         F: FnOnce() -> V,
     {
         let loader = || Ok(Some(Loaded::new(loader())));
-        match self.load_blocking(key, Ask::VALUE, loader, never_told) {
+        match self.load_blocking(key, Ask::VALUE, loader, never_told, None) {
             Ok(Some(value)) => value,
             Ok(None) | Err(_) => no_such_answer(),
         }
@@ -113,7 +113,7 @@ where
         E: Display,
     {
         let loader = || loader().map(Some);
-        match self.load_blocking(key, Ask::RESULT, loader, Told::of) {
+        match self.load_blocking(key, Ask::RESULT, loader, Told::of, None) {
             Ok(Some(value)) => Ok(value),
             Ok(None) => no_such_answer(),
             Err(error) => Err(error),
@@ -137,7 +137,7 @@ where
         F: FnOnce() -> Option<V>,
     {
         let loader = || Ok(loader().map(Loaded::new));
-        self.load_blocking(key, Ask::OPTION, loader, never_told)
+        self.load_blocking(key, Ask::OPTION, loader, never_told, None)
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
     }
 
@@ -165,6 +165,7 @@ where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         K: Clone,
         V: Clone,
+        S: Send + Sync + 'static,
     {
         let attached = self.inner.rules.loader.as_ref();
         let loader = attached.ok_or(LoadError::NoLoader)?;
@@ -174,20 +175,27 @@ where
             contain_drop(owned);
             answer
         };
-        match self.load_blocking(key, Ask::RESULT, load, LoadError::clone) {
+        let elsewhere = |lead| self.refresh_on_a_thread(lead);
+        let elsewhere: Option<Elsewhere<'_, K, V>> = match self.inner.background {
+            Some(_) => Some(&elsewhere),
+            None => None,
+        };
+        match self.load_blocking(key, Ask::RESULT, load, LoadError::clone, elsewhere) {
             Ok(Some(value)) => Ok(value),
             Ok(None) => no_such_answer(),
             Err(TryLoadError::Own(error) | TryLoadError::Shared(error)) => Err(error),
         }
     }
 
-    /// The wheel of a thread. `told` is a loader's error as others see it.
+    /// The wheel of a thread. `told` is a loader's error as others see it; `elsewhere`, who may run a loader while
+    /// this call is served what is there.
     fn load_blocking<Q, F, E>(
         &self,
         key: &Q,
         ask: Ask,
         loader: F,
         told: impl FnOnce(&E) -> LoadError,
+        elsewhere: Option<Elsewhere<'_, K, V>>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
@@ -210,11 +218,16 @@ where
                     drop(running);
                     return self.finish(lead, answer, told, false);
                 }
-                Turn::Refresh(lead, current) => {
+                Turn::Refresh(lead, fallback) => {
+                    if let Some(run) = elsewhere.filter(|_| self.may_be_served_meanwhile(&fallback))
+                    {
+                        run(lead);
+                        return Ok(Some(self.served_meanwhile(fallback)));
+                    }
                     let running = lead.node().enter();
                     let answer = loader();
                     drop(running);
-                    return self.finish_refresh(lead, current, answer, told);
+                    return self.finish_refresh(lead, fallback, answer, told);
                 }
                 Turn::Alone => return self.finish_alone(key, loader()),
             };

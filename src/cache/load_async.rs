@@ -15,12 +15,16 @@ use super::load::{Answer, BoxError, never_told, no_such_answer, shared};
 use super::turn::{Ask, Turn};
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
+use crate::store::Lead;
 
 /// The future of an attached loader.
 pub(super) type LoadFuture<V> = Pin<Box<dyn Future<Output = Result<Loaded<V>, BoxError>> + Send>>;
 
 /// An asynchronous loader that was given to the builder.
 pub(super) type AsyncLoader<K, V> = Box<dyn Fn(K) -> LoadFuture<V> + Send + Sync>;
+
+/// As [`Elsewhere`](super::turn::Elsewhere), for a call that other threads may poll.
+type TaskElsewhere<'a, K, V> = &'a (dyn Fn(Lead<K, V>) + Sync);
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -52,7 +56,10 @@ where
         Fut: Future<Output = V>,
     {
         let loader = || async { Ok(Some(Loaded::new(loader().await))) };
-        match self.load_task(key, Ask::VALUE, loader, never_told).await {
+        match self
+            .load_task(key, Ask::VALUE, loader, never_told, None)
+            .await
+        {
             Ok(Some(value)) => value,
             Ok(None) | Err(_) => no_such_answer(),
         }
@@ -117,7 +124,10 @@ where
         E: Display,
     {
         let loader = || async { loader().await.map(Some) };
-        match self.load_task(key, Ask::RESULT, loader, Told::of).await {
+        match self
+            .load_task(key, Ask::RESULT, loader, Told::of, None)
+            .await
+        {
             Ok(Some(value)) => Ok(value),
             Ok(None) => no_such_answer(),
             Err(error) => Err(error),
@@ -142,7 +152,7 @@ where
         Fut: Future<Output = Option<V>>,
     {
         let loader = || async { Ok(loader().await.map(Loaded::new)) };
-        self.load_task(key, Ask::OPTION, loader, never_told)
+        self.load_task(key, Ask::OPTION, loader, never_told, None)
             .await
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
     }
@@ -171,12 +181,18 @@ where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         K: Clone,
         V: Clone,
+        S: Send + Sync + 'static,
     {
         let attached = self.inner.rules.async_loader.as_ref();
         let loader = attached.ok_or(LoadError::NoLoader)?;
         let load = || async { loader(key.to_owned()).await.map(Some).map_err(shared) };
+        let elsewhere = |lead| self.refresh_in_a_task(lead);
+        let elsewhere: Option<TaskElsewhere<'_, K, V>> = match self.inner.spawn_task {
+            Some(_) => Some(&elsewhere),
+            None => None,
+        };
         match self
-            .load_task(key, Ask::RESULT, load, LoadError::clone)
+            .load_task(key, Ask::RESULT, load, LoadError::clone, elsewhere)
             .await
         {
             Ok(Some(value)) => Ok(value),
@@ -192,6 +208,7 @@ where
         ask: Ask,
         loader: F,
         told: impl FnOnce(&E) -> LoadError,
+        elsewhere: Option<TaskElsewhere<'_, K, V>>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
@@ -210,7 +227,14 @@ where
                     self.after_wait(ask, &follow, followed)
                 }
                 Turn::Lead(lead) => break (Some(lead), None),
-                Turn::Refresh(lead, fallback) => break (Some(lead), Some(fallback)),
+                Turn::Refresh(lead, fallback) => {
+                    if let Some(run) = elsewhere.filter(|_| self.may_be_served_meanwhile(&fallback))
+                    {
+                        run(lead);
+                        return Ok(Some(self.served_meanwhile(fallback)));
+                    }
+                    break (Some(lead), Some(fallback));
+                }
                 Turn::Alone => break (None, None),
             };
         };

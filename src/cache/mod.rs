@@ -1,12 +1,14 @@
 //! The handle that callers hold, and what it knows beside the store: the user's own functions, which
 //! are called here, outside every lock.
 
+mod background;
 mod builder;
 mod compute;
 mod iter;
 mod load;
 mod load_async;
 mod maintain;
+mod pool;
 mod read;
 mod turn;
 mod write;
@@ -63,6 +65,9 @@ struct Inner<K, V, S> {
     rules: Rules<K, V>,
     /// The policy reorders its queue on a hit, or there is an expiry policy, which may hear of hits.
     hits_may_write: bool,
+    /// Who loads values again; without one the call that is elected does.
+    background: Option<background::Background>,
+    spawn_task: Option<background::SpawnTask>,
     capacity: Mutex<Capacity>,
 }
 

@@ -53,12 +53,15 @@ pub(super) enum Turn<K, V> {
     Again,
 }
 
+/// Has somebody else run the attached loader for a lead.
+pub(super) type Elsewhere<'a, K, V> = &'a dyn Fn(Lead<K, V>);
+
 /// What is served should a load fail.
 pub(super) enum Fallback<V> {
     /// Whose time is not up.
     Live(V),
-    /// Whose time is up.
-    Stale(V),
+    /// Whose time is up, for so many nanoseconds.
+    Stale { value: V, by: u64 },
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -124,7 +127,9 @@ where
         match store.begin(hash, &self.namespace, key, key.to_owned(), wish) {
             Begin::Hit(value) | Begin::Stale(value) => Turn::Return(Ok(Some(value))),
             Begin::Lead(lead, None) => Turn::Lead(lead),
-            Begin::Lead(lead, Some(stale)) => Turn::Refresh(lead, Fallback::Stale(stale)),
+            Begin::Lead(lead, Some((value, by))) => {
+                Turn::Refresh(lead, Fallback::Stale { value, by })
+            }
             Begin::Follow(follow) => Turn::Follow(follow),
             Begin::Alone => Turn::Alone,
             Begin::Failed(error) if ask.errors => Turn::Return(Err(error)),
@@ -242,8 +247,8 @@ where
         let result = self.finish(lead, answer, told, true);
         let counters = &self.inner.store.counters;
         match (result, fallback) {
-            (Ok(answer), Fallback::Live(unused) | Fallback::Stale(unused)) => {
-                contain_drop(unused);
+            (Ok(answer), Fallback::Live(value) | Fallback::Stale { value, .. }) => {
+                contain_drop(value);
                 Ok(answer)
             }
             (Err(error), Fallback::Live(value)) => {
@@ -251,10 +256,29 @@ where
                 counters.refresh_failure();
                 Ok(Some(value))
             }
-            (Err(error), Fallback::Stale(value)) => {
+            (Err(error), Fallback::Stale { value, .. }) => {
                 contain_drop(error);
                 counters.stale(StaleBy::Error);
                 Ok(Some(value))
+            }
+        }
+    }
+
+    /// Whether what a loading call could fall back on may be served while another load runs: then none need wait.
+    pub(super) fn may_be_served_meanwhile(&self, fallback: &Fallback<V>) -> bool {
+        match fallback {
+            Fallback::Live(_) => true,
+            Fallback::Stale { by, .. } => *by < self.inner.store.loads.stale_while_revalidate,
+        }
+    }
+
+    /// What a call is served whose load runs in the background.
+    pub(super) fn served_meanwhile(&self, fallback: Fallback<V>) -> V {
+        match fallback {
+            Fallback::Live(value) => value,
+            Fallback::Stale { value, .. } => {
+                self.inner.store.counters.stale(StaleBy::Load);
+                value
             }
         }
     }

@@ -20,8 +20,9 @@ pub(crate) enum Begin<K, V> {
     Hit(V),
     /// Take this one, whose time is up: another caller loads, or has just failed to.
     Stale(V),
-    /// Run the loader, and say how it went. Should it fail, the value, whose time is up, will do.
-    Lead(Lead<K, V>, Option<V>),
+    /// Run the loader, and say how it went. Should it fail, the value, whose time is up for so many nanoseconds,
+    /// will do.
+    Lead(Lead<K, V>, Option<(V, u64)>),
     /// Wait for another caller's loader.
     Follow(Follow<K, V>),
     /// Nothing: this is why.
@@ -107,11 +108,11 @@ impl<K, V> Store<K, V> {
         contain_drop(luggage.owned);
         // If there is one, this caller leads, and the leader gives it back.
         std::mem::forget(luggage.permit);
-        let mut stale = luggage.stale.map(|(value, _)| value);
+        let mut stale = luggage.stale;
         let begin = match joined {
             Joined::Hit(value) => Begin::Hit(value),
             Joined::Stale(why) => match stale.take() {
-                Some(value) => {
+                Some((value, _)) => {
                     self.counters.stale(why);
                     Begin::Stale(value)
                 }

@@ -61,6 +61,11 @@ impl<K, V> Lead<K, V> {
         self.flight.key()
     }
 
+    /// The loader begins now, and not when this was made: what passed meanwhile is no part of the load.
+    pub(crate) fn begin_now(&mut self) {
+        self.since = self.since.map(|_| self.store.clock.now());
+    }
+
     pub(crate) fn node(&self) -> &Node {
         &self.node
     }

@@ -164,10 +164,10 @@ fn a_loader_that_asks_for_its_own_key_gets_the_value_at_hand() {
 }
 
 #[test]
-fn attached_loaders_refresh_as_others_do() {
+fn attached_loaders_without_threads_refresh_as_others_do() {
     let (cache, time) = timed(ALWAYS, |builder| {
         let answer = |key: &u64| Ok::<_, String>(Loaded::new(key * 6));
-        builder.loader(answer)
+        builder.loader(answer).refresh_threads(0)
     });
     assert_eq!(cache.load(&KEY).unwrap(), 42);
     // A load that took no time is never early.

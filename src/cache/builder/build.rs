@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
 use super::{CacheBuilder, EvictionPolicy, MAX_ENTRIES_A_SHARD};
+use crate::cache::background::Background;
+use crate::cache::pool::Pool;
 use crate::cache::{Cache, Inner, maintain};
 use crate::error::BuildError;
 use crate::generation::Namespace;
@@ -86,10 +88,19 @@ where
         if let Some(every) = self.maintenance {
             maintain::start(&store, every)?;
         }
+        let refreshes = self.beta > 0.0 || !self.stale_while_revalidate.is_zero();
+        let background = match (self.refresh_on, self.refresh_threads) {
+            _ if !refreshes || self.rules.loader.is_none() => None,
+            (Some(spawn), _) => Some(Background::Given(spawn)),
+            (None, 0) => None,
+            (None, threads) => Some(Background::Threads(Pool::new(threads))),
+        };
         let root = Namespace::root();
         Ok(Cache {
             inner: Arc::new(Inner {
                 hits_may_write: store.hit_needs_lock || self.rules.expiry.is_some(),
+                background,
+                spawn_task: self.spawn_task,
                 store,
                 hasher: self.hasher,
                 rules: self.rules,

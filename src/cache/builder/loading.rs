@@ -74,6 +74,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// loads it anew. δ is how long its loads take, measured and smoothed; the last 16·δ·β count, and at most half
     /// the time to live. Others are served the value at hand meanwhile. If the loader fails, so is this call
     /// ([`Stats::refresh_failures`](crate::Stats::refresh_failures)); if it finds nothing, the value goes.
+    /// A call that brings its loader runs it itself; with an attached one, [`refresh_threads`](Self::refresh_threads)
+    /// do and the call is served at once.
     ///
     /// Cold values are not loaded: a read has to come. Caches that know nothing of each other (several
     /// processes) load about e^(1/β) times for each expiry between them. A value that was inserted by hand is
@@ -133,6 +135,60 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     pub fn stale_if_error(mut self, window: Duration, rest: Duration) -> Self {
         self.stale_if_error = (window, rest);
+        self
+    }
+
+    /// How many threads [`load`](crate::Cache::load) may have to load values again while they are served: early,
+    /// or stale. They are started when first needed and end when idle for ten seconds; up to 64 refreshes a thread
+    /// wait their turn, and past that the value at hand is served and not refreshed. They are never joined. Zero:
+    /// the call that is elected loads by itself, as with a loader of its own. Default: 2, and none without an
+    /// attached [`loader`](Self::loader) and one of [`early_expiration`](Self::early_expiration) and
+    /// [`stale_while_revalidate`](Self::stale_while_revalidate).
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).refresh_threads(8).build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn refresh_threads(mut self, threads: usize) -> Self {
+        self.refresh_threads = threads;
+        self
+    }
+
+    /// Where [`load`](crate::Cache::load) has values loaded again, instead of threads of the cache's own: a function
+    /// that runs a job soon and elsewhere, such as `tokio::task::spawn_blocking`. It may drop the job, or panic:
+    /// then the value at hand is served, and the next call that is elected tries again.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .refresh_on(|job| drop(std::thread::spawn(job)))
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn refresh_on<F>(mut self, run: F) -> Self
+    where
+        F: Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
+    {
+        self.refresh_on = Some(Box::new(run));
+        self
+    }
+
+    /// Where [`load_async`](crate::Cache::load_async) has values loaded again: a function that runs a future, such
+    /// as `tokio::spawn`. Without it the task that is elected loads by itself. It may drop the future, or panic, as
+    /// with [`refresh_on`](Self::refresh_on).
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .refresh_in_task(|future| drop(std::thread::spawn(|| pollster::block_on(future))))
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn refresh_in_task<F>(mut self, spawn: F) -> Self
+    where
+        F: Fn(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
+    {
+        self.spawn_task = Some(Box::new(spawn));
         self
     }
 

@@ -7,6 +7,8 @@ use crate::expiry::Life;
 use std::fmt;
 use std::time::Duration;
 
+use super::background::SpawnTask;
+use super::pool::Job;
 use super::{Rules, Weigher};
 use crate::expiry::Expiry;
 use crate::hash::DefaultHashBuilder;
@@ -18,6 +20,7 @@ use crate::time::Clock;
 pub(crate) const MAX_ENTRIES_A_SHARD: u64 = (crate::parts::index::MOST_ID - 1024) as u64;
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 const WAIT_DEADLINE: Duration = Duration::from_secs(30);
+const REFRESH_THREADS: usize = 2;
 
 /// Which entry makes room when the cache is full.
 ///
@@ -69,6 +72,9 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     wait_deadline: Duration,
     negative_time_to_live: Duration,
     beta: f64,
+    refresh_threads: usize,
+    refresh_on: Option<Box<dyn Fn(Job) + Send + Sync>>,
+    spawn_task: Option<SpawnTask>,
     stale_while_revalidate: Duration,
     stale_if_error: (Duration, Duration),
     maintenance: Option<Duration>,
@@ -92,6 +98,9 @@ impl<K, V> CacheBuilder<K, V> {
             wait_deadline: WAIT_DEADLINE,
             negative_time_to_live: Duration::ZERO,
             beta: 0.0,
+            refresh_threads: REFRESH_THREADS,
+            refresh_on: None,
+            spawn_task: None,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: (Duration::ZERO, Duration::ZERO),
             maintenance: None,
@@ -298,6 +307,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             wait_deadline: self.wait_deadline,
             negative_time_to_live: self.negative_time_to_live,
             beta: self.beta,
+            refresh_threads: self.refresh_threads,
+            refresh_on: self.refresh_on,
+            spawn_task: self.spawn_task,
             stale_while_revalidate: self.stale_while_revalidate,
             stale_if_error: self.stale_if_error,
             maintenance: self.maintenance,

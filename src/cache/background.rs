@@ -1,0 +1,157 @@
+//! Loading values again where no caller waits for it: with the attached loaders, on threads of a small pool or
+//! wherever the builder was told.
+
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hash};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+
+use super::load::{Answer, shared};
+use super::load_async::LoadFuture;
+use super::pool::{Job, Pool};
+use super::{Cache, Inner};
+use crate::error::LoadError;
+use crate::generation::Namespace;
+use crate::removal::contain_drop;
+use crate::store::Lead;
+use crate::sync::{Arc, Weak};
+
+/// The future of a refresh.
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Who runs refreshes with the attached loader for threads.
+pub(super) enum Background {
+    Threads(Pool),
+    Given(Box<dyn Fn(Job) + Send + Sync>),
+}
+
+/// Who runs refreshes with the attached loader for tasks.
+pub(super) type SpawnTask = Box<dyn Fn(Task) + Send + Sync>;
+
+/// What a job keeps of its cache: enough to end a load, and not enough to keep it alive.
+struct Home<K, V, S> {
+    inner: Weak<Inner<K, V, S>>,
+    namespace: Arc<Namespace>,
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    fn home(&self) -> Home<K, V, S> {
+        Home {
+            inner: Arc::downgrade(&self.inner),
+            namespace: Arc::clone(&self.namespace),
+        }
+    }
+
+    /// Has the attached loader load a value again. If nobody can run it, the lead, dropped, leaves the key to the
+    /// next.
+    pub(super) fn refresh_on_a_thread(&self, mut lead: Lead<K, V>) {
+        let home = self.home();
+        let job: Job = Box::new(move || {
+            let Some(cache) = home.cache() else { return };
+            let Some(loader) = &cache.inner.rules.loader else {
+                return;
+            };
+            lead.begin_now();
+            let running = lead.node().enter();
+            let answer = catch_unwind(AssertUnwindSafe(|| loader(lead.key())));
+            drop(running);
+            match answer {
+                Ok(answer) => cache.finish_in_background(lead, answer.map(Some).map_err(shared)),
+                Err(panic) => cache.died_in_background(panic),
+            }
+        });
+        let taken = match &self.inner.background {
+            Some(Background::Threads(pool)) => pool.run(job).map_err(contain_drop).is_ok(),
+            Some(Background::Given(spawn)) => contained(|| spawn(job)).is_some(),
+            None => false,
+        };
+        self.count_unless(taken);
+    }
+
+    /// The same with the attached loader for tasks.
+    pub(super) fn refresh_in_a_task(&self, mut lead: Lead<K, V>) {
+        let (Some(spawn), Some(loader)) = (&self.inner.spawn_task, &self.inner.rules.async_loader)
+        else {
+            return;
+        };
+        let home = self.home();
+        let key = lead.key().clone();
+        let taken = contained(|| {
+            let load = loader(key);
+            spawn(Box::pin(async move {
+                lead.begin_now();
+                let answer = guarded(&lead, load).await;
+                let Some(cache) = home.cache() else { return };
+                match answer {
+                    Ok(answer) => {
+                        cache.finish_in_background(lead, answer.map(Some).map_err(shared));
+                    }
+                    Err(panic) => cache.died_in_background(panic),
+                }
+            }));
+        });
+        self.count_unless(taken.is_some());
+    }
+
+    fn count_unless(&self, taken: bool) {
+        if !taken {
+            self.inner.store.counters.refresh_refusal();
+        }
+    }
+
+    /// Ends a load whose value nobody waits for.
+    fn finish_in_background(&self, lead: Lead<K, V>, answer: Result<Answer<V>, LoadError>) {
+        // The weigher, say, is the user's, and its panic nobody's here.
+        let well = contained(|| {
+            self.finish(lead, answer, LoadError::clone, true)
+                .map(contain_drop)
+                .map_err(contain_drop)
+                .is_ok()
+        });
+        if well != Some(true) {
+            self.inner.store.counters.refresh_failure();
+        }
+    }
+
+    /// The loader panicked: the lead, dropped, has left the key to the next.
+    fn died_in_background(&self, panic: Box<dyn std::any::Any + Send>) {
+        contain_drop(panic);
+        self.inner.store.counters.refresh_failure();
+    }
+}
+
+impl<K, V, S> Home<K, V, S> {
+    fn cache(&self) -> Option<Cache<K, V, S>> {
+        Some(Cache {
+            inner: self.inner.upgrade()?,
+            namespace: Arc::clone(&self.namespace),
+        })
+    }
+}
+
+/// What an attached loader's future comes to, or its panic, on the stack of loads while it is polled.
+async fn guarded<K, V>(
+    lead: &Lead<K, V>,
+    mut load: LoadFuture<V>,
+) -> std::thread::Result<<LoadFuture<V> as Future>::Output> {
+    poll_fn(|context| {
+        let _running = lead.node().enter();
+        match catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => std::task::Poll::Ready(Err(panic)),
+        }
+    })
+    .await
+}
+
+/// What a function of the user's returns, unless it panics.
+fn contained<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(contain_drop)
+        .ok()
+}

@@ -1,0 +1,141 @@
+//! Loaders that fail, pools that are full, runtimes that are gone, caches that are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{ANGRY, DOWN, KEY, MILLI, SECOND, WELL, at_rest, in_the_window, until};
+
+#[test]
+fn a_failure_is_counted_and_the_value_at_hand_served() {
+    let (cache, _time, source) = in_the_window(|builder| builder);
+    source.gate.open();
+    source.is(DOWN);
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    until(&cache, |stats| stats.refresh_failures() == 1);
+    at_rest(&cache);
+    assert_eq!(cache.get(&KEY), Some(1));
+    // The next call tries again.
+    source.is(WELL);
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    until(&cache, |stats| stats.loads() == 2);
+    at_rest(&cache);
+    assert_eq!(cache.get(&KEY), Some(200));
+}
+
+#[test]
+fn a_source_that_failed_rests() {
+    let (cache, time, source) =
+        in_the_window(|builder| builder.stale_if_error(SECOND, 100 * MILLI));
+    source.gate.open();
+    source.is(DOWN);
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    until(&cache, |stats| stats.refresh_failures() == 1);
+    for _ in 0..100 {
+        assert_eq!(cache.load(&KEY).unwrap(), 1);
+    }
+    assert_eq!(source.asked(), 1);
+    time.advance(100 * MILLI);
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    until(&cache, |stats| stats.refresh_failures() == 2);
+    assert_eq!(source.asked(), 2);
+}
+
+#[test]
+fn a_panic_ends_in_the_pool_and_the_pool_goes_on() {
+    let (cache, _time, source) = in_the_window(|builder| builder.refresh_threads(1));
+    source.gate.open();
+    source.is(ANGRY);
+    for n in 1..=3 {
+        assert_eq!(cache.load(&KEY).unwrap(), 1);
+        until(&cache, |stats| stats.refresh_failures() == n);
+        at_rest(&cache);
+    }
+    source.is(WELL);
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    until(&cache, |stats| stats.loads() == 4);
+    at_rest(&cache);
+    assert_eq!(cache.get(&KEY), Some(400));
+    assert_eq!(cache.stats().load_failures(), 3);
+}
+
+#[test]
+fn a_function_that_drops_the_job_or_panics_leaves_the_key_to_the_next() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&calls);
+    let (cache, _time, source) = in_the_window(|builder| {
+        builder.refresh_on(move |job| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => drop(job),
+            1 => panic!("the runtime is gone"),
+            _ => job(),
+        })
+    });
+    source.gate.open();
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    at_rest(&cache);
+    assert_eq!(
+        cache.stats().refresh_refusals(),
+        0,
+        "that it was dropped, nobody knows"
+    );
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    at_rest(&cache);
+    assert_eq!(cache.stats().refresh_refusals(), 1);
+    // This one runs it on the spot, inside the call: slow, and right.
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    assert_eq!(cache.get(&KEY), Some(100));
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+    at_rest(&cache);
+}
+
+#[test]
+fn a_full_queue_is_counted_and_nobody_waits_for_it() {
+    let (cache, time, source) = in_the_window(|builder| builder.refresh_threads(1));
+    let options = || larder::EntryOptions::new().load_time(10 * MILLI);
+    for key in 0..80 {
+        cache.insert_with(key, key, options()).unwrap();
+    }
+    time.advance(750 * MILLI);
+    for key in 0..80 {
+        assert_eq!(cache.load(&key).unwrap(), key);
+    }
+    let refused = cache.stats().refresh_refusals();
+    // 64 wait, and the thread has taken one, or will.
+    assert!(refused == 15 || refused == 16, "{refused}");
+    source.gate.open();
+    until(&cache, |stats| {
+        let well = stats.loads() - stats.load_failures();
+        well + refused == 80
+    });
+    at_rest(&cache);
+}
+
+#[test]
+fn an_invalidation_takes_the_right_to_publish_away() {
+    let (cache, _time, source) = in_the_window(|builder| builder);
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    assert!(cache.invalidate(&KEY));
+    source.gate.open();
+    until(&cache, |stats| stats.loads() == 1);
+    at_rest(&cache);
+    assert_eq!(cache.get(&KEY), None);
+    assert_eq!(cache.stats().unpublished(), 1);
+}
+
+#[test]
+fn the_last_handle_goes_without_waiting_and_the_thread_after_it() {
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    let (cache, _time, source) = in_the_window(|builder| {
+        // Goes with the cache.
+        builder.removal_listener(move |_, _, _| drop(Arc::clone(&held)))
+    });
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    drop(cache);
+    // The loader runs still, or has not begun; neither is waited for.
+    source.gate.open();
+    let begun = std::time::Instant::now();
+    while Arc::strong_count(&alive) > 1 {
+        assert!(begun.elapsed() < 20 * SECOND, "the cache is kept");
+        std::thread::yield_now();
+    }
+}

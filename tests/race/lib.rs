@@ -22,6 +22,7 @@ mod cancel;
 mod deadline;
 mod invalidate;
 mod recursion;
+mod refresh;
 mod share;
 mod write;
 

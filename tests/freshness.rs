@@ -22,6 +22,8 @@ mod outcomes;
 mod revoke;
 #[path = "freshness/stale.rs"]
 mod stale;
+#[path = "freshness/trouble.rs"]
+mod trouble;
 #[path = "freshness/windows.rs"]
 mod windows;
 

@@ -104,16 +104,18 @@ where
         }
     }
 
-    /// Ends a load whose value nobody waits for.
+    /// Ends a load whose value nobody waits for. A failure is counted as one of a refresh, whatever the value is
+    /// that is there.
     fn finish_in_background(&self, lead: Lead<K, V>, answer: Result<Answer<V>, LoadError>) {
+        let well = answer.is_ok();
         // The weigher, say, is the user's, and its panic nobody's here.
-        let well = contained(|| {
-            self.finish(lead, answer, LoadError::clone, true)
-                .map(contain_drop)
-                .map_err(contain_drop)
-                .is_ok()
-        });
-        if well != Some(true) {
+        let finished = contained(
+            || match self.finish(lead, answer, LoadError::clone, false) {
+                Ok(value) => contain_drop(value),
+                Err(error) => contain_drop(error),
+            },
+        );
+        if !well || finished.is_none() {
             self.inner.store.counters.refresh_failure();
         }
     }

@@ -217,6 +217,7 @@ where
             }
             Compute::Remove => {
                 let Some(seen) = seen else {
+                    store.remove_stale(hash, &self.namespace, key);
                     return Some(Computed { old, new: None });
                 };
                 contain_drop(old);
@@ -337,7 +338,7 @@ where
 
     /// Keeps only the entries for which the closure says so, and returns how many it removed. The
     /// closure runs without a lock on clones; an entry is removed only if it is still the version that
-    /// was judged. Entries written while this runs may or may not be visited. Revokes every load in
+    /// was judged. Stale values, if any are kept, are judged and removed like others, and not counted. Entries written while this runs may or may not be visited. Revokes every load in
     /// flight of this handle's namespace. O(entries), 64 slots under a lock at a time.
     ///
     /// ```
@@ -358,7 +359,7 @@ where
         store.keep_versions();
         let mut removed = 0;
         let mut page = store.first_page();
-        while store.next_page(&self.namespace, &mut page) {
+        while store.next_page(&self.namespace, &mut page, true) {
             while let Some((key, value, version)) = page.pop() {
                 if keep(&key, &value) {
                     continue;

@@ -64,7 +64,7 @@ impl<K: Clone, V: Clone> Iterator for Iter<K, V> {
             if let Some((key, value, _)) = self.page.pop() {
                 return Some((key, value));
             }
-            if !self.store.next_page(&self.namespace, &mut self.page) {
+            if !self.store.next_page(&self.namespace, &mut self.page, false) {
                 return None;
             }
         }

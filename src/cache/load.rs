@@ -216,18 +216,15 @@ where
                     let running = lead.node().enter();
                     let answer = loader();
                     drop(running);
-                    return self.finish(lead, answer, told, false);
+                    return self.finish(lead, answer, told, true);
                 }
-                Turn::Refresh(lead, fallback) => {
-                    if let Some(run) = elsewhere.filter(|_| self.may_be_served_meanwhile(&fallback))
-                    {
+                Turn::Refresh(lead, served) => {
+                    if let Some(run) = elsewhere {
                         run(lead);
-                        return Ok(Some(self.served_meanwhile(fallback)));
+                        return Ok(Some(self.served_meanwhile(served)));
                     }
-                    let running = lead.node().enter();
-                    let answer = loader();
-                    drop(running);
-                    return self.finish_refresh(lead, fallback, answer, told);
+                    served.drop_unused();
+                    Turn::Lead(lead)
                 }
                 Turn::Alone => return self.finish_alone(key, loader()),
             };

@@ -218,7 +218,7 @@ where
         Fut: Future<Output = Result<Answer<V>, E>>,
     {
         let mut turn = self.first_turn(key, ask);
-        let (lead, fallback) = loop {
+        let lead = loop {
             turn = match turn {
                 Turn::Return(result) => return result.map_err(TryLoadError::Shared),
                 Turn::Again => self.next_turn(key, ask),
@@ -226,16 +226,16 @@ where
                     let followed = poll_fn(|context| follow.poll(context, !ask.errors)).await;
                     self.after_wait(ask, &follow, followed)
                 }
-                Turn::Lead(lead) => break (Some(lead), None),
-                Turn::Refresh(lead, fallback) => {
-                    if let Some(run) = elsewhere.filter(|_| self.may_be_served_meanwhile(&fallback))
-                    {
+                Turn::Lead(lead) => break Some(lead),
+                Turn::Refresh(lead, served) => {
+                    if let Some(run) = elsewhere {
                         run(lead);
-                        return Ok(Some(self.served_meanwhile(fallback)));
+                        return Ok(Some(self.served_meanwhile(served)));
                     }
-                    break (Some(lead), Some(fallback));
+                    served.drop_unused();
+                    break Some(lead);
                 }
-                Turn::Alone => break (None, None),
+                Turn::Alone => break None,
             };
         };
         // One place that holds the loader's future, so that this future is not a multiple of it.
@@ -245,10 +245,9 @@ where
             load.as_mut().poll(context)
         })
         .await;
-        match (lead, fallback) {
-            (Some(lead), Some(fallback)) => self.finish_refresh(lead, fallback, answer, told),
-            (Some(lead), None) => self.finish(lead, answer, told, false),
-            (None, _) => self.finish_alone(key, answer),
+        match lead {
+            Some(lead) => self.finish(lead, answer, told, true),
+            None => self.finish_alone(key, answer),
         }
     }
 }

@@ -11,9 +11,10 @@ use super::Cache;
 use super::load::Answer;
 use crate::entry::Loaded;
 use crate::error::{LoadError, TryLoadError};
+use crate::hash::KeyHash;
 use crate::removal::contain_drop;
 use crate::stats::StaleBy;
-use crate::store::{Begin, FlightOutcome, Follow, Followed, Lead, Wish};
+use crate::store::{Begin, FlightOutcome, Follow, Followed, Instead, Lead, Wish};
 
 /// What a caller can be given.
 #[derive(Clone, Copy)]
@@ -44,8 +45,8 @@ pub(super) enum Turn<K, V> {
     /// Return this.
     Return(Result<Option<V>, LoadError>),
     Lead(Lead<K, V>),
-    /// Load this value again, which is what to return should that fail.
-    Refresh(Lead<K, V>, Fallback<V>),
+    /// Load this value again; it may be served meanwhile.
+    Refresh(Lead<K, V>, Served<V>),
     Follow(Follow<K, V>),
     /// Run the loader without a flight.
     Alone,
@@ -53,15 +54,23 @@ pub(super) enum Turn<K, V> {
     Again,
 }
 
+/// What a call may be served while its load is under way.
+pub(super) enum Served<V> {
+    /// Whose time is not up.
+    Live(V),
+    /// Whose time is up.
+    Stale(V),
+}
+
 /// Has somebody else run the attached loader for a lead.
 pub(super) type Elsewhere<'a, K, V> = &'a dyn Fn(Lead<K, V>);
 
-/// What is served should a load fail.
-pub(super) enum Fallback<V> {
-    /// Whose time is not up.
-    Live(V),
-    /// Whose time is up, for so many nanoseconds.
-    Stale { value: V, by: u64 },
+impl<V> Served<V> {
+    /// Lets go of it, as nobody is served it.
+    pub(super) fn drop_unused(self) {
+        let (Served::Live(value) | Served::Stale(value)) = self;
+        contain_drop(value);
+    }
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -92,7 +101,7 @@ where
         let hash = self.hash(key);
         let store = &self.inner.store;
         match store.begin_refresh(hash, &self.namespace, key, key.to_owned()) {
-            Some(lead) => Turn::Refresh(lead, Fallback::Live(current)),
+            Some(lead) => Turn::Refresh(lead, Served::Live(current)),
             None => Turn::Return(Ok(Some(current))),
         }
     }
@@ -116,7 +125,7 @@ where
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        if let Some(stale) = store.stale_while_loading(hash, &self.namespace, key) {
+        if let Some(stale) = store.stale_at_once(hash, &self.namespace, key) {
             return Turn::Return(Ok(Some(stale)));
         }
         let wish = if ask.errors {
@@ -127,9 +136,7 @@ where
         match store.begin(hash, &self.namespace, key, key.to_owned(), wish) {
             Begin::Hit(value) | Begin::Stale(value) => Turn::Return(Ok(Some(value))),
             Begin::Lead(lead, None) => Turn::Lead(lead),
-            Begin::Lead(lead, Some((value, by))) => {
-                Turn::Refresh(lead, Fallback::Stale { value, by })
-            }
+            Begin::Lead(lead, Some(stale)) => Turn::Refresh(lead, Served::Stale(stale)),
             Begin::Follow(follow) => Turn::Follow(follow),
             Begin::Alone => Turn::Alone,
             Begin::Failed(error) if ask.errors => Turn::Return(Err(error)),
@@ -173,30 +180,48 @@ where
         }
     }
 
-    /// A value whose time is up but not its stale window, or else this error.
+    /// A value to serve instead of an error, if there is one, or else this error.
     fn stale_or(&self, follow: &Follow<K, V>, error: LoadError) -> Turn<K, V>
     where
         V: Clone,
     {
-        let store = &self.inner.store;
         let flight = follow.flight();
-        match store.peek_stale(flight.hash, &self.namespace, flight.key()) {
-            Some((value, _)) => {
-                store.counters.stale(StaleBy::Error);
-                Turn::Return(Ok(Some(value)))
+        Turn::Return(match self.instead_of_error(flight.hash, flight.key()) {
+            Some((value, instead)) => {
+                self.count_served(instead);
+                Ok(Some(value))
             }
-            None => Turn::Return(Err(error)),
+            None => Err(error),
+        })
+    }
+
+    /// The value to serve instead of an error: one that is live, or stale and inside the window for that. Looked for
+    /// when the loader has failed: what it was to replace may have been removed meanwhile.
+    fn instead_of_error<Q>(&self, hash: KeyHash, key: &Q) -> Option<(V, Instead)>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let store = &self.inner.store;
+        store.instead_of_error(hash, &self.namespace, key)
+    }
+
+    fn count_served(&self, instead: Instead) {
+        let counters = &self.inner.store.counters;
+        match instead {
+            Instead::Live => counters.refresh_failure(),
+            Instead::Stale => counters.stale(StaleBy::Error),
         }
     }
 
-    /// Ends a flight with what its loader answered. An error keeps others from trying again for a while, if this
-    /// caller is `served` all the same.
+    /// Ends a flight with what its loader answered. If that is an error and there is something to serve all the
+    /// same, it is what comes back (and is counted, if it is `heard` by anybody), and the source rests.
     pub(super) fn finish<E>(
         &self,
         lead: Lead<K, V>,
         answer: Result<Answer<V>, E>,
         told: impl FnOnce(&E) -> LoadError,
-        served: bool,
+        heard: bool,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         K: Clone,
@@ -225,58 +250,31 @@ where
             }
             Err(error) => {
                 let told = told(&error);
+                let stale = self.inner.store.loads.stale_if_error > 0;
+                let instead = if stale || lead.is_refresh() {
+                    self.instead_of_error(lead.hash(), lead.key())
+                } else {
+                    None
+                };
                 drop(running);
-                lead.failed(told, served);
-                Err(TryLoadError::Own(error))
-            }
-        }
-    }
-
-    /// Ends the flight of a value that was loaded again: if that failed, what is there will do.
-    pub(super) fn finish_refresh<E>(
-        &self,
-        lead: Lead<K, V>,
-        fallback: Fallback<V>,
-        answer: Result<Answer<V>, E>,
-        told: impl FnOnce(&E) -> LoadError,
-    ) -> Result<Option<V>, TryLoadError<E>>
-    where
-        K: Clone,
-        V: Clone,
-    {
-        let result = self.finish(lead, answer, told, true);
-        let counters = &self.inner.store.counters;
-        match (result, fallback) {
-            (Ok(answer), Fallback::Live(value) | Fallback::Stale { value, .. }) => {
-                contain_drop(value);
-                Ok(answer)
-            }
-            (Err(error), Fallback::Live(value)) => {
+                lead.failed(told, instead.is_some());
+                let Some((value, instead)) = instead else {
+                    return Err(TryLoadError::Own(error));
+                };
                 contain_drop(error);
-                counters.refresh_failure();
-                Ok(Some(value))
-            }
-            (Err(error), Fallback::Stale { value, .. }) => {
-                contain_drop(error);
-                counters.stale(StaleBy::Error);
+                if heard {
+                    self.count_served(instead);
+                }
                 Ok(Some(value))
             }
         }
     }
 
-    /// Whether what a loading call could fall back on may be served while another load runs: then none need wait.
-    pub(super) fn may_be_served_meanwhile(&self, fallback: &Fallback<V>) -> bool {
-        match fallback {
-            Fallback::Live(_) => true,
-            Fallback::Stale { by, .. } => *by < self.inner.store.loads.stale_while_revalidate,
-        }
-    }
-
-    /// What a call is served whose load runs in the background.
-    pub(super) fn served_meanwhile(&self, fallback: Fallback<V>) -> V {
-        match fallback {
-            Fallback::Live(value) => value,
-            Fallback::Stale { value, .. } => {
+    /// What a call is served whose load is under way elsewhere.
+    pub(super) fn served_meanwhile(&self, served: Served<V>) -> V {
+        match served {
+            Served::Live(value) => value,
+            Served::Stale(value) => {
                 self.inner.store.counters.stale(StaleBy::Load);
                 value
             }
@@ -291,7 +289,8 @@ where
         answer: Result<Answer<V>, E>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
-        Q: Hash + ?Sized,
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
     {
         let store = &self.inner.store;
         store.count_load(answer.is_ok());
@@ -303,6 +302,16 @@ where
                 Ok(Some(loaded.value))
             }
             Ok(None) => Ok(None),
+            Err(error) if store.loads.stale_if_error > 0 => {
+                match self.instead_of_error(self.hash(key), key) {
+                    Some((value, instead)) => {
+                        contain_drop(error);
+                        self.count_served(instead);
+                        Ok(Some(value))
+                    }
+                    None => Err(TryLoadError::Own(error)),
+                }
+            }
             Err(error) => Err(TryLoadError::Own(error)),
         }
     }

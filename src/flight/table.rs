@@ -167,17 +167,15 @@ impl<K, V> Table<K, V> {
     pub(crate) fn forget_failures(&mut self, now: u64, most: usize) -> Vec<Arc<Flight<K, V>>> {
         let mut gone = Vec::new();
         while gone.len() < most {
-            match self
-                .failed
-                .front()
-                .and_then(|flight| flight.remembered_until())
-            {
-                Some(until) if until <= now => {}
-                _ => break,
-            }
             let Some(flight) = self.failed.pop_front() else {
                 break;
             };
+            let over = flight.remembered_until().is_none_or(|until| until <= now);
+            if !over && self.contains(&flight) {
+                // Not all are remembered for the same time: those behind it have their turn at the next call.
+                self.failed.push_back(flight);
+                break;
+            }
             self.remove(&flight);
             gone.push(flight);
         }

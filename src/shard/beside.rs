@@ -183,7 +183,12 @@ impl Beside {
     #[inline]
     pub(super) fn kept_until(&self, id: u32, check_at: u64) -> u64 {
         let by_age = self.expires_at(id, check_at);
-        self.or_idle(id, by_age.saturating_add(self.stale))
+        let kept = match by_age {
+            NEVER => NEVER,
+            // It has a deadline, however far its window reaches, and stands on the wheel.
+            _ => by_age.saturating_add(self.stale).min(NEVER - 1),
+        };
+        self.or_idle(id, kept)
     }
 
     #[inline]

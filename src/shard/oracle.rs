@@ -28,6 +28,8 @@ impl<K, V> Shard<K, V> {
             let due = self.kept_until(id, entry);
             // A slot whose entry has no deadline may still stand on the wheel for an earlier one.
             let scheduled = due == NEVER || self.wheel.is_scheduled(id);
+            let never = self.deadline(id, entry) == NEVER;
+            assert_eq!(due == NEVER, never, "entry {id} is kept for ever");
             assert!(scheduled, "entry {id} and the wheel");
             let tags = self.beside.tags(id).is_some();
             assert_eq!(tags, entry.stamp.is_tagged(), "tags of entry {id}");

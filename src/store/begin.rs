@@ -20,9 +20,8 @@ pub(crate) enum Begin<K, V> {
     Hit(V),
     /// Take this one, whose time is up: another caller loads, or has just failed to.
     Stale(V),
-    /// Run the loader, and say how it went. Should it fail, the value, whose time is up for so many nanoseconds,
-    /// will do.
-    Lead(Lead<K, V>, Option<(V, u64)>),
+    /// Run the loader, and say how it went. The value, whose time is up, may be served meanwhile.
+    Lead(Lead<K, V>, Option<V>),
     /// Wait for another caller's loader.
     Follow(Follow<K, V>),
     /// Nothing: this is why.
@@ -125,7 +124,9 @@ impl<K, V> Store<K, V> {
                 let flight = Kept::new(flight);
                 let namespace = Arc::clone(namespace);
                 let lead = Lead::new(self, namespace, flight, (term, born), node, loads);
-                Begin::Lead(lead, stale.take())
+                let window = self.loads.stale_while_revalidate;
+                let meanwhile = stale.take_if(|(_, by)| *by < window);
+                Begin::Lead(lead, meanwhile.map(|(value, _)| value))
             }
             Joined::Follow(flight, ticket, joined) => {
                 let loads = wish != Wish::Turn;
@@ -179,7 +180,9 @@ impl<K, V> Store<K, V> {
         let flight = visit.flights.find(hash, namespace.id, key);
         // From here on no user code runs.
         let now = visit.now.precise();
-        let stale_by = luggage.stale.as_ref().map(|(_, by)| *by);
+        let stale_for = |window| luggage.stale.as_ref().is_some_and(|(_, by)| *by < window);
+        let serves_loads = stale_for(self.loads.stale_while_revalidate);
+        let serves_errors = stale_for(self.loads.stale_if_error);
         if wish != Wish::Turn && visit.flights.is_uncacheable(hash, now) {
             return Joined::Alone;
         }
@@ -187,8 +190,7 @@ impl<K, V> Store<K, V> {
         let floor = visit.shard.mark().max(scope.floor);
         if let Some(flight) = flight {
             let overdue = now.saturating_sub(self.loads.load_deadline);
-            let window = self.loads.stale_while_revalidate;
-            if stale_by.is_some_and(|by| by < window) && flight.is_under_way(overdue) {
+            if serves_loads && flight.is_under_way(overdue) {
                 return Joined::Stale(StaleBy::Load);
             }
             let may_lead = || {
@@ -197,9 +199,9 @@ impl<K, V> Store<K, V> {
             };
             match flight.join(floor, born, now, overdue, may_lead) {
                 Join::Lead { term } => return Joined::Lead(flight, term, born),
-                Join::Refused => return self.too_many(stale_by),
+                Join::Refused => return self.too_many(serves_errors),
                 Join::Follow { ticket } => return Joined::Follow(flight, ticket, born),
-                Join::Failed(_) | Join::Resting if stale_by.is_some() => {
+                Join::Failed(_) | Join::Resting if serves_errors => {
                     return Joined::Stale(StaleBy::Error);
                 }
                 Join::Failed(error) if wish == Wish::ValueOrError => return Joined::Failed(error),
@@ -209,15 +211,15 @@ impl<K, V> Store<K, V> {
         luggage.permit = self.take_permit();
         let owned = luggage.owned.take_if(|_| luggage.permit.is_some());
         let Some(key) = owned else {
-            return self.too_many(stale_by);
+            return self.too_many(serves_errors);
         };
         let flight = Flight::new(hash, namespace.id, key, born, now);
         visit.flights.add(Arc::clone(&flight));
         Joined::Lead(flight, first_term(), born)
     }
 
-    fn too_many(&self, stale_by: Option<u64>) -> Joined<K, V> {
-        if stale_by.is_some() {
+    fn too_many(&self, serves_errors: bool) -> Joined<K, V> {
+        if serves_errors {
             return Joined::Stale(StaleBy::Error);
         }
         Joined::Failed(LoadError::TooManyLoads {

@@ -9,6 +9,7 @@ use crate::error::LoadError;
 use crate::flight::chain::Node;
 use crate::flight::{Flight, Kept, Outcome, Remembered};
 use crate::generation::Namespace;
+use crate::hash::KeyHash;
 use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::Found;
 use crate::stats::Count;
@@ -24,6 +25,8 @@ pub(crate) struct Lead<K, V> {
     node: Node,
     /// When the loader began; `None` for a turn without a loader.
     since: Option<u64>,
+    /// It loads a value again whose time is not up.
+    refreshes: bool,
     over: bool,
 }
 
@@ -53,8 +56,23 @@ impl<K, V> Lead<K, V> {
             born,
             node,
             since: loads.then(|| store.clock.now()),
+            refreshes: false,
             over: false,
         }
+    }
+
+    /// The same, of a load whose value has a live one to take the place of.
+    pub(super) fn of_a_refresh(mut self) -> Self {
+        self.refreshes = true;
+        self
+    }
+
+    pub(crate) fn is_refresh(&self) -> bool {
+        self.refreshes
+    }
+
+    pub(crate) fn hash(&self) -> KeyHash {
+        self.flight.hash
     }
 
     pub(crate) fn key(&self) -> &K {

@@ -26,6 +26,7 @@ pub(crate) use begin::{Begin, Wish};
 pub(crate) use follow::{Follow, Followed};
 pub(crate) use lead::Lead;
 pub(crate) use read::Seen;
+pub(crate) use refresh::Instead;
 pub(crate) use sweep::Page;
 pub(crate) use write::{Condition, Parcel, Put};
 

@@ -120,11 +120,7 @@ impl<K, V> Store<K, V> {
                     .look(hash.in_shard(), key, scope, &mut visit.now);
                 let id = match found {
                     Found::Live(id) if visit.shard.version(id) == version => id,
-                    Found::Past(id, cause) => {
-                        // Its time came while the policy was asked, and a read revives nothing.
-                        visit.shard.unlink(id, cause, visit.out);
-                        return;
-                    }
+                    // If its time came while the policy was asked, a read revives nothing.
                     _ => return,
                 };
                 visit.shard.reorder(id);

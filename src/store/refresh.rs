@@ -2,7 +2,7 @@
 
 use equivalent::Equivalent;
 
-use super::{Lead, Store};
+use super::{Lead, Store, Stripe};
 use crate::flight::chain::Node;
 use crate::flight::{Flight, Kept, first_term};
 use crate::freshness;
@@ -13,6 +13,15 @@ use crate::shard::{Found, Reading, Shard};
 use crate::stats::StaleBy;
 use crate::sync::Arc;
 use crate::time::Now;
+
+/// What is served instead of an error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Instead {
+    /// A value whose time is not up.
+    Live,
+    /// One that is kept for this.
+    Stale,
+}
 
 impl<K, V> Store<K, V> {
     /// As [`get`](Self::get), and whether whoever gets the value is the one to load it again.
@@ -30,7 +39,7 @@ impl<K, V> Store<K, V> {
         let guard = self.stripe(hash).read();
         let reader = self.reader(namespace);
         let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
-        let early = reading.near && self.is_early(&guard.shard, &reading);
+        let early = reading.near && self.is_elected(&guard, &reading, hash, namespace, key);
         Some((reading.entry.value.clone(), early))
     }
 
@@ -39,28 +48,52 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
+        if self.loads.beta == 0.0 {
+            return false;
+        }
         let guard = self.stripe(hash).read();
         let reader = self.reader(namespace);
         match guard.shard.read(hash.in_shard(), key, reader, false) {
-            Some(reading) => reading.near && self.is_early(&guard.shard, &reading),
+            Some(reading) => {
+                reading.near && self.is_elected(&guard, &reading, hash, namespace, key)
+            }
             None => false,
         }
     }
 
     /// The same for an entry whose window may have begun.
     #[inline(never)]
-    fn is_early(&self, shard: &Shard<K, V>, reading: &Reading<'_, K, V>) -> bool {
-        let early = shard.early(reading.id);
+    fn is_elected<Q>(
+        &self,
+        stripe: &Stripe<K, V>,
+        reading: &Reading<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+    ) -> bool
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let early = stripe.shard.early(reading.id);
         if early.window() == 0 {
             return false;
         }
-        let deadline = shard.expires_at(reading.id, reading.entry);
-        let left = deadline.saturating_sub(self.clock.now());
+        let now = self.clock.now();
+        let deadline = stripe.shard.expires_at(reading.id, reading.entry);
+        let left = deadline.saturating_sub(now);
         if left > early.window() {
             return false;
         }
         let draw = 1.0 - crate::rand::unit();
-        freshness::is_early(left, early.delta(), self.loads.beta, draw)
+        if !freshness::is_early(left, early.delta(), self.loads.beta, draw) {
+            return false;
+        }
+        // Somebody may be loading it, or have failed to so short a time ago that nobody is to try again. (What comes
+        // back is not the last owner: the table keeps it, and is locked.)
+        match stripe.flights.find(hash, namespace.id, key) {
+            Some(flight) => flight.remembered_until().is_some_and(|until| until <= now),
+            None => true,
+        }
     }
 
     /// A copy of an expired entry's value while a stale window is open, and how long its time has been up.
@@ -101,9 +134,9 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// The value whose time is up, where another caller is loading it: what [`begin`](Self::begin) would answer,
-    /// found without keeping others out.
-    pub(crate) fn stale_while_loading<Q>(
+    /// The value whose time is up, where another caller is loading it, or has failed to a moment ago: what
+    /// [`begin`](Self::begin) would answer, found without keeping others out.
+    pub(crate) fn stale_at_once<Q>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
@@ -113,15 +146,21 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let window = self.loads.stale_while_revalidate;
-        if window == 0 {
+        if self.loads.stale() == 0 {
             return None;
         }
         let guard = self.stripe(hash).read();
         let flight = guard.flights.find(hash, namespace.id, key)?;
         let mut now = Now::new(&self.clock);
-        let overdue = now.precise().saturating_sub(self.loads.load_deadline);
-        let under_way = flight.is_under_way(overdue);
+        let at = now.precise();
+        let overdue = at.saturating_sub(self.loads.load_deadline);
+        let (window, why) = if flight.is_under_way(overdue) {
+            (self.loads.stale_while_revalidate, StaleBy::Load)
+        } else if flight.remembered_until().is_some_and(|until| at < until) {
+            (self.loads.stale_if_error, StaleBy::Error)
+        } else {
+            return None;
+        };
         // Not the last owner: the table keeps it, and is locked.
         drop(flight);
         let scope = self.scope(namespace);
@@ -129,13 +168,63 @@ impl<K, V> Store<K, V> {
         let Found::Past(id, RemovalCause::Expired) = found else {
             return None;
         };
-        match self.stale_in(&guard.shard, id, &mut now) {
-            Some((value, by)) if under_way && by < window => {
-                self.counters.stale(StaleBy::Load);
-                Some(value)
-            }
-            _ => None,
+        // Before a copy is made that nobody would be served, and that would be dropped in here.
+        if guard.shard.past_by(id, &mut now)? >= window {
+            return None;
         }
+        let value = guard.shard.entry(id)?.value.clone();
+        drop(guard);
+        self.counters.stale(why);
+        Some(value)
+    }
+
+    /// What there is to serve instead of an error.
+    pub(crate) fn instead_of_error<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+    ) -> Option<(V, Instead)>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let guard = self.stripe(hash).read();
+        let mut now = Now::new(&self.clock);
+        let scope = self.scope(namespace);
+        let (id, instead) = match guard.shard.look(hash.in_shard(), key, scope, &mut now) {
+            Found::Live(id) => (id, Instead::Live),
+            Found::Past(id, RemovalCause::Expired) => {
+                if guard.shard.past_by(id, &mut now)? >= self.loads.stale_if_error {
+                    return None;
+                }
+                (id, Instead::Stale)
+            }
+            _ => return None,
+        };
+        let value = guard.shard.entry(id)?.value.clone();
+        Some((value, instead))
+    }
+
+    /// Ends what is stale, and the load of it; nothing where there is nothing stale.
+    pub(crate) fn remove_stale<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q)
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        if self.loads.stale() == 0 {
+            return;
+        }
+        self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let flight = visit.flights.find(hash, namespace.id, key);
+            if let Found::Past(id, cause) = found {
+                visit.revoke(flight, false);
+                visit.shard.unlink(id, cause, visit.out);
+            }
+        });
     }
 
     /// The lead of a new flight for a key that has a live value and no flight; `None` where somebody loads it
@@ -190,13 +279,7 @@ impl<K, V> Store<K, V> {
         self.counters.refresh();
         let namespace = Arc::clone(namespace);
         let term = (first_term(), born);
-        Some(Lead::new(
-            self,
-            namespace,
-            Kept::new(flight),
-            term,
-            node,
-            true,
-        ))
+        let lead = Lead::new(self, namespace, Kept::new(flight), term, node, true);
+        Some(lead.of_a_refresh())
     }
 }

@@ -4,6 +4,7 @@ use super::{Capacity, Store};
 use crate::flight::Flight;
 use crate::generation::Namespace;
 use crate::parts::policy::contract::QueueLens;
+use crate::removal::RemovalCause;
 use crate::shard::{Found, Shard};
 use crate::sync::Arc;
 use crate::time::Now;
@@ -60,9 +61,15 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Copies out the live entries of the next few slots, under the shared lock. `false`: that was all.
+    /// Copies out the live entries of the next few slots, under the shared lock; with `stale`, also those that are
+    /// stale. `false`: that was all.
     /// A slot is passed before its entry is copied, so that a panic in `Clone` repeats nothing.
-    pub(crate) fn next_page(&self, namespace: &Namespace, page: &mut Page<K, V>) -> bool
+    pub(crate) fn next_page(
+        &self,
+        namespace: &Namespace,
+        page: &mut Page<K, V>,
+        stale: bool,
+    ) -> bool
     where
         K: Clone,
         V: Clone,
@@ -83,12 +90,15 @@ impl<K, V> Store<K, V> {
                 let Some(entry) = guard.shard.entry(id) else {
                     continue;
                 };
-                let live = guard.shard.namespace(id) == scope.namespace
-                    && matches!(
-                        guard.shard.judge(id, entry, scope, &mut now),
-                        Found::Live(_)
-                    );
-                if live {
+                let wanted = guard.shard.namespace(id) == scope.namespace
+                    && match guard.shard.judge(id, entry, scope, &mut now) {
+                        Found::Live(_) => true,
+                        Found::Past(id, RemovalCause::Expired) => {
+                            stale && guard.shard.past_by(id, &mut now).is_some()
+                        }
+                        _ => false,
+                    };
+                if wanted {
                     page.keys.push(entry.key.clone());
                     page.rest
                         .push((entry.value.clone(), guard.shard.version(id)));

@@ -292,6 +292,12 @@ impl<K, V> Store<K, V> {
         found: Found,
     ) -> Published<K, V> {
         if refusal(visit, &parcel, born).is_some() {
+            // As with any write: what it was to take the place of is of the past.
+            match found {
+                Found::Live(id) => visit.shard.unlink(id, RemovalCause::Explicit, visit.out),
+                Found::Past(id, cause) => visit.shard.unlink(id, cause, visit.out),
+                Found::Absent => {}
+            }
             return Published::Refused(parcel.key, parcel.value);
         }
         match self.store_in(visit, hash, namespace, parcel, born, found) {
@@ -322,8 +328,8 @@ impl<K, V> Store<K, V> {
                 .look(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             let version = match found {
-                Found::Live(id) => Some(visit.shard.version(id)),
-                _ => None,
+                Found::Live(id) | Found::Past(id, _) => Some(visit.shard.version(id)),
+                Found::Absent => None,
             };
             if judged.is_some() && judged != version {
                 return None;
@@ -370,6 +376,9 @@ impl<K, V> Store<K, V> {
             let same = version.is_none() || version == judged;
             if same {
                 visit.revoke(flight, false);
+            }
+            if let Found::Past(id, cause) = found {
+                visit.shard.unlink(id, cause, visit.out);
             }
             same
         })

@@ -72,8 +72,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// Loads hot values again before their time is up, so that nobody waits when it is: a loading call that
     /// finds a value `left` before its deadline becomes, with the probability e^(-left / (δ·β)), the one that
     /// loads it anew. δ is how long its loads take, measured and smoothed; the last 16·δ·β count, and at most half
-    /// the time to live. Others are served the value at hand meanwhile. If the loader fails, so is this call
-    /// ([`Stats::refresh_failures`](crate::Stats::refresh_failures)); if it finds nothing, the value goes.
+    /// the time to live. Others are served the value at hand meanwhile. If the loader fails, so is this call, as
+    /// long as the value's time is not up ([`Stats::refresh_failures`](crate::Stats::refresh_failures)); if it finds
+    /// nothing, the value goes.
     /// A call that brings its loader runs it itself; with an attached one, [`refresh_threads`](Self::refresh_threads)
     /// do and the call is served at once.
     ///

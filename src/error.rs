@@ -208,6 +208,13 @@ pub enum LoadError {
         /// The bound.
         limit: usize,
     },
+    /// A loader of many keys answered with more or fewer values than it was asked for. None was stored.
+    WrongCount {
+        /// How many keys it was given.
+        asked: usize,
+        /// How many answers it gave.
+        answered: usize,
+    },
     /// `load` was called on a cache that was built without a loader.
     NoLoader,
 }
@@ -229,6 +236,11 @@ impl fmt::Display for LoadError {
                 f,
                 "{limit} loads are in flight, as many as max_loads allows: try again later, or \
                  raise it"
+            ),
+            LoadError::WrongCount { asked, answered } => write!(
+                f,
+                "the loader was asked for {asked} keys and gave {answered} answers: return one for each \
+                 key, in their order, with None for what does not exist"
             ),
             LoadError::NoLoader => f.write_str(
                 "this cache has no loader of its own: give one to the builder with loader(..) or \

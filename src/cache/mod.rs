@@ -3,6 +3,7 @@
 
 mod background;
 mod builder;
+mod bulk;
 mod compute;
 mod iter;
 mod load;

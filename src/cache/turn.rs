@@ -38,6 +38,10 @@ impl Ask {
         errors: true,
         absence: false,
     };
+    pub(super) const EVERYTHING: Ask = Ask {
+        errors: true,
+        absence: true,
+    };
 }
 
 /// What a call does next.

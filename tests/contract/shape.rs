@@ -128,6 +128,11 @@ fn rejections_and_load_errors_say_what_to_do() {
         &["11", "10", "max_capacity"],
     );
     says(&LoadError::TooManyLoads { limit: 7 }, &["7", "max_loads"]);
+    let wrong = LoadError::WrongCount {
+        asked: 31,
+        answered: 30,
+    };
+    says(&wrong, &["31", "30", "None"]);
     let waited = Duration::from_secs(3);
     says(
         &LoadError::WaitTimedOut { waited },

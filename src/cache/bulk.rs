@@ -1,0 +1,393 @@
+//! Loading many keys by one call of one loader.
+//!
+//! A round: look at every key that has no answer yet. What is there is taken, what another call loads is joined, and
+//! for the rest the loader is called once; each key that it answers is published under the right of its own flight.
+//! Only then are the joined ones waited for. A call that waits therefore leads nothing: two that overlap, each
+//! leading what the other joined, cannot wait for each other. What is left after that (a leader that gave up, say)
+//! goes into another round.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hash};
+use std::pin::pin;
+
+use equivalent::Equivalent;
+
+use super::Cache;
+use super::load::{Answer, never_told};
+use super::turn::{Ask, Turn};
+use crate::entry::Loaded;
+use crate::error::{LoadError, Told, TryLoadError};
+use crate::store::{Follow, Followed, Lead};
+
+/// Which of the keys, and what is to be done about it.
+enum Open<K, V> {
+    Look,
+    Lead(Lead<K, V>),
+    /// Loaded without a flight.
+    Alone,
+    Follow(Follow<K, V>),
+}
+
+/// A call on its way: the keys, each once, and their answers.
+struct Bulk<'q, Q: ?Sized, K, V> {
+    keys: Vec<&'q Q>,
+    answers: Vec<Option<V>>,
+    open: Vec<(usize, Open<K, V>)>,
+    first: bool,
+    /// The first error of another's load. What this call leads is loaded and published all the same.
+    error: Option<LoadError>,
+}
+
+/// What a round has the loader load.
+struct Batch<K, V> {
+    /// Those to be loaded, each with its place among the keys.
+    leads: Vec<(usize, Option<Lead<K, V>>)>,
+    keys: Vec<K>,
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// The live values of many keys, in their order; those that are missing are loaded by one call of the loader,
+    /// which is given them (each once) and answers in their order, with `None` for what does not exist. Keys that
+    /// another call is loading are waited for, after this call's own were stored. Not atomic: each key is looked
+    /// up, loaded and stored under its own rules, those of [`try_get_or_load`](Self::try_get_or_load).
+    ///
+    /// The loader runs once, save where keys come back to this call because another's load of them came to
+    /// nothing; then again, for those. `None` is not stored. A key that is due for an early load, or stale, is
+    /// loaded with the rest. Each key counts as a load, also against
+    /// [`max_loads`](crate::CacheBuilder::max_loads).
+    ///
+    /// # Errors
+    /// [`TryLoadError::Own`] with this call's loader's error, unless every key it was to load has a value to serve
+    /// instead ([`stale_if_error`](crate::CacheBuilder::stale_if_error)); [`TryLoadError::Shared`] with
+    /// [`LoadError::WrongCount`] if it answered with more or fewer than it was asked for, or with the error of
+    /// another's load, as with [`try_get_or_load`](Self::try_get_or_load). What was loaded stays loaded.
+    ///
+    /// ```
+    /// let cache: larder::Cache<u64, String> = larder::Cache::builder().max_capacity(100).build()?;
+    /// cache.insert(1, "one".to_owned());
+    /// let names = cache.get_many_or_load([&1, &2, &3], |missing: &[u64]| {
+    ///     assert_eq!(missing, [2, 3]);
+    ///     Ok::<_, String>(vec![Some("two".to_owned()), None])
+    /// })?;
+    /// assert_eq!(names, [Some("one".to_owned()), Some("two".to_owned()), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_many_or_load<'q, Q, F, E>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+        mut loader: F,
+    ) -> Result<Vec<Option<V>>, TryLoadError<E>>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + ?Sized + 'q,
+        K: Clone,
+        V: Clone,
+        F: FnMut(&[K]) -> Result<Vec<Option<V>>, E>,
+        E: Display,
+    {
+        self.get_many_or_load_with(keys, |missing| {
+            Ok(loader(missing)?.into_iter().map(plain).collect())
+        })
+    }
+
+    /// As [`get_many_or_load`](Self::get_many_or_load), for a loader that also says how to keep each value.
+    ///
+    /// # Errors
+    /// As [`get_many_or_load`](Self::get_many_or_load).
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    ///
+    /// let cache: Cache<u64, u64> = Cache::builder().max_capacity(100).build()?;
+    /// let squares = cache.get_many_or_load_with([&2, &3], |missing| {
+    ///     Ok::<_, String>(missing.iter().map(|n| Some(Loaded::new(n * n).tag("squares"))).collect())
+    /// })?;
+    /// assert_eq!(squares, [Some(4), Some(9)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_many_or_load_with<'q, Q, F, E>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+        mut loader: F,
+    ) -> Result<Vec<Option<V>>, TryLoadError<E>>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + ?Sized + 'q,
+        K: Clone,
+        V: Clone,
+        F: FnMut(&[K]) -> Result<Vec<Option<Loaded<V>>>, E>,
+        E: Display,
+    {
+        let (mut bulk, places) = Bulk::new(keys);
+        while !bulk.open.is_empty() {
+            if let Some(batch) = self.look_at_all(&mut bulk) {
+                let running = batch.enter();
+                let answers = loader(&batch.keys);
+                drop(running);
+                self.settle(&mut bulk, batch, answers)?;
+            }
+            for (place, open) in std::mem::take(&mut bulk.open) {
+                let open = match open {
+                    Open::Follow(mut follow) => {
+                        let followed = follow.wait(false);
+                        match self.after_the_wait(&mut bulk, place, &follow, followed) {
+                            Some(open) => open,
+                            None => continue,
+                        }
+                    }
+                    open => open,
+                };
+                bulk.open.push((place, open));
+            }
+        }
+        bulk.into_answers(&places).map_err(TryLoadError::Shared)
+    }
+
+    /// [`get_many_or_load`](Self::get_many_or_load) for tasks.
+    ///
+    /// # Errors
+    /// As [`get_many_or_load`](Self::get_many_or_load).
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// let cache: larder::Cache<u64, u64> = larder::Cache::builder().max_capacity(100).build()?;
+    /// let load = async |missing: Vec<u64>| {
+    ///     Ok::<_, String>(missing.iter().map(|n| Some(n * n)).collect())
+    /// };
+    /// assert_eq!(cache.get_many_or_load_async([&2, &3], load).await?, [Some(4), Some(9)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get_many_or_load_async<'q, Q, F, Fut, E>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+        mut loader: F,
+    ) -> Result<Vec<Option<V>>, TryLoadError<E>>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + ?Sized + 'q,
+        K: Clone,
+        V: Clone,
+        F: FnMut(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<Vec<Option<V>>, E>>,
+        E: Display,
+    {
+        let (mut bulk, places) = Bulk::new(keys);
+        while !bulk.open.is_empty() {
+            if let Some(mut batch) = self.look_at_all(&mut bulk) {
+                let mut load = pin!(loader(std::mem::take(&mut batch.keys)));
+                let answers = poll_fn(|context| {
+                    let _running = batch.enter();
+                    load.as_mut().poll(context)
+                })
+                .await;
+                let answers = answers.map(|answers| answers.into_iter().map(plain).collect());
+                self.settle(&mut bulk, batch, answers)?;
+            }
+            for (place, open) in std::mem::take(&mut bulk.open) {
+                let open = match open {
+                    Open::Follow(mut follow) => {
+                        let followed = poll_fn(|context| follow.poll(context, false)).await;
+                        match self.after_the_wait(&mut bulk, place, &follow, followed) {
+                            Some(open) => open,
+                            None => continue,
+                        }
+                    }
+                    open => open,
+                };
+                bulk.open.push((place, open));
+            }
+        }
+        bulk.into_answers(&places).map_err(TryLoadError::Shared)
+    }
+
+    /// Looks at every open key. Returns what the loader is to load, if anything, and leaves what others load.
+    fn look_at_all<Q>(&self, bulk: &mut Bulk<'_, Q, K, V>) -> Option<Batch<K, V>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+    {
+        let mut batch = Batch {
+            leads: Vec::new(),
+            keys: Vec::new(),
+        };
+        for (place, open) in std::mem::take(&mut bulk.open) {
+            let key = bulk.keys[place];
+            let turn = match open {
+                Open::Look if bulk.first => self.first_turn(key, Ask::EVERYTHING),
+                Open::Look => self.next_turn(key, Ask::EVERYTHING),
+                Open::Lead(lead) => Turn::Lead(lead),
+                Open::Alone => Turn::Alone,
+                Open::Follow(follow) => Turn::Follow(follow),
+            };
+            match turn {
+                Turn::Return(result) => bulk.answer(place, result),
+                Turn::Lead(lead) => batch.leads.push((place, Some(lead))),
+                Turn::Refresh(lead, served) => {
+                    served.drop_unused();
+                    batch.leads.push((place, Some(lead)));
+                }
+                Turn::Alone => batch.leads.push((place, None)),
+                Turn::Follow(follow) => bulk.open.push((place, Open::Follow(follow))),
+                Turn::Again => bulk.open.push((place, Open::Look)),
+            }
+        }
+        bulk.first = false;
+        let keys = batch
+            .leads
+            .iter()
+            .map(|(place, _)| bulk.keys[*place].to_owned());
+        batch.keys = keys.collect();
+        (!batch.leads.is_empty()).then_some(batch)
+    }
+
+    /// Publishes what the loader answered, key by key.
+    fn settle<Q, E>(
+        &self,
+        bulk: &mut Bulk<'_, Q, K, V>,
+        batch: Batch<K, V>,
+        answers: Result<Vec<Answer<V>>, E>,
+    ) -> Result<(), TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        E: Display,
+    {
+        let asked = batch.leads.len();
+        let failure = match answers {
+            Ok(answers) if answers.len() == asked => {
+                for ((place, lead), answer) in batch.leads.into_iter().zip(answers) {
+                    let answer = Ok::<_, std::convert::Infallible>(answer);
+                    let result = match lead {
+                        Some(lead) => self.finish(lead, answer, never_told, true),
+                        None => self.finish_alone(bulk.keys[place], answer),
+                    };
+                    bulk.answer(
+                        place,
+                        result.map_err(|error| match error {
+                            TryLoadError::Own(never) => match never {},
+                            TryLoadError::Shared(error) => error,
+                        }),
+                    );
+                }
+                return Ok(());
+            }
+            Ok(answers) => {
+                let answered = answers.len();
+                crate::removal::contain_drop(answers);
+                TryLoadError::Shared(LoadError::WrongCount { asked, answered })
+            }
+            Err(error) => TryLoadError::Own(error),
+        };
+        let told = match &failure {
+            TryLoadError::Own(error) => Told::of(error),
+            TryLoadError::Shared(error) => error.clone(),
+        };
+        let mut all_served = true;
+        for (place, lead) in batch.leads {
+            let result = match lead {
+                Some(lead) => self.finish(lead, Err(()), |()| told.clone(), true),
+                None => self.finish_alone(bulk.keys[place], Err(())),
+            };
+            match result {
+                Ok(value) => bulk.answer(place, Ok(value)),
+                Err(_) => all_served = false,
+            }
+        }
+        if all_served { Ok(()) } else { Err(failure) }
+    }
+
+    /// What the end of a wait means for one of the keys: what is still to be done.
+    fn after_the_wait<Q>(
+        &self,
+        bulk: &mut Bulk<'_, Q, K, V>,
+        place: usize,
+        follow: &Follow<K, V>,
+        followed: Followed<K, V>,
+    ) -> Option<Open<K, V>>
+    where
+        Q: ?Sized,
+        V: Clone,
+    {
+        match self.after_wait(Ask::EVERYTHING, follow, followed) {
+            Turn::Return(result) => {
+                bulk.answer(place, result);
+                None
+            }
+            Turn::Lead(lead) => Some(Open::Lead(lead)),
+            Turn::Alone => Some(Open::Alone),
+            // Only a look brings these.
+            Turn::Refresh(..) | Turn::Follow(_) | Turn::Again => Some(Open::Look),
+        }
+    }
+}
+
+impl<'q, Q: Hash + Eq + ?Sized, K, V> Bulk<'q, Q, K, V> {
+    /// The call for these keys, and which of its keys each of them is.
+    fn new(keys: impl IntoIterator<Item = &'q Q>) -> (Self, Vec<usize>) {
+        let mut once: Vec<&'q Q> = Vec::new();
+        let mut known: HashMap<&'q Q, usize> = HashMap::new();
+        let places = keys
+            .into_iter()
+            .map(|key| {
+                *known.entry(key).or_insert_with(|| {
+                    once.push(key);
+                    once.len() - 1
+                })
+            })
+            .collect();
+        let bulk = Bulk {
+            answers: once.iter().map(|_| None).collect(),
+            open: (0..once.len()).map(|place| (place, Open::Look)).collect(),
+            keys: once,
+            first: true,
+            error: None,
+        };
+        (bulk, places)
+    }
+}
+
+impl<Q: ?Sized, K, V> Bulk<'_, Q, K, V> {
+    fn answer(&mut self, place: usize, result: Result<Option<V>, LoadError>) {
+        match result {
+            Ok(value) => self.answers[place] = value,
+            Err(error) => self.error = self.error.take().or(Some(error)),
+        }
+    }
+
+    /// The answers in the order in which the keys came.
+    fn into_answers(self, places: &[usize]) -> Result<Vec<Option<V>>, LoadError>
+    where
+        V: Clone,
+    {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if places.len() == self.keys.len() {
+            // No key came twice, so they are in order already.
+            return Ok(self.answers);
+        }
+        Ok(places
+            .iter()
+            .map(|&place| self.answers[place].clone())
+            .collect())
+    }
+}
+
+impl<K, V> Batch<K, V> {
+    /// Puts all that is loaded on this thread's stack of loads.
+    fn enter(&self) -> Vec<impl Sized> {
+        let leads = self.leads.iter().filter_map(|(_, lead)| lead.as_ref());
+        leads.map(|lead| lead.node().enter()).collect()
+    }
+}
+
+fn plain<V>(value: Option<V>) -> Option<Loaded<V>> {
+    value.map(Loaded::new)
+}

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -24,6 +24,8 @@ pub struct Database {
     permits: Arc<Semaphore>,
     writer: Mutex<Connection>,
     statements: AtomicU64,
+    /// Reads fail: the outage that the run plays.
+    down: AtomicBool,
     today: i64,
     categories: u32,
     products: u32,
@@ -103,6 +105,7 @@ impl Database {
             permits: Arc::new(Semaphore::new(READERS)),
             writer: Mutex::new(writer),
             statements: AtomicU64::new(0),
+            down: AtomicBool::new(false),
             today,
             categories,
             products,
@@ -122,11 +125,19 @@ impl Database {
         self.statements.load(Ordering::Relaxed)
     }
 
+    /// Has all reads fail from now on, or none any more.
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
     /// Lends a read connection to `work`, on a thread that may block.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Session<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, ShopError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(ShopError::Down);
+        }
         // As many permits as connections, so whoever holds a permit finds a connection.
         let permit = Arc::clone(&self.permits)
             .acquire_owned()

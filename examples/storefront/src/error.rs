@@ -13,8 +13,10 @@ pub enum ShopError {
     NoConnection,
     #[error("the task that ran the queries was stopped: {0}")]
     Stopped(#[from] tokio::task::JoinError),
-    #[error("a load this request waited for failed: {0}")]
-    Shared(String),
+    #[error("the page could not be loaded: {0}")]
+    Load(larder::LoadError),
+    #[error("the database is down, as the outage of this run has it")]
+    Down,
 }
 
 /// A failure that ends the program.

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
 use crate::drive::{
+    outage::Outage,
     prices::Changes,
     stampede::Stampede,
     traffic::{Measured, percentile_ms},
@@ -45,6 +46,12 @@ pub struct Report {
     pub price_changes_during_loads: u64,
     pub stale_checks: u64,
     pub stale_prices: u64,
+    pub expiry_requests: u64,
+    pub expiry_waits: u64,
+    pub expiry_refreshes: u64,
+    pub outage_requests: u64,
+    pub outage_errors: u64,
+    pub outage_stale: u64,
     pub pages_compared: u64,
     pub pages_differing: u64,
     pub seconds: Seconds,
@@ -61,6 +68,7 @@ pub struct Seconds {
     pub cached_traffic: f64,
     pub price_changes: f64,
     pub comparison: f64,
+    pub outage: f64,
 }
 
 /// All that was measured, before it is put into figures.
@@ -74,6 +82,7 @@ pub struct Findings {
     pub cached_queries: u64,
     pub stampede: Stampede,
     pub changes: Changes,
+    pub outage: Outage,
     pub traffic_hit_ratio: f64,
     pub hit_ratio: f64,
     pub pages_compared: u64,
@@ -88,6 +97,7 @@ impl Report {
             cached,
             stampede,
             changes,
+            outage,
             ..
         } = found;
         Self {
@@ -118,6 +128,12 @@ impl Report {
             price_changes_during_loads: changes.during_loads,
             stale_checks: changes.verdict.checks,
             stale_prices: changes.verdict.stale,
+            expiry_requests: outage.expiry_requests,
+            expiry_waits: outage.expiry_waits,
+            expiry_refreshes: outage.expiry_refreshes,
+            outage_requests: outage.outage_requests,
+            outage_errors: outage.outage_errors,
+            outage_stale: outage.outage_stale,
             pages_compared: found.pages_compared,
             pages_differing: found.pages_differing,
             seconds: found.seconds,
@@ -146,6 +162,21 @@ impl Report {
                 "the stampede called the loader {} times, not once",
                 self.stampede_loader_calls
             ));
+        }
+        if self.expiry_waits > 0 {
+            failures.push(format!(
+                "{} of {} requests waited for a page that had been there and only expired",
+                self.expiry_waits, self.expiry_requests
+            ));
+        }
+        if self.outage_errors > 0 {
+            failures.push(format!(
+                "{} of {} requests failed while the database was down, for pages that were there before",
+                self.outage_errors, self.outage_requests
+            ));
+        }
+        if self.outage_stale == 0 {
+            failures.push("the database was down and nothing was served stale".to_owned());
         }
         failures
     }
@@ -227,7 +258,7 @@ impl Report {
     }
 
     /// What was found out about the cached shop.
-    fn check_rows(&self) -> [[String; 3]; 4] {
+    fn check_rows(&self) -> [[String; 3]; 6] {
         let row = |name: String, cached| [name, String::new(), cached];
         let Self {
             stampede_requests,
@@ -259,6 +290,20 @@ impl Report {
             row(
                 "answers, cached and uncached".to_owned(),
                 format!("{pages_differing} differ of {pages_compared} compared"),
+            ),
+            row(
+                "pages that live a second".to_owned(),
+                format!(
+                    "{} of {} requests waited, {} loaded early",
+                    self.expiry_waits, self.expiry_requests, self.expiry_refreshes
+                ),
+            ),
+            row(
+                "database down for three seconds".to_owned(),
+                format!(
+                    "{} of {} requests failed, {} served stale",
+                    self.outage_errors, self.outage_requests, self.outage_stale
+                ),
             ),
         ]
     }

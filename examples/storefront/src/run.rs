@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use larder::Stats;
@@ -15,7 +16,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use crate::{
     args::Args,
     database::Database,
-    drive::{pages_match, prices, stampede, traffic},
+    drive::{outage, pages_match, prices, stampede, traffic},
     error::StoreError,
     pages::Page,
     progress::Progress,
@@ -48,11 +49,14 @@ pub async fn run(args: &Args, path: &Path) -> Result<bool, StoreError> {
         ..Seconds::default()
     };
     let plain = Arc::new(Shop::uncached(Database::open(path)?));
-    let shop = Arc::new(Shop::cached(Database::open(path)?, args)?);
+    let shop = Arc::new(Shop::cached(Database::open(path)?, args, Duration::MAX)?);
+    let brief = Arc::new(Shop::cached(Database::open(path)?, args, outage::LIFE)?);
+    let (brief_listener, brief_address) = server::listen(0).await?;
     // Dropped at the end of the run, which stops both servers.
     let mut servers = JoinSet::new();
     servers.spawn(server::serve(plain_listener, Arc::clone(&plain)));
     servers.spawn(server::serve(listener, Arc::clone(&shop)));
+    servers.spawn(server::serve(brief_listener, Arc::clone(&brief)));
 
     let stops = async {
         match servers.join_next().await {
@@ -66,6 +70,8 @@ pub async fn run(args: &Args, path: &Path) -> Result<bool, StoreError> {
             plain_address,
             cached: &shop,
             cached_address: address,
+            brief: &brief,
+            brief_address,
         };
         let report = measure(args, &shops, &mut seconds, &progress).await?;
         present(args, &report)?;
@@ -94,12 +100,15 @@ async fn ensure_database(args: &Args, path: &Path, progress: &Progress) -> Resul
     Ok(bar.done())
 }
 
-/// The two shops, over the same database.
+/// The shops, over the same database.
 struct Shops<'s> {
     plain: &'s Arc<Shop>,
     plain_address: SocketAddr,
     cached: &'s Arc<Shop>,
     cached_address: SocketAddr,
+    /// One whose pages expire soon.
+    brief: &'s Arc<Shop>,
+    brief_address: SocketAddr,
 }
 
 async fn measure(
@@ -150,6 +159,10 @@ async fn measure(
         pages_match::differing(shops.plain_address, shops.cached_address, &sample, &bar).await?;
     seconds.comparison = bar.done();
 
+    let bar = progress.phase("expiry and outage", 2);
+    let outage = outage::play(shops.brief_address, shops.brief, &bar).await?;
+    seconds.outage = bar.done();
+
     Ok(Report::new(Findings {
         products: database.products(),
         connections,
@@ -161,6 +174,7 @@ async fn measure(
         cached_queries,
         stampede,
         changes,
+        outage,
         traffic_hit_ratio,
         hit_ratio,
         seconds: std::mem::take(seconds),

@@ -1,7 +1,9 @@
 //! The shop: its pages, straight from the database or through a `larder` cache, and its prices.
 //!
 //! This is the file to read for how a service uses the cache: `page` loads a missing page once
-//! however many requests ask for it, and `set_price` makes every page that shows the product go.
+//! however many requests ask for it, and again before its time is up, while all are served what is
+//! there; a database that is down is not noticed for pages that were there before; and `set_price`
+//! makes every page that shows the product go.
 
 use std::{
     sync::{
@@ -11,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use larder::{Cache, Loaded, TryLoadError};
+use larder::{Cache, Loaded};
 
 use crate::{
     args::Args,
@@ -24,13 +26,19 @@ use crate::{
 /// Pages the cache may hold: more than the shop has, as they take little room.
 const CAPACITY: u64 = 100_000;
 const TIME_TO_LIVE: Duration = Duration::from_secs(300);
+/// For so long past its time a page is served while it is loaded anew.
+const STALE_WHILE_LOADING: Duration = Duration::from_secs(30);
+/// For so long past its time a page is served while the database is down.
+const STALE_ON_ERROR: Duration = Duration::from_secs(600);
+/// For so long a database that has failed is not asked again for a page that can be served.
+const REST: Duration = Duration::from_millis(200);
 
 /// One shop: all that its handlers need.
 pub struct Shop {
     pub database: Arc<Database>,
     pub cache: Option<Cache<Page, Answer>>,
     /// Loads of each category's page, counted inside the loader.
-    loads: Vec<CategoryLoads>,
+    loads: Arc<[CategoryLoads]>,
     /// Off only under the planted bug of `--break-invalidation`.
     invalidates: bool,
 }
@@ -61,61 +69,57 @@ impl Drop for Running<'_> {
 impl Shop {
     /// A shop that renders every page anew.
     pub fn uncached(database: Arc<Database>) -> Self {
-        Self::new(database, None, true)
-    }
-
-    /// A shop that keeps its pages in a cache.
-    pub fn cached(database: Arc<Database>, args: &Args) -> Result<Self, StoreError> {
-        let cache = Cache::builder()
-            .name("pages")
-            .max_capacity(CAPACITY)
-            .time_to_live(TIME_TO_LIVE)
-            .build()?;
-        Ok(Self::new(database, Some(cache), !args.break_invalidation))
-    }
-
-    fn new(database: Arc<Database>, cache: Option<Cache<Page, Answer>>, invalidates: bool) -> Self {
-        let loads = (0..=database.categories())
-            .map(|_| CategoryLoads::default())
-            .collect();
         Self {
+            loads: loads_of(&database),
             database,
-            cache,
-            loads,
-            invalidates,
+            cache: None,
+            invalidates: true,
         }
     }
 
-    /// The page, from the cache if there is one.
-    pub async fn page(self: &Arc<Self>, page: Page) -> Result<Answer, ShopError> {
-        let Some(cache) = &self.cache else {
-            return Ok(self.load(page).await?.answer);
-        };
-        let shop = Arc::clone(self);
-        let result = cache
-            .get_or_load_with_async(&page, || async move {
-                let page = shop.load(page).await?;
+    /// A shop that keeps its pages in a cache, none for longer than `most`.
+    pub fn cached(
+        database: Arc<Database>,
+        args: &Args,
+        most: Duration,
+    ) -> Result<Self, StoreError> {
+        let loads = loads_of(&database);
+        let (source, counts) = (Arc::clone(&database), Arc::clone(&loads));
+        let load = move |page| {
+            let (database, loads) = (Arc::clone(&source), Arc::clone(&counts));
+            async move {
+                let page = render(page, &database, &loads).await?;
                 Ok::<_, ShopError>(
                     Loaded::new(page.answer)
                         .tags(page.tags)
-                        .time_to_live(page.time_to_live),
+                        .time_to_live(page.time_to_live.min(most)),
                 )
-            })
-            .await;
-        result.map_err(|error| match error {
-            TryLoadError::Own(error) => error,
-            others => ShopError::Shared(others.to_string()),
+            }
+        };
+        let cache = Cache::builder()
+            .name("pages")
+            .max_capacity(CAPACITY)
+            .time_to_live(TIME_TO_LIVE.min(most))
+            .async_loader(load)
+            .early_expiration(1.0)
+            .stale_while_revalidate(STALE_WHILE_LOADING)
+            .stale_if_error(STALE_ON_ERROR, REST)
+            .refresh_in_task(|load| drop(tokio::spawn(load)))
+            .build()?;
+        Ok(Self {
+            database,
+            cache: Some(cache),
+            loads,
+            invalidates: !args.break_invalidation,
         })
     }
 
-    async fn load(&self, page: Page) -> Result<pages::Rendered, ShopError> {
-        let _running = match page {
-            Page::Category(id) => self.loads.get(id as usize).map(Running::begin),
-            _ => None,
-        };
-        self.database
-            .read(move |session| pages::render(page, session))
-            .await
+    /// The page, from the cache if there is one.
+    pub async fn page(&self, page: Page) -> Result<Answer, ShopError> {
+        match &self.cache {
+            Some(cache) => cache.load_async(&page).await.map_err(ShopError::Load),
+            None => Ok(render(page, &self.database, &self.loads).await?.answer),
+        }
     }
 
     /// Sets a price and returns when no page can show the old one any more; false if there is no
@@ -148,4 +152,24 @@ impl Shop {
             .get(category as usize)
             .is_some_and(|loads| loads.running.load(Ordering::SeqCst) > 0)
     }
+}
+
+fn loads_of(database: &Database) -> Arc<[CategoryLoads]> {
+    (0..=database.categories())
+        .map(|_| CategoryLoads::default())
+        .collect()
+}
+
+async fn render(
+    page: Page,
+    database: &Arc<Database>,
+    loads: &[CategoryLoads],
+) -> Result<pages::Rendered, ShopError> {
+    let _running = match page {
+        Page::Category(id) => loads.get(id as usize).map(Running::begin),
+        _ => None,
+    };
+    database
+        .read(move |session| pages::render(page, session))
+        .await
 }

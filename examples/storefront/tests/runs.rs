@@ -57,6 +57,9 @@ fn a_good_run_passes_and_prints_one_json_object() {
     assert_eq!(report["stampede_loader_calls"], 1);
     assert_eq!(report["stampede_requests"], 40);
     assert_eq!(report["price_changes"], 60);
+    assert_eq!(report["expiry_waits"], 0);
+    assert_eq!(report["outage_errors"], 0);
+    assert!(report["outage_stale"].as_u64() > Some(0), "{report}");
     assert_eq!(report["cached_requests"], 3000);
     assert!(
         report["stale_checks"].as_u64() >= Some(180),

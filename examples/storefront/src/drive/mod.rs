@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod ledger;
+pub mod outage;
 pub mod pages_match;
 pub mod prices;
 pub mod stampede;

@@ -3,12 +3,15 @@
 
 #![allow(
     clippy::unwrap_used,
-    reason = "where a test unwraps, the failure is the message"
+    clippy::disallowed_methods,
+    reason = "where a test unwraps, the failure is the message; that nothing waits takes real time"
 )]
 
 #[path = "support/executor.rs"]
 #[allow(dead_code, reason = "each test crate uses its part")]
 mod executor;
+#[path = "bulk/trouble.rs"]
+mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;

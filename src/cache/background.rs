@@ -51,12 +51,15 @@ where
     /// next.
     pub(super) fn refresh_on_a_thread(&self, mut lead: Lead<K, V>) {
         let home = self.home();
+        lead.hand_over();
         let job: Job = Box::new(move || {
             let Some(cache) = home.cache() else { return };
             let Some(loader) = &cache.inner.rules.loader else {
                 return;
             };
-            lead.begin_now();
+            if !lead.begin_now() {
+                return;
+            }
             let running = lead.node().enter();
             let answer = catch_unwind(AssertUnwindSafe(|| loader(lead.key())));
             drop(running);
@@ -82,9 +85,14 @@ where
         let home = self.home();
         let key = lead.key().clone();
         let taken = contained(|| {
+            let running = lead.node().enter();
             let load = loader(key);
+            drop(running);
+            lead.hand_over();
             spawn(Box::pin(async move {
-                lead.begin_now();
+                if !lead.begin_now() {
+                    return;
+                }
                 let answer = guarded(&lead, load).await;
                 let Some(cache) = home.cache() else { return };
                 match answer {
@@ -141,14 +149,16 @@ async fn guarded<K, V>(
     lead: &Lead<K, V>,
     mut load: LoadFuture<V>,
 ) -> std::thread::Result<<LoadFuture<V> as Future>::Output> {
-    poll_fn(|context| {
+    let answer = poll_fn(|context| {
         let _running = lead.node().enter();
         match catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(panic) => std::task::Poll::Ready(Err(panic)),
         }
     })
-    .await
+    .await;
+    contain_drop(load);
+    answer
 }
 
 /// What a function of the user's returns, unless it panics.

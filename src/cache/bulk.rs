@@ -19,6 +19,8 @@ use super::load::{Answer, never_told};
 use super::turn::{Ask, Turn};
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
+use crate::flight::chain::Entered;
+use crate::removal::contain_drop;
 use crate::store::{Follow, Followed, Lead};
 
 /// Which of the keys, and what is to be done about it.
@@ -33,9 +35,11 @@ enum Open<K, V> {
 /// A call on its way: the keys, each once, and their answers.
 struct Bulk<'q, Q: ?Sized, K, V> {
     keys: Vec<&'q Q>,
-    answers: Vec<Option<V>>,
+    answers: Each<Option<V>>,
     open: Vec<(usize, Open<K, V>)>,
     first: bool,
+    /// A wait has left something to load: no further one until that is done, for it may lead.
+    to_load: bool,
     /// The first error of another's load. What this call leads is loaded and published all the same.
     error: Option<LoadError>,
 }
@@ -44,7 +48,18 @@ struct Bulk<'q, Q: ?Sized, K, V> {
 struct Batch<K, V> {
     /// Those to be loaded, each with its place among the keys.
     leads: Vec<(usize, Option<Lead<K, V>>)>,
-    keys: Vec<K>,
+    keys: Each<K>,
+}
+
+/// Values that are let go of one by one: were two of them to panic in one go, the process would end.
+struct Each<T>(Vec<T>);
+
+impl<T> Drop for Each<T> {
+    fn drop(&mut self) {
+        while let Some(value) = self.0.pop() {
+            contain_drop(value);
+        }
+    }
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -61,7 +76,8 @@ where
     /// The loader runs once, save where keys come back to this call because another's load of them came to
     /// nothing; then again, for those. `None` is not stored. A key that is due for an early load, or stale, is
     /// loaded with the rest. Each key counts as a load, also against
-    /// [`max_loads`](crate::CacheBuilder::max_loads).
+    /// [`max_loads`](crate::CacheBuilder::max_loads): with more missing than that, the call fails, after it has
+    /// loaded as many as it may.
     ///
     /// # Errors
     /// [`TryLoadError::Own`] with this call's loader's error, unless every key it was to load has a value to serve
@@ -127,13 +143,13 @@ where
         while !bulk.open.is_empty() {
             if let Some(batch) = self.look_at_all(&mut bulk) {
                 let running = batch.enter();
-                let answers = loader(&batch.keys);
+                let answers = loader(&batch.keys.0);
                 drop(running);
                 self.settle(&mut bulk, batch, answers)?;
             }
             for (place, open) in std::mem::take(&mut bulk.open) {
                 let open = match open {
-                    Open::Follow(mut follow) => {
+                    Open::Follow(mut follow) if !bulk.to_load => {
                         let followed = follow.wait(false);
                         match self.after_the_wait(&mut bulk, place, &follow, followed) {
                             Some(open) => open,
@@ -179,7 +195,9 @@ where
         let (mut bulk, places) = Bulk::new(keys);
         while !bulk.open.is_empty() {
             if let Some(mut batch) = self.look_at_all(&mut bulk) {
-                let mut load = pin!(loader(std::mem::take(&mut batch.keys)));
+                let (load, keys) = (&mut loader, std::mem::take(&mut batch.keys.0));
+                // Called where it is polled: with this call's loads on the stack.
+                let mut load = pin!(async move { load(keys).await });
                 let answers = poll_fn(|context| {
                     let _running = batch.enter();
                     load.as_mut().poll(context)
@@ -190,7 +208,7 @@ where
             }
             for (place, open) in std::mem::take(&mut bulk.open) {
                 let open = match open {
-                    Open::Follow(mut follow) => {
+                    Open::Follow(mut follow) if !bulk.to_load => {
                         let followed = poll_fn(|context| follow.poll(context, false)).await;
                         match self.after_the_wait(&mut bulk, place, &follow, followed) {
                             Some(open) => open,
@@ -214,8 +232,9 @@ where
     {
         let mut batch = Batch {
             leads: Vec::new(),
-            keys: Vec::new(),
+            keys: Each(Vec::new()),
         };
+        bulk.to_load = false;
         for (place, open) in std::mem::take(&mut bulk.open) {
             let key = bulk.keys[place];
             let turn = match open {
@@ -227,7 +246,9 @@ where
             };
             match turn {
                 Turn::Return(result) => bulk.answer(place, result),
-                Turn::Lead(lead) => batch.leads.push((place, Some(lead))),
+                Turn::Lead(lead) => {
+                    batch.leads.push((place, Some(lead)));
+                }
                 Turn::Refresh(lead, served) => {
                     served.drop_unused();
                     batch.leads.push((place, Some(lead)));
@@ -242,7 +263,7 @@ where
             .leads
             .iter()
             .map(|(place, _)| bulk.keys[*place].to_owned());
-        batch.keys = keys.collect();
+        batch.keys = Each(keys.collect());
         (!batch.leads.is_empty()).then_some(batch)
     }
 
@@ -250,7 +271,7 @@ where
     fn settle<Q, E>(
         &self,
         bulk: &mut Bulk<'_, Q, K, V>,
-        batch: Batch<K, V>,
+        mut batch: Batch<K, V>,
         answers: Result<Vec<Answer<V>>, E>,
     ) -> Result<(), TryLoadError<E>>
     where
@@ -259,10 +280,15 @@ where
         V: Clone,
         E: Display,
     {
+        // The user's functions below may load in turn: none of what this call still leads must be waited for.
+        let _running = batch.enter();
         let asked = batch.leads.len();
+        let answers = answers.map(Each);
         let failure = match answers {
-            Ok(answers) if answers.len() == asked => {
-                for ((place, lead), answer) in batch.leads.into_iter().zip(answers) {
+            Ok(mut answers) if answers.0.len() == asked => {
+                answers.0.reverse();
+                for (place, lead) in std::mem::take(&mut batch.leads) {
+                    let answer = answers.0.pop().unwrap_or_default();
                     let answer = Ok::<_, std::convert::Infallible>(answer);
                     let result = match lead {
                         Some(lead) => self.finish(lead, answer, never_told, true),
@@ -278,11 +304,10 @@ where
                 }
                 return Ok(());
             }
-            Ok(answers) => {
-                let answered = answers.len();
-                crate::removal::contain_drop(answers);
-                TryLoadError::Shared(LoadError::WrongCount { asked, answered })
-            }
+            Ok(answers) => TryLoadError::Shared(LoadError::WrongCount {
+                asked,
+                answered: answers.0.len(),
+            }),
             Err(error) => TryLoadError::Own(error),
         };
         let told = match &failure {
@@ -290,7 +315,7 @@ where
             TryLoadError::Shared(error) => error.clone(),
         };
         let mut all_served = true;
-        for (place, lead) in batch.leads {
+        for (place, lead) in std::mem::take(&mut batch.leads) {
             let result = match lead {
                 Some(lead) => self.finish(lead, Err(()), |()| told.clone(), true),
                 None => self.finish_alone(bulk.keys[place], Err(())),
@@ -300,7 +325,11 @@ where
                 Err(_) => all_served = false,
             }
         }
-        if all_served { Ok(()) } else { Err(failure) }
+        if all_served {
+            contain_drop(failure);
+            return Ok(());
+        }
+        Err(failure)
     }
 
     /// What the end of a wait means for one of the keys: what is still to be done.
@@ -320,7 +349,10 @@ where
                 bulk.answer(place, result);
                 None
             }
-            Turn::Lead(lead) => Some(Open::Lead(lead)),
+            Turn::Lead(lead) => {
+                bulk.to_load = true;
+                Some(Open::Lead(lead))
+            }
             Turn::Alone => Some(Open::Alone),
             // Only a look brings these.
             Turn::Refresh(..) | Turn::Follow(_) | Turn::Again => Some(Open::Look),
@@ -343,10 +375,11 @@ impl<'q, Q: Hash + Eq + ?Sized, K, V> Bulk<'q, Q, K, V> {
             })
             .collect();
         let bulk = Bulk {
-            answers: once.iter().map(|_| None).collect(),
+            answers: Each(once.iter().map(|_| None).collect()),
             open: (0..once.len()).map(|place| (place, Open::Look)).collect(),
             keys: once,
             first: true,
+            to_load: false,
             error: None,
         };
         (bulk, places)
@@ -356,33 +389,39 @@ impl<'q, Q: Hash + Eq + ?Sized, K, V> Bulk<'q, Q, K, V> {
 impl<Q: ?Sized, K, V> Bulk<'_, Q, K, V> {
     fn answer(&mut self, place: usize, result: Result<Option<V>, LoadError>) {
         match result {
-            Ok(value) => self.answers[place] = value,
+            Ok(value) => self.answers.0[place] = value,
             Err(error) => self.error = self.error.take().or(Some(error)),
         }
     }
 
     /// The answers in the order in which the keys came.
-    fn into_answers(self, places: &[usize]) -> Result<Vec<Option<V>>, LoadError>
+    fn into_answers(mut self, places: &[usize]) -> Result<Vec<Option<V>>, LoadError>
     where
         V: Clone,
     {
-        if let Some(error) = self.error {
+        if let Some(error) = self.error.take() {
             return Err(error);
         }
         if places.len() == self.keys.len() {
             // No key came twice, so they are in order already.
-            return Ok(self.answers);
+            return Ok(std::mem::take(&mut self.answers.0));
         }
-        Ok(places
-            .iter()
-            .map(|&place| self.answers[place].clone())
-            .collect())
+        let copies = places.iter().map(|&place| self.answers.0[place].clone());
+        Ok(copies.collect())
+    }
+}
+
+/// Goes without a result: a listener that is told meanwhile must not wait for what is still led.
+impl<K, V> Drop for Batch<K, V> {
+    fn drop(&mut self) {
+        let _running = self.enter();
+        self.leads.clear();
     }
 }
 
 impl<K, V> Batch<K, V> {
     /// Puts all that is loaded on this thread's stack of loads.
-    fn enter(&self) -> Vec<impl Sized> {
+    fn enter(&self) -> Vec<Entered> {
         let leads = self.leads.iter().filter_map(|(_, lead)| lead.as_ref());
         leads.map(|lead| lead.node().enter()).collect()
     }

@@ -70,6 +70,8 @@ struct State<V> {
     born: u64,
     /// When the leader's term began.
     since: u64,
+    /// The leader's loader has not begun, and waits for a thread.
+    waits: bool,
     /// Until when a failure is.
     remembered: Remembered,
     /// By ticket, so that wakes go out in the order of joining.
@@ -170,6 +172,7 @@ impl<K, V> Flight<K, V> {
                 term: FIRST_TERM,
                 born,
                 since: now,
+                waits: false,
                 remembered: Remembered::default(),
                 followers: BTreeMap::new(),
                 next_ticket: 0,
@@ -215,7 +218,7 @@ impl<K, V> Flight<K, V> {
                 Outcome::Failed(_) if now < state.remembered.by_served => Join::Resting,
                 _ => Join::Past,
             },
-            Phase::Led if state.since > overdue => {
+            Phase::Led if state.since > overdue && !state.waits => {
                 let ticket = state.next_ticket;
                 state.next_ticket += 1;
                 state.followers.insert(ticket, Wake::Nobody);
@@ -310,6 +313,20 @@ impl<K, V> Flight<K, V> {
         matches!(state.phase, Phase::Leaderless) && state.followers.is_empty()
     }
 
+    /// The loader of this term's leader has to wait for a thread: whoever would wait for it takes over.
+    pub(crate) fn wait_for_leader(&self, term: u64) {
+        let mut state = self.state.lock();
+        state.waits = state.term == term;
+    }
+
+    /// It begins, if the term still leads. (Also of a flight that has left the table: some may wait for it.)
+    pub(crate) fn leader_begins(&self, term: u64) -> bool {
+        let mut state = self.state.lock();
+        let leads = state.term == term && matches!(state.phase, Phase::Led);
+        state.waits &= !leads;
+        leads
+    }
+
     /// Whether a leader that began after `overdue` runs its loader.
     pub(crate) fn is_under_way(&self, overdue: u64) -> bool {
         let state = self.state.lock();
@@ -385,6 +402,7 @@ pub(crate) fn first_term() -> u64 {
 impl<V> State<V> {
     fn begin_term(&mut self, born: u64, now: u64) -> u64 {
         self.phase = Phase::Led;
+        self.waits = false;
         self.term += 1;
         self.born = born;
         self.since = now;

@@ -27,6 +27,8 @@ pub(crate) struct Lead<K, V> {
     since: Option<u64>,
     /// It loads a value again whose time is not up.
     refreshes: bool,
+    /// It counts as a load in flight.
+    permitted: bool,
     over: bool,
 }
 
@@ -57,6 +59,7 @@ impl<K, V> Lead<K, V> {
             node,
             since: loads.then(|| store.clock.now()),
             refreshes: false,
+            permitted: true,
             over: false,
         }
     }
@@ -79,9 +82,29 @@ impl<K, V> Lead<K, V> {
         self.flight.key()
     }
 
-    /// The loader begins now, and not when this was made: what passed meanwhile is no part of the load.
-    pub(crate) fn begin_now(&mut self) {
-        self.since = self.since.map(|_| self.store.clock.now());
+    /// The loader will begin later, or never: until then whoever has nothing to be served takes over, no load is
+    /// counted, and none is in flight.
+    pub(crate) fn hand_over(&mut self) {
+        self.flight.wait_for_leader(self.term);
+        self.since = None;
+        drop(Permit(&self.store.loads_in_flight));
+        self.permitted = false;
+    }
+
+    /// The loader that was handed over begins. `false`: it need not, as another took over, or may not, as too many
+    /// loads are in flight.
+    pub(crate) fn begin_now(&mut self) -> bool {
+        let Some(permit) = self.store.take_permit() else {
+            return false;
+        };
+        let begins = self.flight.leader_begins(self.term);
+        if begins {
+            // Given back when this is dropped.
+            std::mem::forget(permit);
+            self.permitted = true;
+            self.since = Some(self.store.clock.now());
+        }
+        begins
     }
 
     pub(crate) fn node(&self) -> &Node {
@@ -335,6 +358,8 @@ impl<K, V> Drop for Lead<K, V> {
             self.count(false);
             self.abandon();
         }
-        drop(Permit(&self.store.loads_in_flight));
+        if self.permitted {
+            drop(Permit(&self.store.loads_in_flight));
+        }
     }
 }

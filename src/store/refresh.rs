@@ -91,8 +91,17 @@ impl<K, V> Store<K, V> {
         // Somebody may be loading it, or have failed to so short a time ago that nobody is to try again. (What comes
         // back is not the last owner: the table keeps it, and is locked.)
         match stripe.flights.find(hash, namespace.id, key) {
-            Some(flight) => flight.remembered_until().is_some_and(|until| until <= now),
+            Some(flight) => self.is_to_be_replaced(&flight, now),
             None => true,
+        }
+    }
+
+    /// Whether a flight keeps nobody from beginning another: a failure whose time is over, or a load that has taken
+    /// too long.
+    fn is_to_be_replaced(&self, flight: &Flight<K, V>, now: u64) -> bool {
+        match flight.remembered_until() {
+            Some(until) => until <= now,
+            None => !flight.is_under_way(now.saturating_sub(self.loads.load_deadline)),
         }
     }
 
@@ -256,8 +265,7 @@ impl<K, V> Store<K, V> {
                 return None;
             }
             if let Some(flight) = flight {
-                let forgotten = flight.remembered_until().is_some_and(|until| now >= until);
-                if !forgotten {
+                if !self.is_to_be_replaced(&flight, now) {
                     // Somebody loads, or did a moment ago and failed.
                     return None;
                 }

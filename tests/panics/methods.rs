@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use larder::{Added, Compute, EntryOptions, Loaded};
 
-use crate::instruments::{Call, Failure, Value};
+use crate::instruments::{Call, Failure, Key, Value};
 use crate::rig::{ABSENT, DEAD, EXPIRED, LIVE, Rig, TAGGED, TestCache, yield_once};
 
 /// A method with its arguments. It drops what the method returns.
@@ -280,6 +280,43 @@ pub(crate) const METHODS: &[Method] = &[
         each(rig, |c, id| {
             drop(pollster::block_on(c.load_async(&rig.key(id))))
         });
+    }),
+    method("lookup", |rig| {
+        each(rig, |c, id| drop(c.lookup(&rig.key(id))))
+    }),
+    method("get_many_or_load", |rig| {
+        let keys = KEYS.map(|id| rig.key(id));
+        let load = |missing: &[Key]| {
+            rig.world.hook(Call::Loader);
+            let value = |key: &Key| Some(rig.world.value()).filter(|_| key.id != EXPIRED);
+            Ok::<_, Failure>(missing.iter().map(value).collect())
+        };
+        drop(rig.cache.get_many_or_load(keys.iter(), load));
+        drop(rig.side.get_many_or_load(keys.iter().chain(&keys), load));
+    }),
+    method("get_many_or_load, failing", |rig| {
+        let keys = KEYS.map(|id| rig.key(id));
+        drop(rig.cache.get_many_or_load(keys.iter(), |_: &[Key]| {
+            rig.world.hook(Call::Loader);
+            Err(Failure(rig.world))
+        }));
+        // And one that cannot count.
+        drop(rig.side.get_many_or_load(keys.iter(), |_: &[Key]| {
+            Ok::<_, Failure>(vec![Some(loaded(rig))])
+        }));
+    }),
+    method("get_many_or_load_async", |rig| {
+        let keys = KEYS.map(|id| rig.key(id));
+        let load = |missing: Vec<Key>| async move {
+            drop(later(rig).await);
+            let answers = missing.iter().map(|_| Some(rig.world.value())).collect();
+            // Before they are returned: a panic on the way out would leak them.
+            drop(missing);
+            Ok::<_, Failure>(answers)
+        };
+        drop(pollster::block_on(
+            rig.cache.get_many_or_load_async(keys.iter(), load),
+        ));
     }),
     method("a second handle", |rig| {
         let second = rig.cache.clone();

@@ -32,6 +32,8 @@ pub(crate) enum Variant {
     Policy,
     /// All within a namespace, which must be forgotten in the end.
     Named,
+    /// What is live is due for an early load, and what is expired is stale. Jobs run where they are given.
+    Refreshed,
 }
 
 pub(crate) type TestCache = Cache<Key, Value, Hashing>;
@@ -112,6 +114,14 @@ impl Rig {
             Variant::Plain | Variant::Named => {}
             Variant::Lru => builder = builder.eviction_policy(EvictionPolicy::Lru),
             Variant::Policy => builder = builder.expiry(Policy(world)),
+            Variant::Refreshed => {
+                builder = builder
+                    .early_expiration(1e9)
+                    .stale_while_revalidate(100 * SECOND)
+                    .stale_if_error(100 * SECOND, Duration::ZERO)
+                    .refresh_on(|job| job())
+                    .refresh_in_task(pollster::block_on);
+            }
         }
         let root = builder.hasher(Hashing(world)).build().expect("the rig");
         let cache = match variant {
@@ -143,7 +153,14 @@ impl Rig {
                     .insert_with(self.key(id), self.world.value(), options),
             );
         };
-        (LIVE..EXPIRED).for_each(|id| put(id, EntryOptions::new()));
+        let live = || match self.variant {
+            // Late in a life that a load would take long to renew.
+            Variant::Refreshed => EntryOptions::new()
+                .time_to_live(3 * SECOND)
+                .load_time(SECOND),
+            _ => EntryOptions::new(),
+        };
+        (LIVE..EXPIRED).for_each(|id| put(id, live()));
         (EXPIRED..TAGGED).for_each(|id| put(id, EntryOptions::new().time_to_live(SECOND)));
         (TAGGED..DEAD).for_each(|id| put(id, EntryOptions::new().tag("live")));
         (DEAD..DEAD + 2).for_each(|id| put(id, EntryOptions::new().tag("dead")));

@@ -116,6 +116,11 @@ fn every_callback_may_panic_within_a_namespace() {
     panic_sweep(Variant::Named);
 }
 
+#[test]
+fn every_callback_of_every_method_may_panic_at_any_call_while_values_are_loaded_again() {
+    panic_sweep(Variant::Refreshed);
+}
+
 /// A call that a callback makes back into the cache.
 type Errand = (&'static str, fn(&TestCache, &'static World, u64));
 
@@ -209,4 +214,9 @@ fn call_back_sweep(variant: Variant) {
 fn every_callback_of_every_method_may_call_the_cache_again() {
     // The variant that makes every kind of call.
     call_back_sweep(Variant::Policy);
+}
+
+#[test]
+fn every_callback_may_call_the_cache_again_while_values_are_loaded_again() {
+    call_back_sweep(Variant::Refreshed);
 }

@@ -139,3 +139,72 @@ fn the_last_handle_goes_without_waiting_and_the_thread_after_it() {
         std::thread::yield_now();
     }
 }
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Jobs are kept until the test runs them.
+type Jobs = Arc<parking_lot::Mutex<Vec<Job>>>;
+
+fn kept() -> (Jobs, impl Fn(Job) + Send + Sync) {
+    let jobs = Jobs::default();
+    let queue = Arc::clone(&jobs);
+    (jobs, move |job| queue.lock().push(job))
+}
+
+#[test]
+fn who_has_nothing_to_be_served_does_not_wait_for_a_queue() {
+    let (jobs, keep) = kept();
+    let (cache, time, source) = in_the_window(|builder| builder.refresh_on(keep));
+    source.gate.open();
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    assert_eq!(jobs.lock().len(), 1);
+    time.advance(SECOND);
+    // Its time is up, and the job has not begun: this call takes over.
+    assert_eq!(cache.load(&KEY).unwrap(), 100);
+    let late = jobs.lock().pop().unwrap();
+    late();
+    assert_eq!(source.asked(), 1, "the job has nothing to do any more");
+    assert_eq!(cache.get(&KEY), Some(100));
+    assert_eq!(
+        (cache.stats().loads(), cache.stats().load_failures()),
+        (1, 0)
+    );
+    at_rest(&cache);
+}
+
+#[test]
+fn what_waits_in_a_queue_is_no_load_in_flight() {
+    let (jobs, keep) = kept();
+    let (cache, _time, source) = in_the_window(|builder| builder.refresh_on(keep).max_loads(1));
+    source.gate.open();
+    assert_eq!(cache.load(&KEY).unwrap(), 1);
+    assert_eq!(cache.load(&8).unwrap(), 100, "there is room for a load");
+    let job = jobs.lock().pop().unwrap();
+    job();
+    assert_eq!(cache.get(&KEY), Some(200));
+    at_rest(&cache);
+}
+
+#[test]
+fn a_refresh_that_takes_too_long_is_begun_anew() {
+    let (jobs, keep) = kept();
+    let (cache, time, source) =
+        in_the_window(|builder| builder.refresh_on(keep).load_deadline(100 * MILLI));
+    source.gate.open();
+    for _ in 0..10 {
+        assert_eq!(cache.load(&KEY).unwrap(), 1);
+    }
+    time.advance(100 * MILLI);
+    for _ in 0..10 {
+        assert_eq!(cache.load(&KEY).unwrap(), 1);
+    }
+    assert_eq!((cache.stats().refreshes(), jobs.lock().len()), (2, 2));
+    // The first one's flight has gone: what it brings is not published.
+    let job = jobs.lock().remove(0);
+    job();
+    assert_eq!(cache.get(&KEY), Some(1));
+    let job = jobs.lock().remove(0);
+    job();
+    assert_eq!(cache.get(&KEY), Some(200));
+    at_rest(&cache);
+}

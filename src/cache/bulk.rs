@@ -6,7 +6,7 @@
 //! leading what the other joined, cannot wait for each other. What is left after that (a leader that gave up, say)
 //! goes into another round.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
@@ -29,7 +29,6 @@ enum Open<K, V> {
     Lead(Lead<K, V>),
     /// Loaded without a flight.
     Alone,
-    Follow(Follow<K, V>),
 }
 
 /// A call on its way: the keys, each once, and their answers.
@@ -37,6 +36,8 @@ struct Bulk<'q, Q: ?Sized, K, V> {
     keys: Vec<&'q Q>,
     answers: Each<Option<V>>,
     open: Vec<(usize, Open<K, V>)>,
+    /// Those that others load, in the order in which they were joined.
+    follows: VecDeque<(usize, Follow<K, V>)>,
     first: bool,
     /// A wait has left something to load: no further one until that is done, for it may lead.
     to_load: bool,
@@ -140,25 +141,16 @@ where
         E: Display,
     {
         let (mut bulk, places) = Bulk::new(keys);
-        while !bulk.open.is_empty() {
+        while bulk.goes_on() {
             if let Some(batch) = self.look_at_all(&mut bulk) {
                 let running = batch.enter();
                 let answers = loader(&batch.keys.0);
                 drop(running);
                 self.settle(&mut bulk, batch, answers)?;
             }
-            for (place, open) in std::mem::take(&mut bulk.open) {
-                let open = match open {
-                    Open::Follow(mut follow) if !bulk.to_load => {
-                        let followed = follow.wait(false);
-                        match self.after_the_wait(&mut bulk, place, &follow, followed) {
-                            Some(open) => open,
-                            None => continue,
-                        }
-                    }
-                    open => open,
-                };
-                bulk.open.push((place, open));
+            while let Some((place, mut follow)) = bulk.next_follow() {
+                let followed = follow.wait(false);
+                self.after_the_wait(&mut bulk, place, &follow, followed);
             }
         }
         bulk.into_answers(&places).map_err(TryLoadError::Shared)
@@ -193,7 +185,7 @@ where
         E: Display,
     {
         let (mut bulk, places) = Bulk::new(keys);
-        while !bulk.open.is_empty() {
+        while bulk.goes_on() {
             if let Some(mut batch) = self.look_at_all(&mut bulk) {
                 let (load, keys) = (&mut loader, std::mem::take(&mut batch.keys.0));
                 // Called where it is polled: with this call's loads on the stack.
@@ -206,18 +198,9 @@ where
                 let answers = answers.map(|answers| answers.into_iter().map(plain).collect());
                 self.settle(&mut bulk, batch, answers)?;
             }
-            for (place, open) in std::mem::take(&mut bulk.open) {
-                let open = match open {
-                    Open::Follow(mut follow) if !bulk.to_load => {
-                        let followed = poll_fn(|context| follow.poll(context, false)).await;
-                        match self.after_the_wait(&mut bulk, place, &follow, followed) {
-                            Some(open) => open,
-                            None => continue,
-                        }
-                    }
-                    open => open,
-                };
-                bulk.open.push((place, open));
+            while let Some((place, mut follow)) = bulk.next_follow() {
+                let followed = poll_fn(|context| follow.poll(context, false)).await;
+                self.after_the_wait(&mut bulk, place, &follow, followed);
             }
         }
         bulk.into_answers(&places).map_err(TryLoadError::Shared)
@@ -242,19 +225,16 @@ where
                 Open::Look => self.next_turn(key, Ask::EVERYTHING),
                 Open::Lead(lead) => Turn::Lead(lead),
                 Open::Alone => Turn::Alone,
-                Open::Follow(follow) => Turn::Follow(follow),
             };
             match turn {
                 Turn::Return(result) => bulk.answer(place, result),
-                Turn::Lead(lead) => {
-                    batch.leads.push((place, Some(lead)));
-                }
+                Turn::Lead(lead) => batch.leads.push((place, Some(lead))),
                 Turn::Refresh(lead, served) => {
                     served.drop_unused();
                     batch.leads.push((place, Some(lead)));
                 }
                 Turn::Alone => batch.leads.push((place, None)),
-                Turn::Follow(follow) => bulk.open.push((place, Open::Follow(follow))),
+                Turn::Follow(follow) => bulk.follows.push_back((place, follow)),
                 Turn::Again => bulk.open.push((place, Open::Look)),
             }
         }
@@ -332,31 +312,28 @@ where
         Err(failure)
     }
 
-    /// What the end of a wait means for one of the keys: what is still to be done.
+    /// What the end of a wait means for one of the keys.
     fn after_the_wait<Q>(
         &self,
         bulk: &mut Bulk<'_, Q, K, V>,
         place: usize,
         follow: &Follow<K, V>,
         followed: Followed<K, V>,
-    ) -> Option<Open<K, V>>
-    where
+    ) where
         Q: ?Sized,
         V: Clone,
     {
-        match self.after_wait(Ask::EVERYTHING, follow, followed) {
-            Turn::Return(result) => {
-                bulk.answer(place, result);
-                None
-            }
+        let open = match self.after_wait(Ask::EVERYTHING, follow, followed) {
+            Turn::Return(result) => return bulk.answer(place, result),
             Turn::Lead(lead) => {
                 bulk.to_load = true;
-                Some(Open::Lead(lead))
+                Open::Lead(lead)
             }
-            Turn::Alone => Some(Open::Alone),
-            // Only a look brings these.
-            Turn::Refresh(..) | Turn::Follow(_) | Turn::Again => Some(Open::Look),
-        }
+            Turn::Alone => Open::Alone,
+            // Only a look brings the others.
+            Turn::Again | Turn::Refresh(..) | Turn::Follow(_) => Open::Look,
+        };
+        bulk.open.push((place, open));
     }
 }
 
@@ -378,6 +355,7 @@ impl<'q, Q: Hash + Eq + ?Sized, K, V> Bulk<'q, Q, K, V> {
             answers: Each(once.iter().map(|_| None).collect()),
             open: (0..once.len()).map(|place| (place, Open::Look)).collect(),
             keys: once,
+            follows: VecDeque::new(),
             first: true,
             to_load: false,
             error: None,
@@ -387,6 +365,18 @@ impl<'q, Q: Hash + Eq + ?Sized, K, V> Bulk<'q, Q, K, V> {
 }
 
 impl<Q: ?Sized, K, V> Bulk<'_, Q, K, V> {
+    fn goes_on(&self) -> bool {
+        !self.open.is_empty() || !self.follows.is_empty()
+    }
+
+    /// The next to wait for, unless there is something to load first.
+    fn next_follow(&mut self) -> Option<(usize, Follow<K, V>)> {
+        if self.to_load {
+            return None;
+        }
+        self.follows.pop_front()
+    }
+
     fn answer(&mut self, place: usize, result: Result<Option<V>, LoadError>) {
         match result {
             Ok(value) => self.answers.0[place] = value,

@@ -11,7 +11,6 @@ use super::Cache;
 use super::load::Answer;
 use crate::entry::Loaded;
 use crate::error::{LoadError, TryLoadError};
-use crate::hash::KeyHash;
 use crate::removal::contain_drop;
 use crate::stats::StaleBy;
 use crate::store::{Begin, FlightOutcome, Follow, Followed, Instead, Lead, Wish};
@@ -189,25 +188,15 @@ where
     where
         V: Clone,
     {
-        let flight = follow.flight();
-        Turn::Return(match self.instead_of_error(flight.hash, flight.key()) {
+        let (store, flight) = (&self.inner.store, follow.flight());
+        let instead = store.instead_of_error(flight.hash, &self.namespace, flight.key(), false);
+        Turn::Return(match instead {
             Some((value, instead)) => {
                 self.count_served(instead);
                 Ok(Some(value))
             }
             None => Err(error),
         })
-    }
-
-    /// The value to serve instead of an error: one that is live, or stale and inside the window for that. Looked for
-    /// when the loader has failed: what it was to replace may have been removed meanwhile.
-    fn instead_of_error<Q>(&self, hash: KeyHash, key: &Q) -> Option<(V, Instead)>
-    where
-        Q: Equivalent<K> + ?Sized,
-        V: Clone,
-    {
-        let store = &self.inner.store;
-        store.instead_of_error(hash, &self.namespace, key)
     }
 
     fn count_served(&self, instead: Instead) {
@@ -254,12 +243,13 @@ where
             }
             Err(error) => {
                 let told = told(&error);
-                let stale = self.inner.store.loads.stale_if_error > 0;
-                let instead = if stale || lead.is_refresh() {
-                    self.instead_of_error(lead.hash(), lead.key())
-                } else {
-                    None
-                };
+                // Looked for now: what it was to replace may have been removed meanwhile.
+                let instead = self.inner.store.instead_of_error(
+                    lead.hash(),
+                    &self.namespace,
+                    lead.key(),
+                    lead.is_refresh(),
+                );
                 drop(running);
                 lead.failed(told, instead.is_some());
                 let Some((value, instead)) = instead else {
@@ -306,8 +296,9 @@ where
                 Ok(Some(loaded.value))
             }
             Ok(None) => Ok(None),
-            Err(error) if store.loads.stale_if_error > 0 => {
-                match self.instead_of_error(self.hash(key), key) {
+            Err(error) => {
+                let instead = store.instead_of_error(self.hash(key), &self.namespace, key, false);
+                match instead {
                     Some((value, instead)) => {
                         contain_drop(error);
                         self.count_served(instead);
@@ -316,7 +307,6 @@ where
                     None => Err(TryLoadError::Own(error)),
                 }
             }
-            Err(error) => Err(TryLoadError::Own(error)),
         }
     }
 }

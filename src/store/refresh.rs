@@ -187,17 +187,22 @@ impl<K, V> Store<K, V> {
         Some(value)
     }
 
-    /// What there is to serve instead of an error.
+    /// What there is to serve instead of an error: where stale values are kept for that, or where the load that
+    /// failed was to `refresh` a value.
     pub(crate) fn instead_of_error<Q>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
+        refresh: bool,
     ) -> Option<(V, Instead)>
     where
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
+        if self.loads.stale_if_error == 0 && !refresh {
+            return None;
+        }
         let guard = self.stripe(hash).read();
         let mut now = Now::new(&self.clock);
         let scope = self.scope(namespace);

@@ -46,12 +46,8 @@ pub struct Report {
     pub price_changes_during_loads: u64,
     pub stale_checks: u64,
     pub stale_prices: u64,
-    pub expiry_requests: u64,
-    pub expiry_waits: u64,
-    pub expiry_refreshes: u64,
-    pub outage_requests: u64,
-    pub outage_errors: u64,
-    pub outage_stale: u64,
+    #[serde(flatten)]
+    pub outage: Outage,
     pub pages_compared: u64,
     pub pages_differing: u64,
     pub seconds: Seconds,
@@ -128,12 +124,7 @@ impl Report {
             price_changes_during_loads: changes.during_loads,
             stale_checks: changes.verdict.checks,
             stale_prices: changes.verdict.stale,
-            expiry_requests: outage.expiry_requests,
-            expiry_waits: outage.expiry_waits,
-            expiry_refreshes: outage.expiry_refreshes,
-            outage_requests: outage.outage_requests,
-            outage_errors: outage.outage_errors,
-            outage_stale: outage.outage_stale,
+            outage,
             pages_compared: found.pages_compared,
             pages_differing: found.pages_differing,
             seconds: found.seconds,
@@ -163,19 +154,19 @@ impl Report {
                 self.stampede_loader_calls
             ));
         }
-        if self.expiry_waits > 0 {
+        if self.outage.expiry_waits > 0 {
             failures.push(format!(
                 "{} of {} requests waited for a page that had been there and only expired",
-                self.expiry_waits, self.expiry_requests
+                self.outage.expiry_waits, self.outage.expiry_requests
             ));
         }
-        if self.outage_errors > 0 {
+        if self.outage.outage_errors > 0 {
             failures.push(format!(
                 "{} of {} requests failed while the database was down, for pages that were there before",
-                self.outage_errors, self.outage_requests
+                self.outage.outage_errors, self.outage.outage_requests
             ));
         }
-        if self.outage_stale == 0 {
+        if self.outage.outage_stale == 0 {
             failures.push("the database was down and nothing was served stale".to_owned());
         }
         failures
@@ -295,14 +286,18 @@ impl Report {
                 "pages that live a second".to_owned(),
                 format!(
                     "{} of {} requests waited, {} loaded early",
-                    self.expiry_waits, self.expiry_requests, self.expiry_refreshes
+                    self.outage.expiry_waits,
+                    self.outage.expiry_requests,
+                    self.outage.expiry_refreshes
                 ),
             ),
             row(
                 "database down for three seconds".to_owned(),
                 format!(
                     "{} of {} requests failed, {} served stale",
-                    self.outage_errors, self.outage_requests, self.outage_stale
+                    self.outage.outage_errors,
+                    self.outage.outage_requests,
+                    self.outage.outage_stale
                 ),
             ),
         ]

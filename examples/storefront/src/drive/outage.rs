@@ -6,6 +6,7 @@ use std::{
 };
 
 use larder::Stats;
+use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::{drive::client::Client, error::StoreError, pages::Page, progress::Bar, shop::Shop};
@@ -25,7 +26,7 @@ const PAGES: [Page; 4] = [
 ];
 
 /// What the shoppers noticed.
-#[derive(Debug, Default)]
+#[derive(Debug, Serialize)]
 pub struct Outage {
     /// Requests while pages expired.
     pub expiry_requests: u64,

@@ -334,6 +334,11 @@ impl<K, V> Store<K, V> {
             if judged.is_some() && judged != version {
                 return None;
             }
+            if let (Found::Past(id, cause), Some(_)) = (found, judged) {
+                // What was judged has died since: it goes, and a load that began meanwhile keeps its right.
+                visit.shard.unlink(id, cause, visit.out);
+                return None;
+            }
             visit.revoke(flight, false);
             match found {
                 Found::Live(id) => {

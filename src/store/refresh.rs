@@ -235,7 +235,11 @@ impl<K, V> Store<K, V> {
                 .look(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             if let Found::Past(id, cause) = found {
-                visit.revoke(flight, false);
+                let served = cause == RemovalCause::Expired
+                    && visit.shard.past_by(id, &mut visit.now).is_some();
+                if served {
+                    visit.revoke(flight, false);
+                }
                 visit.shard.unlink(id, cause, visit.out);
             }
         });

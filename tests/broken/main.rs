@@ -17,13 +17,15 @@
 #![allow(clippy::print_stdout, reason = "a table is its result")]
 
 mod breaks;
+mod calls;
+mod keeping;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use breaks::{BREAKS, Break, Suite};
+use breaks::{Break, Suite};
 
 /// What the copy needs to be built; the rest of the tree stays behind.
 const COPIED: &[&str] = &[
@@ -44,7 +46,7 @@ const STEP: Duration = Duration::from_millis(50);
 
 #[test]
 fn every_break_still_applies() {
-    for broken in BREAKS {
+    for broken in breaks::all() {
         let text = fs::read_to_string(root().join(broken.file)).unwrap();
         let count = text.matches(broken.from).count();
         assert_eq!(
@@ -65,7 +67,7 @@ fn every_promise_that_has_a_test_has_a_break() {
     assert!(promised.len() >= 11, "the table of promises: {promised:?}");
     for promise in promised {
         assert!(
-            BREAKS.iter().any(|broken| broken.promise == promise),
+            breaks::all().any(|broken| broken.promise == promise),
             "promise {promise} is broken nowhere"
         );
     }
@@ -77,7 +79,7 @@ fn every_broken_promise_is_noticed() {
     let tree = copy_of_the_tree();
     let only = std::env::var("LARDER_BREAK").unwrap_or_default();
     let mut unnoticed = Vec::new();
-    for broken in BREAKS {
+    for broken in breaks::all() {
         if !broken.what.contains(&only) {
             continue;
         }

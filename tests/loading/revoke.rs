@@ -4,7 +4,8 @@ use larder::{Compute, EntryOptions};
 
 use super::executor::{Gate, Hand};
 use super::{
-    KEY, Numbers, POLLS, Runs, SECOND, at_rest, held, numbers, run_out, slow, until_joined, waiting,
+    KEY, Numbers, POLLS, Runs, SECOND, at_rest, held, numbers, run_out, slow, timed, until_joined,
+    waiting,
 };
 
 /// Something done to the cache while a load is under way, by name.
@@ -143,6 +144,52 @@ fn what_changes_nothing_revokes_nothing() {
             assert_eq!(cache.get(&KEY), Some(1), "{step}: revoked");
         });
     }
+}
+
+/// What a `compute` would remove dies before it can, and a load begins: nothing is left to remove.
+#[test]
+fn a_removal_of_what_has_died_meanwhile_revokes_nothing() {
+    for (stale, by_time) in [(false, false), (false, true), (true, false)] {
+        let (cache, time) = timed(|builder| match stale {
+            true => builder.stale_if_error(9 * SECOND, SECOND),
+            false => builder,
+        });
+        let tagged = || EntryOptions::new().tag("red").time_to_live(SECOND);
+        let (gate, mut load) = (Gate::default(), None);
+        cache.insert_with(KEY, 9, tagged()).expect("a small value");
+        let computed = cache.compute(&KEY, |old| {
+            if old.is_some() {
+                match by_time {
+                    true => time.pass(SECOND),
+                    false => cache.invalidate_tag("red"),
+                }
+                load = Some(held(&cache, &gate, 1));
+            }
+            Compute::Remove
+        });
+        let case = format!("stale: {stale}, by time: {by_time}");
+        assert_eq!((computed.old, computed.new), (None, None), "{case}");
+        gate.open();
+        assert_eq!(load.expect("begun").ready(), 1, "{case}");
+        assert_eq!(cache.get(&KEY), Some(1), "{case}: revoked");
+    }
+}
+
+/// What is dead and not yet swept is nothing to remove, either, where stale values are kept.
+#[test]
+fn a_removal_of_what_is_dead_revokes_nothing() {
+    let (cache, _) = timed(|builder| builder.stale_if_error(9 * SECOND, SECOND));
+    let gate = Gate::default();
+    cache
+        .insert_with(KEY, 9, EntryOptions::new().tag("red"))
+        .expect("a small value");
+    cache.invalidate_tag("red");
+    let mut load = held(&cache, &gate, 1);
+    let computed = cache.compute(&KEY, |_| Compute::Remove);
+    assert_eq!((computed.old, computed.new), (None, None));
+    gate.open();
+    assert_eq!(load.ready(), 1);
+    assert_eq!(cache.get(&KEY), Some(1), "revoked");
 }
 
 /// The same with a thread that waits.

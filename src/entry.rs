@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::freshness::OwnWindows;
 use crate::stamp::Stamp;
 
 /// How long an entry may live, as one call says it.
@@ -36,6 +37,8 @@ pub struct EntryOptions {
     pub(crate) ttl: Ttl,
     pub(crate) tags: Vec<Box<str>>,
     pub(crate) load_time: Option<Duration>,
+    pub(crate) weight: Option<u64>,
+    pub(crate) windows: OwnWindows,
 }
 
 impl EntryOptions {
@@ -95,6 +98,46 @@ impl EntryOptions {
         self
     }
 
+    /// What this entry weighs, instead of what the cache's [`weigher`](crate::CacheBuilder::weigher) would say. A
+    /// cache without one counts entries, and takes no notice.
+    ///
+    /// ```
+    /// let options = larder::EntryOptions::new().weight(4096);
+    /// # let _ = options;
+    /// ```
+    pub fn weight(mut self, weight: u64) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// This entry's window, instead of the cache's
+    /// [`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate): kept to a millisecond, rounded down,
+    /// 49 days at most; zero is never. Costs 8 bytes an entry, from the first entry on that says so.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let options = larder::EntryOptions::new().stale_while_revalidate(Duration::from_secs(30));
+    /// # let _ = options;
+    /// ```
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.windows = self.windows.while_revalidate(window);
+        self
+    }
+
+    /// This entry's window, instead of that of the cache's [`stale_if_error`](crate::CacheBuilder::stale_if_error);
+    /// as with [`stale_while_revalidate`](Self::stale_while_revalidate). For how long a source rests after a
+    /// failure, only the cache says.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let options = larder::EntryOptions::new().stale_if_error(Duration::from_secs(3600));
+    /// # let _ = options;
+    /// ```
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.windows = self.windows.if_error(window);
+        self
+    }
+
     /// Adds a tag: [`invalidate_tag`](crate::Cache::invalidate_tag) with its name kills the entry.
     ///
     /// ```
@@ -139,9 +182,20 @@ impl EntryOptions {
 #[derive(Clone)]
 #[must_use]
 pub struct Loaded<V> {
-    pub(crate) value: V,
+    pub(crate) what: What<V>,
     pub(crate) options: EntryOptions,
-    pub(crate) cacheable: bool,
+}
+
+/// What a loader found.
+#[derive(Clone)]
+pub(crate) enum What<V> {
+    Value(V),
+    /// For this caller alone.
+    Uncacheable(V),
+    /// Nothing.
+    Absent,
+    /// What is there is as good as new.
+    Unchanged,
 }
 
 impl<V> Loaded<V> {
@@ -152,10 +206,13 @@ impl<V> Loaded<V> {
     /// # let _ = answer;
     /// ```
     pub fn new(value: V) -> Self {
+        Loaded::of(What::Value(value))
+    }
+
+    fn of(what: What<V>) -> Self {
         Loaded {
-            value,
+            what,
             options: EntryOptions::new(),
-            cacheable: true,
         }
     }
 
@@ -167,10 +224,37 @@ impl<V> Loaded<V> {
     /// # let _ = answer;
     /// ```
     pub fn uncacheable(value: V) -> Self {
-        Loaded {
-            cacheable: false,
-            ..Loaded::new(value)
-        }
+        Loaded::of(What::Uncacheable(value))
+    }
+
+    /// There is nothing under this key. A call that can say so, does; one that can only return a value or an error
+    /// answers [`LoadError::Absent`](crate::LoadError::Absent). What was there goes.
+    ///
+    /// The absence is remembered for this answer's [`time_to_live`](Self::time_to_live), or else for the cache's
+    /// [`absent_time_to_live`](crate::CacheBuilder::absent_time_to_live): until then loading calls are answered
+    /// without a loader. A write, an invalidation, or one of a tag that this answer names, ends it; `get` and
+    /// [`add`](crate::Cache::add) take no notice of it. Weight and windows mean nothing here.
+    ///
+    /// ```
+    /// let answer = larder::Loaded::<u64>::absent().time_to_live(std::time::Duration::from_secs(5));
+    /// # let _ = answer;
+    /// ```
+    pub fn absent() -> Self {
+        Loaded::of(What::Absent)
+    }
+
+    /// The value that the loader was given as the previous one is still right (an HTTP source said 304, say): it
+    /// stays, with its tags, weight and windows, and a new deadline, counted from the end of the load; of this
+    /// answer only the time to live counts. If it has left the cache meanwhile, who waited is given it all the same,
+    /// and it is not stored. A loader that was given no previous value, and answers so, has failed:
+    /// [`LoadError::NoPrevious`](crate::LoadError::NoPrevious).
+    ///
+    /// ```
+    /// let answer = larder::Loaded::<u64>::unchanged().time_to_live(std::time::Duration::from_secs(60));
+    /// # let _ = answer;
+    /// ```
+    pub fn unchanged() -> Self {
+        Loaded::of(What::Unchanged)
     }
 
     /// See [`EntryOptions::time_to_live`]. Counted from the end of the load. A value with a time of
@@ -193,6 +277,39 @@ impl<V> Loaded<V> {
     /// ```
     pub fn no_expiry(mut self) -> Self {
         self.options = self.options.no_expiry();
+        self
+    }
+
+    /// See [`EntryOptions::weight`].
+    ///
+    /// ```
+    /// let answer = larder::Loaded::new("a long page").weight(4096);
+    /// # let _ = answer;
+    /// ```
+    pub fn weight(mut self, weight: u64) -> Self {
+        self.options = self.options.weight(weight);
+        self
+    }
+
+    /// See [`EntryOptions::stale_while_revalidate`].
+    ///
+    /// ```
+    /// let answer = larder::Loaded::new(42).stale_while_revalidate(std::time::Duration::from_secs(30));
+    /// # let _ = answer;
+    /// ```
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.options = self.options.stale_while_revalidate(window);
+        self
+    }
+
+    /// See [`EntryOptions::stale_if_error`].
+    ///
+    /// ```
+    /// let answer = larder::Loaded::new(42).stale_if_error(std::time::Duration::from_secs(3600));
+    /// # let _ = answer;
+    /// ```
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.options = self.options.stale_if_error(window);
         self
     }
 
@@ -224,7 +341,7 @@ impl<V> std::fmt::Debug for Loaded<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loaded")
             .field("options", &self.options)
-            .field("cacheable", &self.cacheable)
+            .field("cacheable", &matches!(self.what, What::Value(_)))
             .finish_non_exhaustive()
     }
 }

@@ -215,6 +215,11 @@ pub enum LoadError {
         /// How many answers it gave.
         answered: usize,
     },
+    /// The loader ran, in this call or another, and found nothing under this key. (Not a failure: the calls that
+    /// can answer with `None` do.)
+    Absent,
+    /// The loader answered [`Loaded::unchanged`](crate::Loaded::unchanged), and had been given no previous value.
+    NoPrevious,
     /// `load` was called on a cache that was built without a loader.
     NoLoader,
 }
@@ -241,6 +246,11 @@ impl fmt::Display for LoadError {
                 f,
                 "the loader was asked for {asked} keys and gave {answered} answers: return one for each \
                  key, in their order, with None for what does not exist"
+            ),
+            LoadError::Absent => f.write_str("the loader found nothing under this key"),
+            LoadError::NoPrevious => f.write_str(
+                "the loader answered that its value is unchanged, and there was none: answer so only when \
+                 the loader was given a previous value",
             ),
             LoadError::NoLoader => f.write_str(
                 "this cache has no loader of its own: give one to the builder with loader(..) or \

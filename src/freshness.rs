@@ -12,7 +12,6 @@
 //! million. Where this window begins is the one moment that an entry's stamp keeps, so an ordinary hit looks at
 //! nothing else. What stands here (the window's length and δ) lies beside the slot.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::time::NEVER;
@@ -52,46 +51,50 @@ pub enum Freshness {
 }
 
 /// When to begin to think of loading an entry again. Nothing is kept for entries that nobody loaded.
+///
+/// One word, as every write carries it: from where the window begins to the deadline, in units of 20 µs, above δ in
+/// microseconds, rounded up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Early {
-    /// From where the window begins to the deadline, in units of 20 µs.
-    window: u32,
-    /// δ in microseconds, rounded up; `None` is zero.
-    delta: Option<NonZeroU32>,
-}
+pub(crate) struct Early(u64);
 
 impl Early {
     /// Never early.
-    pub(crate) const NEVER: Early = Early {
-        window: 0,
-        delta: None,
-    };
+    pub(crate) const NEVER: Early = Early(0);
 
-    /// For an entry whose load took `delta` nanoseconds and that lives `life` nanoseconds (`None`: for ever).
-    pub(crate) fn new(delta: u64, beta: f64, life: Option<u64>) -> Early {
-        let delta = delta.div_ceil(DELTA_UNIT).min(u64::from(u32::MAX)) as u32;
-        let early = Early {
-            window: 0,
-            delta: NonZeroU32::new(delta),
-        };
-        early.for_life(beta, life)
+    /// Never, for an entry whose load took `delta` nanoseconds.
+    pub(crate) fn measured(delta: u64) -> Early {
+        Early(delta.div_ceil(DELTA_UNIT).min(u64::from(u32::MAX)))
     }
 
-    /// The same for another life.
-    pub(crate) fn for_life(self, beta: f64, life: Option<u64>) -> Early {
-        let window = match life {
-            // Casts from floats saturate, and NaN (there is none) would be zero.
-            Some(life) => ((REACH * beta * self.delta() as f64) as u64).min(life / 2),
-            None => 0,
-        };
-        let window = (window / WINDOW_UNIT).min(u64::from(u32::MAX)) as u32;
-        Early { window, ..self }
+    /// For an entry whose load took `delta` nanoseconds, that lives `life` nanoseconds (`None`: for ever), and that
+    /// is to be loaded again from the age `refresh_after` on, if any.
+    pub(crate) fn new(
+        delta: u64,
+        beta: f64,
+        refresh_after: Option<u64>,
+        life: Option<u64>,
+    ) -> Early {
+        let early = Early::measured(delta);
+        let Some(life) = life else { return early };
+        let drawn = reach(early.delta(), beta).min(life / 2);
+        let sure = refresh_after.map_or(0, |after| life.saturating_sub(after));
+        let window = (drawn.max(sure) / WINDOW_UNIT).min(u64::from(u32::MAX));
+        Early(window << 32 | early.0)
+    }
+
+    /// Whether whoever reads the entry with `left` nanoseconds to its deadline, and a `draw` from 0.0 (excluded) to
+    /// 1.0 (included), is to load it again.
+    pub(crate) fn is_due(self, left: u64, beta: f64, draw: f64) -> bool {
+        if self.window() == 0 || left > self.window() {
+            return false;
+        }
+        // A window longer than draws need is one that began at an age.
+        self.window() > reach(self.delta(), beta) || is_early(left, self.delta(), beta, draw)
     }
 
     /// δ in nanoseconds: at least what was measured.
     pub(crate) fn delta(self) -> u64 {
-        self.delta
-            .map_or(0, |delta| u64::from(delta.get()) * DELTA_UNIT)
+        u64::from(self.0 as u32) * DELTA_UNIT
     }
 
     /// Where the window begins before a deadline.
@@ -107,7 +110,103 @@ impl Early {
     /// The length of the window in nanoseconds.
     #[inline]
     pub(crate) fn window(self) -> u64 {
-        u64::from(self.window) * WINDOW_UNIT
+        (self.0 >> 32) * WINDOW_UNIT
+    }
+}
+
+/// For how long past its deadline a value may still be served, for each reason, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Windows {
+    /// While another call loads it.
+    pub(crate) while_revalidate: u64,
+    /// Instead of a loader's error.
+    pub(crate) if_error: u64,
+}
+
+impl Windows {
+    /// For how long it is of any use.
+    #[inline]
+    pub(crate) fn longest(self) -> u64 {
+        self.while_revalidate.max(self.if_error)
+    }
+}
+
+/// What one entry says of its windows, in one word: that for errors above that for loads, each in milliseconds,
+/// rounded down, plus one; zero is as the cache says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnWindows(u64);
+
+impl OwnWindows {
+    /// Both as the cache says.
+    pub(crate) const NONE: OwnWindows = OwnWindows(0);
+
+    pub(crate) fn while_revalidate(self, window: Duration) -> Self {
+        OwnWindows(self.0 >> 32 << 32 | millis_and_one(window))
+    }
+
+    pub(crate) fn if_error(self, window: Duration) -> Self {
+        OwnWindows(millis_and_one(window) << 32 | u64::from(self.0 as u32))
+    }
+
+    /// What they are, in a cache that says these.
+    #[inline]
+    pub(crate) fn or(self, cache: Windows) -> Windows {
+        let of = |own: u64, cache| match own {
+            0 => cache,
+            own => (own - 1) * 1_000_000,
+        };
+        Windows {
+            while_revalidate: of(u64::from(self.0 as u32), cache.while_revalidate),
+            if_error: of(self.0 >> 32, cache.if_error),
+        }
+    }
+}
+
+fn millis_and_one(window: Duration) -> u64 {
+    let millis = u32::try_from(window.as_millis()).unwrap_or(u32::MAX);
+    u64::from(millis.saturating_add(1))
+}
+
+/// Why a value is served whose time is up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StaleBy {
+    /// Another call is loading it.
+    Load,
+    /// The loader failed.
+    Error,
+}
+
+/// What is to be done with an entry before its deadline and after it. Most entries say nothing of it, which is seen
+/// at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) early: Early,
+    pub(crate) windows: OwnWindows,
+}
+
+impl Plan {
+    pub(crate) const NONE: Plan = Plan {
+        early: Early::NEVER,
+        windows: OwnWindows::NONE,
+    };
+}
+
+/// A value whose time is up, and which is of use yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stale {
+    /// For how long its time has been up, in nanoseconds.
+    pub(crate) by: u64,
+    pub(crate) windows: Windows,
+}
+
+impl Stale {
+    /// Whether it may be served for this reason.
+    pub(crate) fn serves(self, why: StaleBy) -> bool {
+        self.by
+            < match why {
+                StaleBy::Load => self.windows.while_revalidate,
+                StaleBy::Error => self.windows.if_error,
+            }
     }
 }
 
@@ -121,9 +220,15 @@ pub(crate) fn smoothed(before: u64, sample: u64) -> u64 {
     }
 }
 
+/// How long before the deadline draws begin.
+fn reach(delta: u64, beta: f64) -> u64 {
+    // Casts from floats saturate, and NaN (there is none) would be zero.
+    (REACH * beta * delta as f64) as u64
+}
+
 /// Whether a value is to be loaded again with `left` nanoseconds to its deadline, δ and β as the module says, and
 /// a `draw` from 0.0 (excluded) to 1.0 (included).
-pub(crate) fn is_early(left: u64, delta: u64, beta: f64, draw: f64) -> bool {
+fn is_early(left: u64, delta: u64, beta: f64, draw: f64) -> bool {
     // now - δ·β·ln(draw) ≥ deadline
     delta > 0 && beta > 0.0 && -(delta as f64) * beta * draw.ln() >= left as f64
 }
@@ -189,12 +294,87 @@ mod tests {
             ),
         ];
         for (delta, beta, life, window, kept) in table {
-            let early = Early::new(delta, beta, life);
+            let early = Early::new(delta, beta, None, life);
             let text = format!("{delta} {beta} {life:?}");
             assert_eq!((early.window(), early.delta()), (window, kept), "{text}");
         }
         assert_eq!(size_of::<Early>(), 8);
-        assert_eq!(Early::new(0, 1.0, Some(SECOND)), Early::NEVER);
+        assert_eq!(Early::new(0, 1.0, None, Some(SECOND)), Early::NEVER);
+    }
+
+    #[test]
+    fn from_an_age_on_every_read_is_due_and_before_it_draws_decide() {
+        let never = 1.0;
+        let surely = f64::MIN_POSITIVE;
+        let table = [
+            // δ, β, refresh after, life, left, draw, due
+            (
+                0,
+                0.0,
+                Some(SECOND),
+                3 * SECOND,
+                2 * SECOND + 1,
+                surely,
+                false,
+            ),
+            (0, 0.0, Some(SECOND), 3 * SECOND, 2 * SECOND, never, true),
+            (0, 0.0, Some(SECOND), 3 * SECOND, 1, never, true),
+            (0, 0.0, Some(0), 3 * SECOND, 3 * SECOND, never, true),
+            // An age that no value reaches.
+            (0, 0.0, Some(3 * SECOND), 3 * SECOND, 1, surely, false),
+            (0, 0.0, Some(u64::MAX), 3 * SECOND, 1, surely, false),
+            // Beside draws: whichever window begins first decides.
+            (MILLI, 1.0, Some(SECOND), 3 * SECOND, SECOND, never, true),
+            (
+                SECOND,
+                1.0,
+                Some(2 * SECOND),
+                3 * SECOND,
+                SECOND / 2,
+                never,
+                false,
+            ),
+            (
+                SECOND,
+                1.0,
+                Some(2 * SECOND),
+                3 * SECOND,
+                SECOND / 2,
+                0.5,
+                true,
+            ),
+        ];
+        for (delta, beta, after, life, left, draw, due) in table {
+            let early = Early::new(delta, beta, after, Some(life));
+            let text = format!("{delta} {beta} {after:?} {left} {draw}");
+            assert_eq!(early.is_due(left, beta, draw), due, "{text}");
+        }
+        assert_eq!(Early::new(0, 0.0, Some(SECOND), None), Early::NEVER);
+    }
+
+    #[test]
+    fn an_entrys_windows_are_its_own_or_the_caches() {
+        let cache = Windows {
+            while_revalidate: 7,
+            if_error: 9 * SECOND + 1,
+        };
+        assert_eq!(OwnWindows::NONE.or(cache), cache);
+        let own = OwnWindows::NONE.while_revalidate(Duration::from_micros(2_999));
+        let both = Windows {
+            while_revalidate: 2 * MILLI,
+            ..cache
+        };
+        assert_eq!(own.or(cache), both);
+        // None at all is another thing than nothing said; what does not fit is 49 days.
+        let none = own.if_error(Duration::ZERO).while_revalidate(Duration::MAX);
+        let days = u64::from(u32::MAX - 1) * MILLI;
+        let (while_revalidate, if_error) = (days, 0);
+        let odd = Windows {
+            while_revalidate,
+            if_error,
+        };
+        assert_eq!((none.or(cache), odd.longest()), (odd, days));
+        assert_eq!(size_of::<OwnWindows>(), 8);
     }
 
     #[test]
@@ -255,11 +435,11 @@ mod tests {
     /// asked every `gap` and a load takes δ, after which all have the new value.
     fn loads_an_expiry(beta: f64, gap: u64, draws: &mut Draws) -> u32 {
         let (ttl, delta) = (10 * SECOND, 10 * MILLI);
-        let early = Early::new(delta, beta, Some(ttl));
+        let early = Early::new(delta, beta, None, Some(ttl));
         let (mut now, mut loads, mut done) = (ttl - early.window(), 0, u64::MAX);
         while now < done {
             let left = ttl.saturating_sub(now);
-            if left == 0 || is_early(left, early.delta(), beta, draws.next()) {
+            if left == 0 || early.is_due(left, beta, draws.next()) {
                 loads += 1;
                 done = done.min(now + delta);
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::freshness::StaleBy;
 use crate::removal::RemovalCause;
 use crate::stripe::Striped;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -46,15 +47,8 @@ struct Rare {
     refresh_refusals: AtomicU64,
     stale_while_loading: AtomicU64,
     stale_on_error: AtomicU64,
-}
-
-/// Why a value was served whose time was up.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum StaleBy {
-    /// Another call was loading it.
-    Load,
-    /// The loader failed.
-    Error,
+    negative_hits: AtomicU64,
+    detached: AtomicU64,
 }
 
 impl Counters {
@@ -87,6 +81,16 @@ impl Counters {
     /// Counts one for which that failed.
     pub(crate) fn refresh_failure(&self) {
         self.rare.refresh_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a call that was answered with a failure or an absence that is remembered.
+    pub(crate) fn negative_hit(&self) {
+        self.rare.negative_hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a load that was revoked or overtaken before its end.
+    pub(crate) fn detached(&self) {
+        self.rare.detached.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]
@@ -137,6 +141,8 @@ impl Counters {
             refresh_refusals: rare(&self.rare.refresh_refusals),
             stale_while_loading: rare(&self.rare.stale_while_loading),
             stale_on_error: rare(&self.rare.stale_on_error),
+            negative_hits: rare(&self.rare.negative_hits),
+            detached: rare(&self.rare.detached),
             explicit: sum(Count::Explicit),
             replaced: sum(Count::Replaced),
             expired: sum(Count::Expired),
@@ -182,6 +188,8 @@ pub struct Stats {
     refresh_refusals: u64,
     stale_while_loading: u64,
     stale_on_error: u64,
+    negative_hits: u64,
+    detached: u64,
     explicit: u64,
     replaced: u64,
     expired: u64,
@@ -248,6 +256,12 @@ getters! {
     /// Loading calls that were served a value whose time was up, because the loader failed, or had a moment ago
     /// ([`stale_if_error`](crate::CacheBuilder::stale_if_error)). Each is also a miss.
     stale_on_error,
+    /// Loading calls that were answered with a failure or an absence that a load had met a moment ago
+    /// ([`negative_time_to_live`](crate::CacheBuilder::negative_time_to_live),
+    /// [`absent_time_to_live`](crate::CacheBuilder::absent_time_to_live)). Each is also a miss.
+    negative_hits,
+    /// Loads that were revoked, or taken over from, before they ended; counted as they end.
+    detached,
     /// Removals with [`RemovalCause::Explicit`].
     explicit,
     /// Removals with [`RemovalCause::Replaced`].
@@ -322,6 +336,8 @@ impl Stats {
             refresh_refusals: minus(self.refresh_refusals, earlier.refresh_refusals),
             stale_while_loading: minus(self.stale_while_loading, earlier.stale_while_loading),
             stale_on_error: minus(self.stale_on_error, earlier.stale_on_error),
+            negative_hits: minus(self.negative_hits, earlier.negative_hits),
+            detached: minus(self.detached, earlier.detached),
             explicit: minus(self.explicit, earlier.explicit),
             replaced: minus(self.replaced, earlier.replaced),
             expired: minus(self.expired, earlier.expired),

@@ -11,6 +11,10 @@
     reason = "where a test unwraps, the failure is the message; counts are printed; loaders take real time"
 )]
 
+#[path = "freshness/absent.rs"]
+mod absent;
+#[path = "freshness/answers.rs"]
+mod answers;
 #[path = "support/executor.rs"]
 #[allow(dead_code, reason = "each test crate uses its part")]
 mod executor;
@@ -18,6 +22,8 @@ mod executor;
 mod hot;
 #[path = "freshness/outcomes.rs"]
 mod outcomes;
+#[path = "freshness/previous.rs"]
+mod previous;
 #[path = "freshness/revoke.rs"]
 mod revoke;
 #[path = "freshness/stale.rs"]

@@ -24,9 +24,9 @@ const ORDER: &[&str] = &[
     "parts",
     // rules: plain values and pure functions
     "stamp",
+    "freshness",
     "entry",
     "expiry",
-    "freshness",
     "removal",
     "generation",
     "hash",

@@ -6,10 +6,11 @@ use std::hash::{BuildHasher, Hash};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 
-use super::load::{Answer, shared};
+use super::load::shared;
 use super::load_async::LoadFuture;
 use super::pool::{Job, Pool};
 use super::{Cache, Inner};
+use crate::entry::Loaded;
 use crate::error::LoadError;
 use crate::generation::Namespace;
 use crate::removal::contain_drop;
@@ -61,10 +62,12 @@ where
                 return;
             }
             let running = lead.node().enter();
-            let answer = catch_unwind(AssertUnwindSafe(|| loader(lead.key())));
+            let answer = catch_unwind(AssertUnwindSafe(|| {
+                (loader.call)(lead.key(), lead.previous())
+            }));
             drop(running);
             match answer {
-                Ok(answer) => cache.finish_in_background(lead, answer.map(Some).map_err(shared)),
+                Ok(answer) => cache.finish_in_background(lead, answer.map_err(shared)),
                 Err(panic) => cache.died_in_background(panic),
             }
         });
@@ -86,7 +89,7 @@ where
         let key = lead.key().clone();
         let taken = contained(|| {
             let running = lead.node().enter();
-            let load = loader(key);
+            let load = (loader.call)(key, lead.previous().cloned());
             drop(running);
             lead.hand_over();
             spawn(Box::pin(async move {
@@ -97,7 +100,7 @@ where
                 let Some(cache) = home.cache() else { return };
                 match answer {
                     Ok(answer) => {
-                        cache.finish_in_background(lead, answer.map(Some).map_err(shared));
+                        cache.finish_in_background(lead, answer.map_err(shared));
                     }
                     Err(panic) => cache.died_in_background(panic),
                 }
@@ -114,7 +117,7 @@ where
 
     /// Ends a load whose value nobody waits for. A failure is counted as one of a refresh, whatever the value is
     /// that is there.
-    fn finish_in_background(&self, lead: Lead<K, V>, answer: Result<Answer<V>, LoadError>) {
+    fn finish_in_background(&self, lead: Lead<K, V>, answer: Result<Loaded<V>, LoadError>) {
         let well = answer.is_ok();
         // The weigher, say, is the user's, and its panic nobody's here.
         let finished = contained(

@@ -15,13 +15,13 @@ use std::pin::pin;
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::load::{Answer, never_told};
-use super::turn::{Ask, Turn};
+use super::load::never_told;
+use super::turn::Turn;
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
 use crate::flight::chain::Entered;
 use crate::removal::contain_drop;
-use crate::store::{Follow, Followed, Lead};
+use crate::store::{Ask, Follow, Followed, Lead};
 
 /// Which of the keys, and what is to be done about it.
 enum Open<K, V> {
@@ -252,7 +252,7 @@ where
         &self,
         bulk: &mut Bulk<'_, Q, K, V>,
         mut batch: Batch<K, V>,
-        answers: Result<Vec<Answer<V>>, E>,
+        answers: Result<Vec<Option<Loaded<V>>>, E>,
     ) -> Result<(), TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
@@ -268,7 +268,7 @@ where
             Ok(mut answers) if answers.0.len() == asked => {
                 answers.0.reverse();
                 for (place, lead) in std::mem::take(&mut batch.leads) {
-                    let answer = answers.0.pop().unwrap_or_default();
+                    let answer = answers.0.pop().flatten().unwrap_or_else(Loaded::absent);
                     let answer = Ok::<_, std::convert::Infallible>(answer);
                     let result = match lead {
                         Some(lead) => self.finish(lead, answer, never_told, true),

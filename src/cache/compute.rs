@@ -246,7 +246,9 @@ where
                 Followed::Lead(lead) => Some(lead),
                 _ => None,
             },
-            Begin::Hit(_) | Begin::Stale(_) | Begin::Alone | Begin::Failed(_) => None,
+            Begin::Hit(_) | Begin::Stale(_) | Begin::Alone | Begin::Failed(_) | Begin::Absent => {
+                None
+            }
         }
     }
 

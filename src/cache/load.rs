@@ -9,19 +9,24 @@ use std::sync::Arc as StdArc;
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::turn::{Ask, Elsewhere, Turn};
+use super::turn::{Elsewhere, Turn};
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
 use crate::removal::contain_drop;
+use crate::store::Ask;
 
 /// A loader's error of any type.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A loader that was given to the builder.
-pub(super) type Loader<K, V> = Box<dyn Fn(&K) -> Result<Loaded<V>, BoxError> + Send + Sync>;
+/// A loader that was given to the builder, and whether it asked for what is there.
+pub(super) struct Attached<F> {
+    pub(super) call: F,
+    pub(super) shows_previous: bool,
+}
 
-/// What a loader of whatever form answers: `None` where there is nothing to store.
-pub(super) type Answer<V> = Option<Loaded<V>>;
+/// A loader that was given to the builder, for threads.
+pub(super) type Loader<K, V> =
+    Box<dyn Fn(&K, Option<&V>) -> Result<Loaded<V>, BoxError> + Send + Sync>;
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -55,7 +60,7 @@ where
         V: Clone,
         F: FnOnce() -> V,
     {
-        let loader = || Ok(Some(Loaded::new(loader())));
+        let loader = |_: Option<&V>| Ok(Loaded::new(loader()));
         match self.load_blocking(key, Ask::VALUE, loader, never_told, None) {
             Ok(Some(value)) => value,
             Ok(None) | Err(_) => no_such_answer(),
@@ -112,12 +117,54 @@ where
         F: FnOnce() -> Result<Loaded<V>, E>,
         E: Display,
     {
-        let loader = || loader().map(Some);
-        match self.load_blocking(key, Ask::RESULT, loader, Told::of, None) {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => no_such_answer(),
-            Err(error) => Err(error),
-        }
+        let loader = |_: Option<&V>| loader();
+        present(self.load_blocking(key, Ask::RESULT, loader, Told::of, None))
+    }
+
+    /// As [`get_or_load_with`](Self::get_or_load_with), for a loader that is given what it is to take the place of, to
+    /// ask its source whether that has changed, and to answer [`Loaded::unchanged`] if not: the live value, if this
+    /// is an early load, or a stale one inside its windows; otherwise `None`, also where this call takes over from
+    /// another's load.
+    ///
+    /// # Errors
+    /// As [`try_get_or_load`](Self::try_get_or_load); and [`LoadError::NoPrevious`] if `None` is called unchanged.
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded, ManualClock};
+    /// use std::time::Duration;
+    ///
+    /// let (time, minute) = (ManualClock::new(), Duration::from_secs(60));
+    /// let pages = Cache::builder()
+    ///     .max_capacity(100)
+    ///     .clock(time.clock())
+    ///     .time_to_live(minute)
+    ///     .stale_if_error(60 * minute, minute)
+    ///     .build()?;
+    /// let load = |previous: Option<&String>| match previous {
+    ///     None => Ok::<_, String>(Loaded::new("version 1".to_owned())),
+    ///     Some(_) => Ok(Loaded::unchanged()), // the source says 304
+    /// };
+    /// pages.get_or_load_with_previous("front", load)?;
+    /// time.advance(minute);
+    /// assert_eq!(pages.get("front"), None);
+    /// assert_eq!(pages.get_or_load_with_previous("front", load)?, "version 1");
+    /// assert_eq!(pages.get("front"), Some("version 1".to_owned()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_or_load_with_previous<Q, F, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<V, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce(Option<&V>) -> Result<Loaded<V>, E>,
+        E: Display,
+    {
+        let ask = Ask::RESULT.with_previous(true);
+        present(self.load_blocking(key, ask, loader, Told::of, None))
     }
 
     /// As [`get_or_load`](Self::get_or_load), for a loader that may find nothing. Nothing is not stored;
@@ -136,7 +183,7 @@ where
         V: Clone,
         F: FnOnce() -> Option<V>,
     {
-        let loader = || Ok(loader().map(Loaded::new));
+        let loader = |_: Option<&V>| Ok(loader().map_or_else(Loaded::absent, Loaded::new));
         self.load_blocking(key, Ask::OPTION, loader, never_told, None)
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
     }
@@ -168,10 +215,10 @@ where
         S: Send + Sync + 'static,
     {
         let attached = self.inner.rules.loader.as_ref();
-        let loader = attached.ok_or(LoadError::NoLoader)?;
-        let load = || {
+        let attached = attached.ok_or(LoadError::NoLoader)?;
+        let load = |previous: Option<&V>| {
             let owned = key.to_owned();
-            let answer = loader(&owned).map(Some).map_err(shared);
+            let answer = (attached.call)(&owned, previous).map_err(shared);
             contain_drop(owned);
             answer
         };
@@ -180,11 +227,8 @@ where
             Some(_) => Some(&elsewhere),
             None => None,
         };
-        match self.load_blocking(key, Ask::RESULT, load, LoadError::clone, elsewhere) {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => no_such_answer(),
-            Err(TryLoadError::Own(error) | TryLoadError::Shared(error)) => Err(error),
-        }
+        let ask = Ask::RESULT.with_previous(attached.shows_previous);
+        present(self.load_blocking(key, ask, load, LoadError::clone, elsewhere)).map_err(either)
     }
 
     /// The wheel of a thread. `told` is a loader's error as others see it; `elsewhere`, who may run a loader while
@@ -201,7 +245,7 @@ where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         K: Clone,
         V: Clone,
-        F: FnOnce() -> Result<Answer<V>, E>,
+        F: FnOnce(Option<&V>) -> Result<Loaded<V>, E>,
     {
         let mut turn = self.first_turn(key, ask);
         loop {
@@ -214,7 +258,7 @@ where
                 }
                 Turn::Lead(lead) => {
                     let running = lead.node().enter();
-                    let answer = loader();
+                    let answer = loader(lead.previous());
                     drop(running);
                     return self.finish(lead, answer, told, true);
                 }
@@ -226,7 +270,7 @@ where
                     served.drop_unused();
                     Turn::Lead(lead)
                 }
-                Turn::Alone => return self.finish_alone(key, loader()),
+                Turn::Alone => return self.finish_alone(key, loader(None)),
             };
         }
     }
@@ -240,6 +284,19 @@ pub(super) fn shared(error: BoxError) -> LoadError {
 /// A loader that cannot fail has nothing to tell.
 pub(super) fn never_told(error: &std::convert::Infallible) -> LoadError {
     match *error {}
+}
+
+/// What a caller gets that asked for a value or an error.
+pub(super) fn present<V, E>(
+    answer: Result<Option<V>, TryLoadError<E>>,
+) -> Result<V, TryLoadError<E>> {
+    answer?.ok_or(TryLoadError::Shared(LoadError::Absent))
+}
+
+/// An error of this call or another's, where both are of one type.
+pub(super) fn either(error: TryLoadError<LoadError>) -> LoadError {
+    let (TryLoadError::Own(error) | TryLoadError::Shared(error)) = error;
+    error
 }
 
 /// An answer that the caller's [`Ask`] rules out.

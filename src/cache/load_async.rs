@@ -11,17 +11,17 @@ use std::pin::{Pin, pin};
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::load::{Answer, BoxError, never_told, no_such_answer, shared};
-use super::turn::{Ask, Turn};
+use super::load::{BoxError, either, never_told, no_such_answer, present, shared};
+use super::turn::Turn;
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
-use crate::store::Lead;
+use crate::store::{Ask, Lead};
 
 /// The future of an attached loader.
 pub(super) type LoadFuture<V> = Pin<Box<dyn Future<Output = Result<Loaded<V>, BoxError>> + Send>>;
 
 /// An asynchronous loader that was given to the builder.
-pub(super) type AsyncLoader<K, V> = Box<dyn Fn(K) -> LoadFuture<V> + Send + Sync>;
+pub(super) type AsyncLoader<K, V> = Box<dyn Fn(K, Option<V>) -> LoadFuture<V> + Send + Sync>;
 
 /// As [`Elsewhere`](super::turn::Elsewhere), for a call that other threads may poll.
 type TaskElsewhere<'a, K, V> = &'a (dyn Fn(Lead<K, V>) + Sync);
@@ -55,7 +55,7 @@ where
         F: FnOnce() -> Fut,
         Fut: Future<Output = V>,
     {
-        let loader = || async { Ok(Some(Loaded::new(loader().await))) };
+        let loader = |_: Option<V>| async { Ok(Loaded::new(loader().await)) };
         match self
             .load_task(key, Ask::VALUE, loader, never_told, None)
             .await
@@ -123,15 +123,46 @@ where
         Fut: Future<Output = Result<Loaded<V>, E>>,
         E: Display,
     {
-        let loader = || async { loader().await.map(Some) };
-        match self
-            .load_task(key, Ask::RESULT, loader, Told::of, None)
-            .await
-        {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => no_such_answer(),
-            Err(error) => Err(error),
-        }
+        let loader = |_: Option<V>| loader();
+        present(
+            self.load_task(key, Ask::RESULT, loader, Told::of, None)
+                .await,
+        )
+    }
+
+    /// [`get_or_load_with_previous`](Self::get_or_load_with_previous) for tasks. The loader owns what it is given.
+    ///
+    /// # Errors
+    /// As [`get_or_load_with_previous`](Self::get_or_load_with_previous).
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use larder::{Cache, Loaded};
+    ///
+    /// let cache: Cache<u64, String> = Cache::builder().max_capacity(100).build()?;
+    /// let load = |previous: Option<String>| async move {
+    ///     assert_eq!(previous, None); // nothing is there yet
+    ///     Ok::<_, String>(Loaded::new("chair".to_owned()))
+    /// };
+    /// assert_eq!(cache.get_or_load_with_previous_async(&7, load).await?, "chair");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get_or_load_with_previous_async<Q, F, Fut, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<V, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        K: Clone,
+        V: Clone,
+        F: FnOnce(Option<V>) -> Fut,
+        Fut: Future<Output = Result<Loaded<V>, E>>,
+        E: Display,
+    {
+        let ask = Ask::RESULT.with_previous(true);
+        present(self.load_task(key, ask, loader, Told::of, None).await)
     }
 
     /// [`get_or_load_optional`](Self::get_or_load_optional) for tasks.
@@ -151,7 +182,8 @@ where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Option<V>>,
     {
-        let loader = || async { Ok(loader().await.map(Loaded::new)) };
+        let loader =
+            |_: Option<V>| async { Ok(loader().await.map_or_else(Loaded::absent, Loaded::new)) };
         self.load_task(key, Ask::OPTION, loader, never_told, None)
             .await
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
@@ -184,21 +216,20 @@ where
         S: Send + Sync + 'static,
     {
         let attached = self.inner.rules.async_loader.as_ref();
-        let loader = attached.ok_or(LoadError::NoLoader)?;
-        let load = || async { loader(key.to_owned()).await.map(Some).map_err(shared) };
+        let attached = attached.ok_or(LoadError::NoLoader)?;
+        let load = |previous: Option<V>| async {
+            (attached.call)(key.to_owned(), previous)
+                .await
+                .map_err(shared)
+        };
         let elsewhere = |lead| self.refresh_in_a_task(lead);
         let elsewhere: Option<TaskElsewhere<'_, K, V>> = match self.inner.spawn_task {
             Some(_) => Some(&elsewhere),
             None => None,
         };
-        match self
-            .load_task(key, Ask::RESULT, load, LoadError::clone, elsewhere)
-            .await
-        {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => no_such_answer(),
-            Err(TryLoadError::Own(error) | TryLoadError::Shared(error)) => Err(error),
-        }
+        let ask = Ask::RESULT.with_previous(attached.shows_previous);
+        let load = self.load_task(key, ask, load, LoadError::clone, elsewhere);
+        present(load.await).map_err(either)
     }
 
     /// The wheel of a task.
@@ -214,8 +245,8 @@ where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         K: Clone,
         V: Clone,
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<Answer<V>, E>>,
+        F: FnOnce(Option<V>) -> Fut,
+        Fut: Future<Output = Result<Loaded<V>, E>>,
     {
         let mut turn = self.first_turn(key, ask);
         let lead = loop {
@@ -239,7 +270,8 @@ where
             };
         };
         // One place that holds the loader's future, so that this future is not a multiple of it.
-        let mut load = pin!(async move { loader().await });
+        let previous = lead.as_ref().and_then(Lead::previous).cloned();
+        let mut load = pin!(async move { loader(previous).await });
         let answer = poll_fn(|context| {
             let _running = lead.as_ref().map(|lead| lead.node().enter());
             load.as_mut().poll(context)

@@ -24,7 +24,8 @@ use std::hash::{BuildHasher, Hash};
 
 use crate::entry::{EntryOptions, Ttl};
 use crate::expiry::{Expiry, Life};
-use crate::generation::Namespace;
+use crate::freshness::{Early, Plan};
+use crate::generation::{Namespace, TagSet};
 use crate::hash::{DefaultHashBuilder, KeyHash};
 use crate::stats::Stats;
 use crate::store::{Capacity, Parcel, Store};
@@ -83,8 +84,8 @@ struct Rules<K, V> {
     /// The entry bound follows the weight bound unless it was set by itself.
     max_entries: Option<u64>,
     expiry: Option<Box<dyn Expiry<K, V>>>,
-    loader: Option<load::Loader<K, V>>,
-    async_loader: Option<load_async::AsyncLoader<K, V>>,
+    loader: Option<load::Attached<load::Loader<K, V>>>,
+    async_loader: Option<load::Attached<load_async::AsyncLoader<K, V>>>,
 }
 
 impl<K, V> Cache<K, V>
@@ -317,10 +318,22 @@ where
 
     /// The weight of an entry, by the user's weigher.
     #[inline]
-    fn weigh(&self, key: &K, value: &V) -> u64 {
-        match &self.inner.rules.weigher {
-            None => 1,
-            Some(weigher) => weigher(key, value),
+    fn weigh(&self, key: &K, value: &V, own: Option<u64>) -> u64 {
+        match (&self.inner.rules.weigher, own) {
+            (None, _) => 1,
+            (Some(_), Some(own)) => own,
+            (Some(weigher), None) => weigher(key, value),
+        }
+    }
+
+    /// These tags, and how many they are if they are too many.
+    #[inline]
+    fn tags(&self, names: &[Box<str>]) -> (Option<Box<TagSet>>, usize) {
+        let store = &self.inner.store;
+        match names.len() {
+            0 => (None, 0),
+            tags if tags > EntryOptions::MAX_TAGS => (None, tags),
+            _ => (store.tags.set(names, &store.sequence), 0),
         }
     }
 
@@ -339,13 +352,8 @@ where
     /// Makes an entry ready for the store: everything that runs user code or takes other locks.
     #[inline(always)]
     fn parcel(&self, key: K, value: V, options: EntryOptions, life: Life) -> Parcel<K, V> {
-        let weight = self.weigh(&key, &value);
-        let store = &self.inner.store;
-        let (tags, excess_tags) = match options.tags.len() {
-            0 => (None, 0),
-            tags if tags > EntryOptions::MAX_TAGS => (None, tags),
-            _ => (store.tags.set(&options.tags, &store.sequence), 0),
-        };
+        let weight = self.weigh(&key, &value, options.weight);
+        let (tags, excess_tags) = self.tags(&options.tags);
         Parcel {
             key,
             value,
@@ -353,7 +361,12 @@ where
             weight,
             tags,
             excess_tags,
-            delta: options.load_time.map_or(0, nanos),
+            plan: Plan {
+                early: options
+                    .load_time
+                    .map_or(Early::NEVER, |time| Early::measured(nanos(time))),
+                windows: options.windows,
+            },
         }
     }
 }

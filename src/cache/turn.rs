@@ -8,39 +8,45 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::load::Answer;
-use crate::entry::Loaded;
+use crate::entry::{EntryOptions, Loaded, Ttl, What};
 use crate::error::{LoadError, TryLoadError};
+use crate::freshness::StaleBy;
 use crate::removal::contain_drop;
-use crate::stats::StaleBy;
-use crate::store::{Begin, FlightOutcome, Follow, Followed, Instead, Lead, Wish};
-
-/// What a caller can be given.
-#[derive(Clone, Copy)]
-pub(super) struct Ask {
-    /// An error, its own or another's. Who cannot be given one loads for itself in the end.
-    pub(super) errors: bool,
-    /// The news that there is nothing.
-    pub(super) absence: bool,
-}
+use crate::store::{Ask, Begin, FlightOutcome, Follow, Followed, Instead, Lead, Wish};
+use crate::time::nanos;
 
 impl Ask {
     pub(super) const VALUE: Ask = Ask {
         errors: false,
         absence: false,
+        previous: false,
     };
     pub(super) const OPTION: Ask = Ask {
-        errors: false,
         absence: true,
+        ..Ask::VALUE
     };
     pub(super) const RESULT: Ask = Ask {
         errors: true,
-        absence: false,
+        ..Ask::VALUE
     };
     pub(super) const EVERYTHING: Ask = Ask {
         errors: true,
-        absence: true,
+        ..Ask::OPTION
     };
+
+    /// For a loader that is given what is there.
+    pub(super) fn with_previous(self, previous: bool) -> Ask {
+        Ask { previous, ..self }
+    }
+
+    /// What a caller is told of an absence.
+    fn of_absence<V>(self) -> Result<Option<V>, LoadError> {
+        if self.absence {
+            Ok(None)
+        } else {
+            Err(LoadError::Absent)
+        }
+    }
 }
 
 /// What a call does next.
@@ -89,7 +95,7 @@ where
         V: Clone,
     {
         match self.look_up(key) {
-            Some((value, true)) => self.refresh(key, value),
+            Some((value, true)) => self.refresh(key, value, ask),
             Some((value, false)) => Turn::Return(Ok(Some(value))),
             None => self.join(key, ask),
         }
@@ -97,13 +103,14 @@ where
 
     /// Loads a value again, unless somebody does already.
     #[cold]
-    fn refresh<Q>(&self, key: &Q, current: V) -> Turn<K, V>
+    fn refresh<Q>(&self, key: &Q, current: V, ask: Ask) -> Turn<K, V>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        match store.begin_refresh(hash, &self.namespace, key, key.to_owned()) {
+        match store.begin_refresh(hash, &self.namespace, key, key.to_owned(), ask) {
             Some(lead) => Turn::Refresh(lead, Served::Live(current)),
             None => Turn::Return(Ok(Some(current))),
         }
@@ -131,12 +138,7 @@ where
         if let Some(stale) = store.stale_at_once(hash, &self.namespace, key) {
             return Turn::Return(Ok(Some(stale)));
         }
-        let wish = if ask.errors {
-            Wish::ValueOrError
-        } else {
-            Wish::Value
-        };
-        match store.begin(hash, &self.namespace, key, key.to_owned(), wish) {
+        match store.begin(hash, &self.namespace, key, key.to_owned(), Wish::Value(ask)) {
             Begin::Hit(value) | Begin::Stale(value) => Turn::Return(Ok(Some(value))),
             Begin::Lead(lead, None) => Turn::Lead(lead),
             Begin::Lead(lead, Some(stale)) => Turn::Refresh(lead, Served::Stale(stale)),
@@ -144,6 +146,7 @@ where
             Begin::Alone => Turn::Alone,
             Begin::Failed(error) if ask.errors => Turn::Return(Err(error)),
             Begin::Failed(_) => Turn::Alone,
+            Begin::Absent => Turn::Return(ask.of_absence()),
         }
     }
 
@@ -172,12 +175,17 @@ where
             FlightOutcome::Done {
                 overtaken: Some(born),
                 ..
+            }
+            | FlightOutcome::Absent {
+                overtaken: Some(born),
             } if follow.joined() > *born => Turn::Again,
             FlightOutcome::Done { value, .. } => Turn::Return(Ok(Some(value.clone()))),
-            FlightOutcome::Absent if ask.absence => Turn::Return(Ok(None)),
+            FlightOutcome::Absent { .. } if ask.absence || ask.errors => {
+                Turn::Return(ask.of_absence())
+            }
             FlightOutcome::Failed(error) if ask.errors => self.stale_or(follow, error.clone()),
             FlightOutcome::GivenUp => Turn::Alone,
-            FlightOutcome::Absent | FlightOutcome::Failed(_) | FlightOutcome::Superseded => {
+            FlightOutcome::Absent { .. } | FlightOutcome::Failed(_) | FlightOutcome::Superseded => {
                 Turn::Again
             }
         }
@@ -212,7 +220,7 @@ where
     pub(super) fn finish<E>(
         &self,
         lead: Lead<K, V>,
-        answer: Result<Answer<V>, E>,
+        answer: Result<Loaded<V>, E>,
         told: impl FnOnce(&E) -> LoadError,
         heard: bool,
     ) -> Result<Option<V>, TryLoadError<E>>
@@ -223,23 +231,10 @@ where
         // What the user's functions below load in turn must not wait for this load.
         let running = lead.node().enter();
         match answer {
-            Ok(Some(loaded)) if loaded.cacheable => {
-                let Loaded { value, options, .. } = loaded;
-                // All of this is user code, and runs before the lock: should it panic, the flight is
-                // abandoned like any other.
-                let life = self.life_of_new(options.ttl, lead.key(), &value);
-                let parcel = self.parcel(lead.key().clone(), value.clone(), options, life);
+            Ok(Loaded { what, options }) => {
                 drop(running);
-                lead.done(parcel, &value);
-                Ok(Some(value))
-            }
-            Ok(Some(loaded)) => {
-                lead.give_up();
-                Ok(Some(loaded.value))
-            }
-            Ok(None) => {
-                lead.absent();
-                Ok(None)
+                self.take_in(lead, what, options)
+                    .map_err(TryLoadError::Shared)
             }
             Err(error) => {
                 let told = told(&error);
@@ -264,6 +259,59 @@ where
         }
     }
 
+    /// Ends a flight whose loader answered.
+    fn take_in(
+        &self,
+        mut lead: Lead<K, V>,
+        what: What<V>,
+        options: EntryOptions,
+    ) -> Result<Option<V>, LoadError>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        // Most of what is called before the flight ends is user code, and runs before the lock: should it panic, the
+        // flight is abandoned like any other.
+        let running = lead.node().enter();
+        match what {
+            What::Value(value) => {
+                let life = self.life_of_new(options.ttl, lead.key(), &value);
+                let parcel = self.parcel(lead.key().clone(), value.clone(), options, life);
+                drop(running);
+                lead.done(parcel, &value);
+                Ok(Some(value))
+            }
+            What::Uncacheable(value) => {
+                drop(running);
+                lead.give_up();
+                Ok(Some(value))
+            }
+            What::Absent => {
+                let lasts = match options.ttl {
+                    Ttl::Default => self.inner.store.loads.absent,
+                    Ttl::For(time) => nanos(time),
+                    Ttl::Forever => u64::MAX,
+                };
+                let (tags, excess) = self.tags(&options.tags);
+                drop(running);
+                // Too many to be watched: nothing is remembered.
+                lead.absent(if excess > 0 { 0 } else { lasts }, tags);
+                Ok(None)
+            }
+            What::Unchanged => {
+                let Some(value) = lead.take_previous() else {
+                    drop(running);
+                    lead.failed(LoadError::NoPrevious, false);
+                    return Err(LoadError::NoPrevious);
+                };
+                let life = self.life_of_new(options.ttl, lead.key(), &value);
+                drop(running);
+                lead.unchanged(life, &value);
+                Ok(Some(value))
+            }
+        }
+    }
+
     /// What a call is served whose load is under way elsewhere.
     pub(super) fn served_meanwhile(&self, served: Served<V>) -> V {
         match served {
@@ -280,7 +328,7 @@ where
     pub(super) fn finish_alone<Q, E>(
         &self,
         key: &Q,
-        answer: Result<Answer<V>, E>,
+        answer: Result<Loaded<V>, E>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ?Sized,
@@ -288,14 +336,14 @@ where
     {
         let store = &self.inner.store;
         store.count_load(answer.is_ok());
-        match answer {
-            Ok(Some(loaded)) => {
-                if loaded.cacheable {
-                    store.forget_uncacheable(self.hash(key));
-                }
-                Ok(Some(loaded.value))
+        match answer.map(|answer| answer.what) {
+            Ok(What::Value(value)) => {
+                store.forget_uncacheable(self.hash(key));
+                Ok(Some(value))
             }
-            Ok(None) => Ok(None),
+            Ok(What::Uncacheable(value)) => Ok(Some(value)),
+            Ok(What::Absent) => Ok(None),
+            Ok(What::Unchanged) => Err(TryLoadError::Shared(LoadError::NoPrevious)),
             Err(error) => {
                 let instead = store.instead_of_error(self.hash(key), &self.namespace, key, false);
                 match instead {

@@ -12,7 +12,7 @@
 //! | `Led` | yes | a leader runs its loader; followers wait |
 //! | `Led` | no | *detached*: revoked; the leader's value goes to those who had joined, not into the cache |
 //! | `Leaderless` | yes | *abandoned*: the leader was dropped or panicked; the next caller or follower to look claims it |
-//! | `Over` | yes | a *failed* load that is remembered for its negative time to live |
+//! | `Over` | yes | a *failed* load, or one that found nothing, that is remembered for a while |
 //! | `Over` | no | done, absent, failed, given up or superseded: followers take the outcome and go |
 //!
 //! # Invariants
@@ -37,6 +37,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::LoadError;
+use crate::generation::{Sequence, TagSet};
 use crate::hash::KeyHash;
 use crate::sync::{Arc, Mutex};
 use waiter::Wake;
@@ -48,8 +49,8 @@ pub(crate) enum Outcome<V> {
     /// that invalidation had returned. (A tag knows only its latest move, so which of the moves since
     /// came before the follower cannot be told.)
     Done { value: V, overtaken: Option<u64> },
-    /// The loader found nothing, which is not stored.
-    Absent,
+    /// The loader found nothing; `overtaken` as above.
+    Absent { overtaken: Option<u64> },
     /// The loader failed, and those who waited share its error.
     Failed(LoadError),
     /// The value is nobody else's business: followers call their own loaders.
@@ -116,19 +117,33 @@ impl<K, V> Drop for Kept<K, V> {
     }
 }
 
-/// Until when a failed load is remembered.
-#[derive(Clone, Copy, Default)]
+/// Until when the end of a load without a value is remembered.
+#[derive(Default)]
 pub(crate) struct Remembered {
-    /// By everybody: the error is the answer.
+    /// By everybody: it is the answer.
     pub(crate) by_all: u64,
     /// By callers that have a value to serve instead.
     pub(crate) by_served: u64,
+    /// The tags of an absence: once one of them has moved, it is of the past.
+    pub(crate) tags: Option<Box<TagSet>>,
 }
 
 impl Remembered {
-    fn until(self) -> u64 {
+    fn until(&self) -> u64 {
         self.by_all.max(self.by_served)
     }
+}
+
+/// Who asks for a flight that stands in the table.
+pub(crate) struct Joiner<'a> {
+    /// The highest floor that the caller must respect.
+    pub(crate) floor: u64,
+    /// The number of a term that began now.
+    pub(crate) born: u64,
+    pub(crate) now: u64,
+    /// The start before which a leader has had its time.
+    pub(crate) overdue: u64,
+    pub(crate) sequence: &'a Sequence,
 }
 
 /// What a caller finds when it asks for a flight that stands in the table.
@@ -141,6 +156,8 @@ pub(crate) enum Join {
     Follow { ticket: u64 },
     /// The load failed a moment ago, and the failure is remembered.
     Failed(LoadError),
+    /// It found nothing a moment ago, and that is remembered.
+    Absent,
     /// It failed a while ago, and is not to be tried again where there is a value to serve instead.
     Resting,
     /// The flight is of the past: a new one must take its place.
@@ -195,23 +212,27 @@ impl<K, V> Flight<K, V> {
         self.node.store(node, Ordering::Relaxed);
     }
 
-    /// Joins or claims a flight that stands in the table. Called under the stripe's lock. `floor` is the
-    /// highest floor that the caller must respect, `born` the number of a term that began now, and
-    /// `overdue` the start before which a leader has had its time. `may_lead` is asked if it would lead.
-    pub(crate) fn join(
-        &self,
-        floor: u64,
-        born: u64,
-        now: u64,
-        overdue: u64,
-        may_lead: impl FnOnce() -> bool,
-    ) -> Join {
+    /// Joins or claims a flight that stands in the table. Called under the stripe's lock. `may_lead` is asked if
+    /// the caller would lead.
+    pub(crate) fn join(&self, joiner: Joiner<'_>, may_lead: impl FnOnce() -> bool) -> Join {
+        let Joiner {
+            floor,
+            born,
+            now,
+            overdue,
+            sequence,
+        } = joiner;
         let mut state = self.state.lock();
         if state.born < floor && !cfg!(larder_canary = "clear") {
             return Join::Past;
         }
+        let tags = state.remembered.tags.as_ref();
+        if tags.is_some_and(|tags| !tags.admits(state.born, sequence)) {
+            return Join::Past;
+        }
         match &state.phase {
             Phase::Over(outcome) => match &**outcome {
+                Outcome::Absent { .. } if now < state.remembered.by_all => Join::Absent,
                 Outcome::Failed(error) if now < state.remembered.by_all => {
                     Join::Failed(error.clone())
                 }
@@ -385,7 +406,7 @@ impl<K, V> Flight<K, V> {
         }
     }
 
-    /// When a remembered failure may be forgotten; `None` for any other flight.
+    /// When the end of this load may be forgotten; `None` for a flight that is not over.
     pub(crate) fn remembered_until(&self) -> Option<u64> {
         let state = self.state.lock();
         matches!(state.phase, Phase::Over(_)).then_some(state.remembered.until())

@@ -17,14 +17,14 @@ pub(crate) struct Table<K, V> {
     free: Vec<u32>,
     /// Keys whose value was declared uncacheable lately: whole hashes, and until when.
     uncacheable: Vec<(u64, u64)>,
-    /// Flights that remember a failure, oldest first.
-    failed: VecDeque<Arc<Flight<K, V>>>,
+    /// Flights that are over and remembered, oldest first.
+    over: VecDeque<Arc<Flight<K, V>>>,
 }
 
 /// How many uncacheable keys a stripe remembers.
 const UNCACHEABLE: usize = 64;
-/// How many failures a stripe remembers.
-const FAILURES: usize = 1024;
+/// How many failures and absences a stripe remembers.
+const OVER: usize = 1024;
 
 impl<K, V> Table<K, V> {
     pub(crate) fn new() -> Self {
@@ -33,7 +33,7 @@ impl<K, V> Table<K, V> {
             flights: Vec::new(),
             free: Vec::new(),
             uncacheable: Vec::new(),
-            failed: VecDeque::new(),
+            over: VecDeque::new(),
         }
     }
 
@@ -146,34 +146,31 @@ impl<K, V> Table<K, V> {
             .any(|&(whole, until)| whole == hash.whole() && now < until)
     }
 
-    /// Keeps a failed flight until its negative time to live is over. A flight that has to go for it
-    /// comes back, to be dropped outside the lock.
+    /// Keeps a flight that is over until its time is, too. A flight that has to go for it comes back, to be dropped
+    /// outside the lock.
     #[must_use]
-    pub(crate) fn remember_failure(
-        &mut self,
-        flight: Arc<Flight<K, V>>,
-    ) -> Option<Arc<Flight<K, V>>> {
-        self.failed.push_back(flight);
-        if self.failed.len() <= FAILURES {
+    pub(crate) fn remember(&mut self, flight: Arc<Flight<K, V>>) -> Option<Arc<Flight<K, V>>> {
+        self.over.push_back(flight);
+        if self.over.len() <= OVER {
             return None;
         }
-        let oldest = self.failed.pop_front()?;
+        let oldest = self.over.pop_front()?;
         self.remove(&oldest);
         Some(oldest)
     }
 
-    /// Forgets up to `most` failures whose time is over.
+    /// Forgets up to `most` of those whose time is over.
     #[must_use]
-    pub(crate) fn forget_failures(&mut self, now: u64, most: usize) -> Vec<Arc<Flight<K, V>>> {
+    pub(crate) fn forget_over(&mut self, now: u64, most: usize) -> Vec<Arc<Flight<K, V>>> {
         let mut gone = Vec::new();
         while gone.len() < most {
-            let Some(flight) = self.failed.pop_front() else {
+            let Some(flight) = self.over.pop_front() else {
                 break;
             };
             let over = flight.remembered_until().is_none_or(|until| until <= now);
             if !over && self.contains(&flight) {
                 // Not all are remembered for the same time: those behind it have their turn at the next call.
-                self.failed.push_back(flight);
+                self.over.push_back(flight);
                 break;
             }
             self.remove(&flight);
@@ -182,8 +179,8 @@ impl<K, V> Table<K, V> {
         gone
     }
 
-    pub(crate) fn has_failures(&self) -> bool {
-        !self.failed.is_empty()
+    pub(crate) fn remembers(&self) -> bool {
+        !self.over.is_empty()
     }
 
     /// How many flights stand in the table.
@@ -209,7 +206,7 @@ impl<K, V> Drop for Table<K, V> {
         for flight in self.flights.drain(..).flatten() {
             contain_drop(flight);
         }
-        for flight in self.failed.drain(..) {
+        for flight in self.over.drain(..) {
             contain_drop(flight);
         }
     }

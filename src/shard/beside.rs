@@ -1,6 +1,6 @@
 //! What lies beside the slots, for those caches that need it, and the slots as the evictor sees them.
 
-use crate::freshness::Early;
+use crate::freshness::{Early, OwnWindows, Plan, Windows};
 use crate::generation::{Namespace, TagSet};
 use crate::parts::policy::contract::{Glance, Slots};
 use crate::parts::steps::Steps;
@@ -26,8 +26,12 @@ pub(super) struct Beside {
     version: u32,
     /// Present once an entry is to be loaded again before its deadline.
     early: Option<Steps<Early>>,
-    /// How long entries are kept past their deadlines by age, in nanoseconds.
-    stale: u64,
+    /// For how long entries are kept past their deadlines by age.
+    windows: Windows,
+    /// Present once an entry says otherwise of itself.
+    own_windows: Option<Steps<OwnWindows>>,
+    /// Whether entries may come due at another moment than their stamps say.
+    moves_deadlines: bool,
     /// Whether any of these has something to be told of a new entry that says nothing.
     told: bool,
     /// Whether any of them, `early` aside, may matter to a read that finds an entry.
@@ -39,11 +43,11 @@ pub(super) struct Extras {
     pub(super) weight: u64,
     pub(super) tags: Option<Box<TagSet>>,
     pub(super) namespace: u32,
-    pub(super) early: Early,
+    pub(super) plan: Plan,
 }
 
 impl Beside {
-    pub(super) fn new(weighted: bool, idle_after: Option<u64>, stale: u64) -> Self {
+    pub(super) fn new(weighted: bool, idle_after: Option<u64>, windows: Windows) -> Self {
         Beside {
             weights: weighted.then(Steps::new),
             idle: idle_after.map(|after| Idle {
@@ -55,7 +59,9 @@ impl Beside {
             versions: None,
             version: 0,
             early: None,
-            stale,
+            windows,
+            own_windows: None,
+            moves_deadlines: idle_after.is_some(),
             told: weighted || idle_after.is_some(),
             in_use: weighted || idle_after.is_some(),
         }
@@ -77,7 +83,7 @@ impl Beside {
     pub(super) fn write(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
         let says = extras.tags.is_some()
             || extras.namespace != Namespace::ROOT
-            || extras.early != Early::NEVER;
+            || extras.plan != Plan::NONE;
         if self.told || says {
             self.write_told(id, extras, now);
         }
@@ -85,7 +91,8 @@ impl Beside {
 
     #[inline(never)]
     fn write_told(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
-        self.set_early(id, extras.early);
+        self.set_early(id, extras.plan.early);
+        self.set_windows(id, extras.plan.windows);
         if let Some(weights) = &mut self.weights {
             weights.reserve_for(id);
             *weights.get_mut(id) = extras.weight;
@@ -151,7 +158,7 @@ impl Beside {
     pub(super) fn set_early(&mut self, id: u32, new: Early) {
         if new != Early::NEVER {
             self.early.get_or_insert_with(Steps::new).reserve_for(id);
-            self.told = true;
+            (self.told, self.moves_deadlines) = (true, true);
         }
         if let Some(early) = &mut self.early {
             // An id whose chunk was never reserved is never early.
@@ -159,6 +166,27 @@ impl Beside {
                 *early.get_mut(id) = new;
             }
         }
+    }
+
+    fn set_windows(&mut self, id: u32, new: OwnWindows) {
+        if new != OwnWindows::NONE {
+            let windows = self.own_windows.get_or_insert_with(Steps::new);
+            windows.reserve_for(id);
+            (self.told, self.moves_deadlines) = (true, true);
+        }
+        if let Some(windows) = &mut self.own_windows {
+            // An id whose chunk was never reserved says nothing.
+            if windows.try_get(id).is_some() {
+                *windows.get_mut(id) = new;
+            }
+        }
+    }
+
+    /// For how long past its deadline the entry in slot `id` may be served.
+    #[inline]
+    pub(super) fn windows(&self, id: u32) -> Windows {
+        let own = self.own_windows.as_ref().and_then(|own| own.try_get(id));
+        own.map_or(self.windows, |own| own.or(self.windows))
     }
 
     /// The deadline by age of an entry whose stamp says `check_at`: there its window for an early load begins,
@@ -186,7 +214,9 @@ impl Beside {
         let kept = match by_age {
             NEVER => NEVER,
             // It has a deadline, however far its window reaches, and stands on the wheel.
-            _ => by_age.saturating_add(self.stale).min(NEVER - 1),
+            _ => by_age
+                .saturating_add(self.windows(id).longest())
+                .min(NEVER - 1),
         };
         self.or_idle(id, kept)
     }
@@ -208,7 +238,7 @@ impl Beside {
     /// Whether entries may come due at another moment than their stamps say.
     #[inline]
     pub(super) fn moves_deadlines(&self) -> bool {
-        self.idle.is_some() || self.early.is_some()
+        self.moves_deadlines
     }
 
     /// Notes a read.
@@ -268,6 +298,9 @@ impl Beside {
         if let Some(early) = &mut self.early {
             early.relocate(from, to);
         }
+        if let Some(windows) = &mut self.own_windows {
+            windows.relocate(from, to);
+        }
     }
 
     /// Forgets everything: no slot is taken. What held it is returned, to be shed. Versions start over, but
@@ -276,12 +309,13 @@ impl Beside {
         let new = Beside {
             versions: self.versions.as_ref().map(|_| Steps::new()),
             version: self.version,
+            moves_deadlines: self.moves_deadlines,
             told: self.told,
             in_use: self.in_use,
             ..Beside::new(
                 self.weights.is_some(),
                 self.idle.as_ref().map(|idle| idle.after),
-                self.stale,
+                self.windows,
             )
         };
         std::mem::replace(self, new)
@@ -302,6 +336,9 @@ impl Beside {
         }
         if let Some(early) = &mut self.early {
             early.truncate(len, budget);
+        }
+        if let Some(windows) = &mut self.own_windows {
+            windows.truncate(len, budget);
         }
     }
 }

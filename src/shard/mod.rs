@@ -34,7 +34,7 @@ mod upkeep;
 mod write;
 
 use crate::entry::Entry;
-use crate::freshness::Early;
+use crate::freshness::{Early, Plan, Stale, Windows};
 use crate::generation::{Namespace, Sequence, TagSet};
 use crate::parts::index::Index;
 use crate::parts::policy::Evictor;
@@ -109,7 +109,7 @@ pub(crate) struct Incoming<K, V> {
     pub(crate) weight: u64,
     pub(crate) tags: Option<Box<TagSet>>,
     /// Its stamp's deadline is where the window of this begins.
-    pub(crate) early: Early,
+    pub(crate) plan: Plan,
 }
 
 /// What became of an incoming value.
@@ -149,7 +149,7 @@ impl<K, V> Shard<K, V> {
         limits: Limits,
         weighted: bool,
         idle_after: Option<u64>,
-        stale: u64,
+        windows: Windows,
         now: u64,
     ) -> Self {
         Shard {
@@ -157,7 +157,7 @@ impl<K, V> Shard<K, V> {
             index: Index::new(u32::try_from(limits.entries).ok()),
             evictor,
             wheel: Wheel::new(now),
-            beside: Beside::new(weighted, idle_after, stale),
+            beside: Beside::new(weighted, idle_after, windows),
             rubble: Vec::new(),
             packing: Packing::default(),
             limits,
@@ -185,14 +185,15 @@ impl<K, V> Shard<K, V> {
         self.beside.kept_until(id, entry.stamp.expires_at())
     }
 
-    /// How long an entry that `look` called expired is past its deadline by age, in nanoseconds; `None` if it is
-    /// of no use any more.
-    pub(crate) fn past_by(&self, id: u32, now: &mut Now<'_>) -> Option<u64> {
+    /// What an entry that `look` called expired is still good for; `None` if for nothing.
+    pub(crate) fn stale(&self, id: u32, now: &mut Now<'_>) -> Option<Stale> {
         let entry = self.slab.get(id)?;
         if now.has_reached(self.kept_until(id, entry)) {
             return None;
         }
-        now.precise().checked_sub(self.expires_at(id, entry))
+        let by = now.precise().checked_sub(self.expires_at(id, entry))?;
+        let windows = self.beside.windows(id);
+        Some(Stale { by, windows })
     }
 
     /// Its deadline by age alone, `NEVER` without one.
@@ -204,6 +205,11 @@ impl<K, V> Shard<K, V> {
     /// When the entry at `id` is to be loaded again.
     pub(crate) fn early(&self, id: u32) -> Early {
         self.beside.early(id)
+    }
+
+    /// For how long past its deadline the entry at `id` may be served.
+    pub(crate) fn windows(&self, id: u32) -> Windows {
+        self.beside.windows(id)
     }
 
     /// The namespace of the entry at `id`.

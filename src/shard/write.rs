@@ -141,7 +141,7 @@ impl<K, V> Shard<K, V> {
             mut entry,
             weight,
             tags,
-            early,
+            plan,
         } = incoming;
         let hash = entry.stamp.hash();
         let due = entry.stamp.due();
@@ -169,7 +169,7 @@ impl<K, V> Shard<K, V> {
             weight,
             tags,
             namespace: scope.namespace,
-            early,
+            plan,
         };
         self.beside.write(id, extras, now);
         let slab = &self.slab;
@@ -199,7 +199,7 @@ impl<K, V> Shard<K, V> {
             entry: new,
             weight,
             tags,
-            early,
+            plan,
         } = incoming;
         let old_weight = self.weight_of(id);
         let Some(entry) = self.slab.get_mut(id) else {
@@ -215,7 +215,7 @@ impl<K, V> Shard<K, V> {
             weight,
             tags,
             namespace: scope.namespace,
-            early,
+            plan,
         };
         self.beside.write(id, extras, now);
         if weight != old_weight {

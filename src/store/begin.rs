@@ -5,12 +5,13 @@ use equivalent::Equivalent;
 use super::{Follow, Lead, Store, Visit};
 use crate::error::LoadError;
 use crate::flight::chain::{Node, Waits};
-use crate::flight::{Flight, Join, Kept, first_term};
+use crate::flight::{Flight, Join, Joiner, Kept, first_term};
+use crate::freshness::{Stale, StaleBy};
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
 use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::Found;
-use crate::stats::{Count, StaleBy};
+use crate::stats::Count;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,6 +23,8 @@ pub(crate) enum Begin<K, V> {
     Stale(V),
     /// Run the loader, and say how it went. The value, whose time is up, may be served meanwhile.
     Lead(Lead<K, V>, Option<V>),
+    /// Nothing: a load found nothing a moment ago.
+    Absent,
     /// Wait for another caller's loader.
     Follow(Follow<K, V>),
     /// Nothing: this is why.
@@ -30,15 +33,36 @@ pub(crate) enum Begin<K, V> {
     Alone,
 }
 
+/// What a caller can be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    /// An error, its own or another's. Who cannot be given one loads for itself in the end.
+    pub(crate) errors: bool,
+    /// The news that there is nothing, as an answer; who can be given errors is told by one.
+    pub(crate) absence: bool,
+    /// For its loader, what is there or was.
+    pub(crate) previous: bool,
+}
+
 /// What a caller joins a flight for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// A value, whatever it takes.
-    Value,
-    /// A value, or the error that a load met a moment ago.
-    ValueOrError,
+    /// A value, or what else it can be given.
+    Value(Ask),
     /// Its turn with the key, whether or not there is a value.
     Turn,
+}
+
+impl Wish {
+    /// Whether it can be given an error that a load met a moment ago.
+    fn takes_errors(self) -> bool {
+        matches!(self, Wish::Value(ask) if ask.errors)
+    }
+
+    /// Whether it can be told that a load found nothing.
+    fn takes_absence(self) -> bool {
+        matches!(self, Wish::Value(ask) if ask.errors || ask.absence)
+    }
 }
 
 /// One of the loads that may be in flight. Dropped, it is free again, also by a panic.
@@ -55,8 +79,8 @@ struct Luggage<'s, K, V> {
     /// The key that a new flight would keep.
     owned: Option<K>,
     permit: Option<Permit<'s>>,
-    /// A copy of a value whose time is up, and for how long it has been.
-    stale: Option<(V, u64)>,
+    /// A copy of a value whose time is up.
+    stale: Option<(V, Stale)>,
 }
 
 /// What `join` decided under the lock.
@@ -67,6 +91,7 @@ enum Joined<K, V> {
     Lead(Arc<Flight<K, V>>, u64, u64),
     Follow(Arc<Flight<K, V>>, u64, u64),
     Failed(LoadError),
+    Absent,
     Alone,
 }
 
@@ -118,14 +143,20 @@ impl<K, V> Store<K, V> {
                 None => Begin::Alone,
             },
             Joined::Failed(error) => Begin::Failed(error),
+            Joined::Absent => Begin::Absent,
             Joined::Alone => Begin::Alone,
             Joined::Lead(flight, term, born) => {
                 let loads = wish != Wish::Turn;
                 let flight = Kept::new(flight);
                 let namespace = Arc::clone(namespace);
                 let lead = Lead::new(self, namespace, flight, (term, born), node, loads);
-                let window = self.loads.stale_while_revalidate;
-                let meanwhile = stale.take_if(|(_, by)| *by < window);
+                let lead = match wish {
+                    Wish::Value(ask) if ask.previous => {
+                        lead.with_previous(stale.as_ref().map(|(value, _)| value.clone()))
+                    }
+                    _ => lead,
+                };
+                let meanwhile = stale.take_if(|(_, stale)| stale.serves(StaleBy::Load));
                 Begin::Lead(lead, meanwhile.map(|(value, _)| value))
             }
             Joined::Follow(flight, ticket, joined) => {
@@ -173,16 +204,18 @@ impl<K, V> Store<K, V> {
                 return Joined::Hit(value);
             }
         }
-        let keeps_stale = self.loads.stale() > 0 && wish != Wish::Turn;
-        if let (Found::Past(id, RemovalCause::Expired), true) = (found, keeps_stale) {
-            luggage.stale = self.stale_in(visit.shard, id, &mut visit.now);
+        if let (Found::Past(id, RemovalCause::Expired), false) = (found, wish == Wish::Turn) {
+            let stale = visit.shard.stale(id, &mut visit.now);
+            let entry = visit.shard.entry(id);
+            luggage.stale = entry
+                .zip(stale)
+                .map(|(entry, stale)| (entry.value.clone(), stale));
         }
         let flight = visit.flights.find(hash, namespace.id, key);
         // From here on no user code runs.
         let now = visit.now.precise();
-        let stale_for = |window| luggage.stale.as_ref().is_some_and(|(_, by)| *by < window);
-        let serves_loads = stale_for(self.loads.stale_while_revalidate);
-        let serves_errors = stale_for(self.loads.stale_if_error);
+        let serves = |why| matches!(&luggage.stale, Some((_, stale)) if stale.serves(why));
+        let (serves_loads, serves_errors) = (serves(StaleBy::Load), serves(StaleBy::Error));
         if wish != Wish::Turn && visit.flights.is_uncacheable(hash, now) {
             return Joined::Alone;
         }
@@ -193,19 +226,16 @@ impl<K, V> Store<K, V> {
             if serves_loads && flight.is_under_way(overdue) {
                 return Joined::Stale(StaleBy::Load);
             }
-            let may_lead = || {
-                luggage.permit = self.take_permit();
-                luggage.permit.is_some()
+            let joiner = Joiner {
+                floor,
+                born,
+                now,
+                overdue,
+                sequence: &self.sequence,
             };
-            match flight.join(floor, born, now, overdue, may_lead) {
-                Join::Lead { term } => return Joined::Lead(flight, term, born),
-                Join::Refused => return self.too_many(serves_errors),
-                Join::Follow { ticket } => return Joined::Follow(flight, ticket, born),
-                Join::Failed(_) | Join::Resting if serves_errors => {
-                    return Joined::Stale(StaleBy::Error);
-                }
-                Join::Failed(error) if wish == Wish::ValueOrError => return Joined::Failed(error),
-                Join::Failed(_) | Join::Resting | Join::Past => visit.revoke(Some(flight), false),
+            match self.join_flight(flight, joiner, wish, serves_errors, &mut luggage.permit) {
+                Ok(joined) => return joined,
+                Err(of_the_past) => visit.revoke(Some(of_the_past), false),
             }
         }
         luggage.permit = self.take_permit();
@@ -216,6 +246,38 @@ impl<K, V> Store<K, V> {
         let flight = Flight::new(hash, namespace.id, key, born, now);
         visit.flights.add(Arc::clone(&flight));
         Joined::Lead(flight, first_term(), born)
+    }
+
+    /// What a caller does about the flight of its key; gives it back if a new one must take its place.
+    fn join_flight<'s>(
+        &'s self,
+        flight: Arc<Flight<K, V>>,
+        joiner: Joiner<'_>,
+        wish: Wish,
+        serves_errors: bool,
+        permit: &mut Option<Permit<'s>>,
+    ) -> Result<Joined<K, V>, Arc<Flight<K, V>>> {
+        let born = joiner.born;
+        let may_lead = || {
+            *permit = self.take_permit();
+            permit.is_some()
+        };
+        Ok(match flight.join(joiner, may_lead) {
+            Join::Lead { term } => Joined::Lead(flight, term, born),
+            Join::Refused => self.too_many(serves_errors),
+            Join::Follow { ticket } => Joined::Follow(flight, ticket, born),
+            // From here on the flight is not needed. Its last owner is the table.
+            Join::Failed(_) | Join::Resting if serves_errors => Joined::Stale(StaleBy::Error),
+            Join::Failed(error) if wish.takes_errors() => {
+                self.counters.negative_hit();
+                Joined::Failed(error)
+            }
+            Join::Absent if wish.takes_absence() => {
+                self.counters.negative_hit();
+                Joined::Absent
+            }
+            Join::Failed(_) | Join::Resting | Join::Absent | Join::Past => return Err(flight),
+        })
     }
 
     fn too_many(&self, serves_errors: bool) -> Joined<K, V> {

@@ -6,9 +6,11 @@ use super::begin::Permit;
 use super::write::{Parcel, Published};
 use super::{Store, Visit};
 use crate::error::LoadError;
+use crate::expiry::Life;
 use crate::flight::chain::Node;
 use crate::flight::{Flight, Kept, Outcome, Remembered};
-use crate::generation::Namespace;
+use crate::freshness::{Early, Plan};
+use crate::generation::{Namespace, TagSet};
 use crate::hash::KeyHash;
 use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::Found;
@@ -27,6 +29,10 @@ pub(crate) struct Lead<K, V> {
     since: Option<u64>,
     /// It loads a value again whose time is not up.
     refreshes: bool,
+    /// What the loader may call unchanged.
+    previous: Option<V>,
+    /// It runs a loader, and does not only take its turn.
+    loads: bool,
     /// It counts as a load in flight.
     permitted: bool,
     over: bool,
@@ -59,6 +65,8 @@ impl<K, V> Lead<K, V> {
             node,
             since: loads.then(|| store.clock.now()),
             refreshes: false,
+            previous: None,
+            loads,
             permitted: true,
             over: false,
         }
@@ -68,6 +76,21 @@ impl<K, V> Lead<K, V> {
     pub(super) fn of_a_refresh(mut self) -> Self {
         self.refreshes = true;
         self
+    }
+
+    /// The same, whose loader is told what is there.
+    pub(super) fn with_previous(mut self, previous: Option<V>) -> Self {
+        self.previous = previous;
+        self
+    }
+
+    /// What is there, or was until its time was up, for a loader that asked for it.
+    pub(crate) fn previous(&self) -> Option<&V> {
+        self.previous.as_ref()
+    }
+
+    pub(crate) fn take_previous(&mut self) -> Option<V> {
+        self.previous.take()
     }
 
     pub(crate) fn is_refresh(&self) -> bool {
@@ -119,22 +142,46 @@ impl<K, V> Lead<K, V> {
         V: Clone,
     {
         let took = self.count(true);
-        let flight = Arc::clone(&self.flight);
         // Outside the visit: should `Eq` panic under the lock, the parcel is dropped after it.
         let mut parcel = Some(Parcel {
-            delta: if parcel.delta == 0 {
-                took
-            } else {
-                parcel.delta
+            plan: Plan {
+                early: match parcel.plan.early.delta() {
+                    0 => Early::measured(took),
+                    _ => parcel.plan.early,
+                },
+                ..parcel.plan
             },
             ..parcel
         });
-        let landed = self.store.visit(self.store.stripe(flight.hash), |visit| {
-            self.publish_in(visit, &mut parcel)
-        });
+        let stripe = self.store.stripe(self.flight.hash);
+        let landed = self
+            .store
+            .visit(stripe, |visit| self.publish_in(visit, &mut parcel));
+        self.land(landed, value);
+    }
+
+    /// Done, without a new value: what was there, a copy of which is `value`, has a new life.
+    pub(crate) fn unchanged(mut self, life: Life, value: &V)
+    where
+        K: Eq,
+        V: Clone,
+    {
+        let took = self.count(true);
+        let stripe = self.store.stripe(self.flight.hash);
+        let landed = self
+            .store
+            .visit(stripe, |visit| self.renew_in(visit, life, took));
+        self.land(landed, value);
+    }
+
+    /// What comes after the publishing visit.
+    fn land(mut self, landed: Landed<K, V>, value: &V)
+    where
+        V: Clone,
+    {
         contain_drop(landed.removed);
         self.over = true;
-        let overtaken = landed.overtaken;
+        let (flight, overtaken) = (Arc::clone(&self.flight), landed.overtaken);
         // The followers first: the listener, who hears in `settle`, may take its time.
         let told = if flight.has_followers() {
             catch_unwind(AssertUnwindSafe(|| value.clone())).map(|value| {
@@ -169,6 +216,7 @@ impl<K, V> Lead<K, V> {
             .look(hash.in_shard(), self.flight.key(), scope, &mut visit.now);
         let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
         let floor = visit.shard.mark().max(scope.floor);
+        self.note_whose(mine && self.born >= floor);
         // Read as the flight leaves the table: nobody joins it after this.
         let moved = parcel.as_ref().is_some_and(|parcel| self.has_moved(parcel));
         let overtaken = moved.then_some(self.born);
@@ -193,12 +241,63 @@ impl<K, V> Lead<K, V> {
         }
     }
 
+    /// The visit of a load that found its value unchanged.
+    fn renew_in(&self, visit: &mut Visit<'_, K, V>, life: Life, took: u64) -> Landed<K, V>
+    where
+        K: Eq,
+    {
+        let store = &self.store;
+        let scope = store.scope_in_visit(&self.namespace);
+        let hash = self.flight.hash.in_shard();
+        let found = visit
+            .shard
+            .look(hash, self.flight.key(), scope, &mut visit.now);
+        let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
+        let floor = visit.shard.mark().max(scope.floor);
+        self.note_whose(mine && self.born >= floor);
+        let standing = mine && self.born >= floor;
+        let removed = if mine {
+            visit.flights.remove(&self.flight)
+        } else {
+            None
+        };
+        // No write came between, or the flight would not stand: what is there is what the loader was shown.
+        let renewed = match found {
+            Found::Live(id) | Found::Past(id, RemovalCause::Expired) if standing => {
+                if life == Life::NOTHING {
+                    visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
+                } else {
+                    let early = store.early(visit, took, life, found);
+                    store.renew(visit, id, life, early);
+                }
+                true
+            }
+            _ => false,
+        };
+        Landed {
+            published: None,
+            // Where nothing is there any more, its tags are not known either, and one may have moved.
+            overtaken: (!renewed).then_some(self.born),
+            removed,
+        }
+    }
+
+    /// Counts a load that was revoked or overtaken before its end.
+    fn note_whose(&self, mine: bool) {
+        if !mine && self.loads {
+            self.store.counters.detached();
+        }
+    }
+
     /// Whether a tag of the answer moved since the load was born; also said of an answer whose tags were
     /// too many to be looked up.
     fn has_moved(&self, parcel: &Parcel<K, V>) -> bool {
         let tags = parcel.tags.as_ref();
-        parcel.excess_tags > 0
-            || tags.is_some_and(|tags| tags.floors().any(|floor| floor > self.born))
+        parcel.excess_tags > 0 || tags.is_some_and(|tags| self.is_moved(tags))
+    }
+
+    fn is_moved(&self, tags: &TagSet) -> bool {
+        tags.floors().any(|floor| floor > self.born)
     }
 
     fn settle(&self, published: Option<Published<K, V>>) {
@@ -219,13 +318,14 @@ impl<K, V> Lead<K, V> {
         }
     }
 
-    /// The loader found nothing. What it was to take the place of is nothing from now on, too.
-    pub(crate) fn absent(mut self)
+    /// The loader found nothing. What it was to take the place of is nothing from now on, too. For so many
+    /// nanoseconds, unless one of the `tags` moves, that is remembered.
+    pub(crate) fn absent(mut self, lasts: u64, tags: Option<Box<TagSet>>)
     where
         K: Eq,
     {
         self.count(true);
-        self.leave_table(|visit, mine| {
+        self.visit_last(lasts == 0, |visit, mine| {
             let scope = self.store.scope_in_visit(&self.namespace);
             let hash = self.flight.hash.in_shard();
             let found = visit
@@ -240,7 +340,24 @@ impl<K, V> Lead<K, V> {
             }
         });
         self.over = true;
-        self.end(Outcome::Absent);
+        // Out of the table it gains no followers after this look at its tags. In the table it does, and what moves
+        // then they see as they look again.
+        let stays = lasts > 0;
+        let moved = tags
+            .as_ref()
+            .is_some_and(|tags| stays || self.is_moved(tags));
+        let overtaken = moved.then_some(self.born);
+        let outcome = Outcome::Absent { overtaken };
+        if lasts == 0 {
+            self.end(outcome);
+            return;
+        }
+        let remembered = Remembered {
+            by_all: self.store.clock.now().saturating_add(lasts),
+            by_served: 0,
+            tags,
+        };
+        self.end_and_stay(outcome, remembered);
     }
 
     /// The loader says that its value is this caller's alone.
@@ -248,7 +365,7 @@ impl<K, V> Lead<K, V> {
         self.count(true);
         let hash = self.flight.hash;
         let lasts = self.store.loads.uncacheable;
-        self.leave_table(|visit, mine| {
+        self.visit_last(true, |visit, mine| {
             if mine {
                 let until = visit.now.precise().saturating_add(lasts);
                 visit.flights.remember_uncacheable(hash, until);
@@ -268,7 +385,7 @@ impl<K, V> Lead<K, V> {
         let negative = rules.negative;
         self.over = true;
         if negative == 0 && rest == 0 {
-            self.leave_table(|_, _| ());
+            self.visit_last(true, |_, _| ());
             self.end(Outcome::Failed(error));
             return;
         }
@@ -276,16 +393,21 @@ impl<K, V> Lead<K, V> {
         let remembered = Remembered {
             by_all: now.saturating_add(negative),
             by_served: now.saturating_add(rest),
+            tags: None,
         };
-        // Ended first: the flight stays in the table, and whoever finds it must find the failure.
-        let wakes = self
-            .flight
-            .end(Some(self.term), Outcome::Failed(error), remembered);
-        wakes.call();
+        self.end_and_stay(Outcome::Failed(error), remembered);
+    }
+
+    /// Ends the flight, which stays in the table for as long as its end is remembered.
+    fn end_and_stay(&self, outcome: Outcome<V>, remembered: Remembered) {
+        // Ended first: whoever finds it in the table must find how it ended.
+        self.flight.end(Some(self.term), outcome, remembered).call();
         let flight = Arc::clone(&self.flight);
         let evicted = self.store.visit(self.store.stripe(flight.hash), |visit| {
-            if visit.flights.contains(&flight) && flight.remembered_until().is_some() {
-                visit.flights.remember_failure(Arc::clone(&flight))
+            let stands = visit.flights.contains(&flight) && flight.remembered_until().is_some();
+            self.note_whose(stands);
+            if stands {
+                visit.flights.remember(Arc::clone(&flight))
             } else {
                 None
             }
@@ -304,14 +426,17 @@ impl<K, V> Lead<K, V> {
         took
     }
 
-    /// Takes the flight out of the table, if this leader still has it.
-    fn leave_table(&self, also: impl FnOnce(&mut Visit<'_, K, V>, bool)) {
+    /// Visits the stripe, saying whether this leader still has the flight, and if it `leaves`, takes it out.
+    fn visit_last(&self, leaves: bool, also: impl FnOnce(&mut Visit<'_, K, V>, bool)) {
         let removed = self
             .store
             .visit(self.store.stripe(self.flight.hash), |visit| {
                 let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
                 also(visit, mine);
-                if mine {
+                if leaves {
+                    self.note_whose(mine);
+                }
+                if mine && leaves {
                     visit.flights.remove(&self.flight)
                 } else {
                     None
@@ -332,6 +457,7 @@ impl<K, V> Lead<K, V> {
             self.store
                 .visit(self.store.stripe(self.flight.hash), |visit| {
                     if !visit.flights.contains(&self.flight) {
+                        self.note_whose(false);
                         return (false, None, None);
                     }
                     let wake = self.flight.abandon(self.term);
@@ -354,6 +480,7 @@ impl<K, V> Lead<K, V> {
 
 impl<K, V> Drop for Lead<K, V> {
     fn drop(&mut self) {
+        contain_drop(self.previous.take());
         if !self.over {
             self.count(false);
             self.abandon();

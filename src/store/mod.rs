@@ -20,9 +20,10 @@ mod lead;
 mod read;
 mod refresh;
 mod sweep;
+mod touch;
 mod write;
 
-pub(crate) use begin::{Begin, Wish};
+pub(crate) use begin::{Ask, Begin, Wish};
 pub(crate) use follow::{Follow, Followed};
 pub(crate) use lead::Lead;
 pub(crate) use read::Seen;
@@ -34,7 +35,9 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::expiry::Life;
 use crate::flight::{Flight, Outcome, Table};
+use crate::freshness::{Early, Windows};
 use crate::generation::{Namespace, Namespaces, Sequence, Tags};
 use crate::hash::KeyHash;
 use crate::parts::policy::Evictor;
@@ -44,7 +47,7 @@ use crate::parts::policy::settings::Settings;
 use crate::removal::{Batch, Gone, Notifier, RemovalCause, contain_drop};
 use crate::shard::{Limits, SLICE, Scope, Shard};
 use crate::stats::Counters;
-use crate::sync::atomic::AtomicUsize;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, RwLock};
 use crate::time::{Clock, Now};
 
@@ -78,23 +81,28 @@ pub(crate) struct LoadRules {
     pub(crate) wait_deadline: u64,
     /// Nanoseconds for which a failure is remembered; zero for not at all.
     pub(crate) negative: u64,
+    /// The same for an absence whose answer does not say.
+    pub(crate) absent: u64,
+    /// Nanoseconds after a write from which on a value is loaded again.
+    pub(crate) refresh_after: Option<u64>,
     /// Nanoseconds for which a key is remembered as uncacheable.
     pub(crate) uncacheable: u64,
     pub(crate) timer: Option<Timer>,
     /// How early values are loaded again; zero for never.
     pub(crate) beta: f64,
-    /// Nanoseconds past the deadline in which a value is served while another call loads it.
-    pub(crate) stale_while_revalidate: u64,
-    /// Nanoseconds past the deadline in which a value is served instead of a loader's error.
-    pub(crate) stale_if_error: u64,
+    /// For how long values that say nothing of it are served past their deadlines.
+    pub(crate) windows: Windows,
     /// Nanoseconds for which a source that failed is not asked again where there is a value to serve.
     pub(crate) rest: u64,
 }
 
 impl LoadRules {
-    /// How long values are kept past their deadlines.
-    pub(crate) fn stale(&self) -> u64 {
-        self.stale_while_revalidate.max(self.stale_if_error)
+    /// When a value that lives so long, and whose load takes `delta`, is to be loaded again.
+    fn early(&self, delta: u64, life: Life) -> Early {
+        if self.beta == 0.0 && self.refresh_after.is_none() {
+            return Early::NEVER;
+        }
+        Early::new(delta, self.beta, self.refresh_after, life.nanos())
     }
 }
 
@@ -143,6 +151,9 @@ pub(crate) struct Store<K, V> {
     /// Shared with each walk over the slots that is under way.
     walks: Arc<()>,
     loads_in_flight: AtomicUsize,
+    /// Some value may be of use past its deadline. Set before the first such value is stored, and never unset;
+    /// Relaxed, as who must find that value has heard of it by other means.
+    keeps_stale: AtomicBool,
 }
 
 impl<K, V> Store<K, V> {
@@ -164,7 +175,7 @@ impl<K, V> Store<K, V> {
                 limits,
                 config.weighted,
                 config.idle_after,
-                config.loads.stale(),
+                config.loads.windows,
                 now,
             );
             CachePadded::new(RwLock::new(Stripe {
@@ -182,6 +193,7 @@ impl<K, V> Store<K, V> {
             notifier: config.notifier,
             journal: config.journal,
             hit_needs_lock: config.lru,
+            keeps_stale: AtomicBool::new(config.loads.windows.longest() > 0),
             loads: config.loads,
             walks: Arc::new(()),
             loads_in_flight: AtomicUsize::new(0),
@@ -190,6 +202,11 @@ impl<K, V> Store<K, V> {
 
     pub(crate) fn shards(&self) -> usize {
         self.stripes.len()
+    }
+
+    /// Whether any value may be of use past its deadline.
+    fn keeps_stale(&self) -> bool {
+        self.keeps_stale.load(Ordering::Relaxed)
     }
 
     /// How often the removal listener panicked.
@@ -273,8 +290,8 @@ impl<K, V> Store<K, V> {
         if left > 0 && visit.shard.is_loose() && !self.is_walked() {
             visit.shard.pack();
         }
-        if visit.flights.has_failures() {
-            forget_failures(visit);
+        if visit.flights.remembers() {
+            forget_over(visit);
         }
         if self.journal.is_some() {
             self.note(visit.out.iter());
@@ -307,7 +324,7 @@ impl<K, V> Store<K, V> {
     #[inline(always)]
     fn settle(&self, left: &mut Left<K, V>) {
         if !left.flights.is_empty() {
-            settle_flights(std::mem::take(&mut left.flights));
+            self.settle_flights(std::mem::take(&mut left.flights));
         }
         if let Some(gone) = left.values.first() {
             let cause = self.account(gone);
@@ -317,6 +334,15 @@ impl<K, V> Store<K, V> {
             if let Some(rest) = left.values.take_rest() {
                 self.let_all_go(rest);
             }
+        }
+    }
+
+    /// Tells those who waited for flights that a visit took out of the table.
+    #[cold]
+    fn settle_flights(&self, revoked: Revoked<K, V>) {
+        for (flight, written) in revoked {
+            flight.detach(written).call();
+            contain_drop(flight);
         }
     }
 
@@ -358,20 +384,11 @@ impl<K, V> Store<K, V> {
     }
 }
 
-/// Tells those who waited for flights that a visit took out of the table.
+/// Forgets a few failures and absences whose time is over.
 #[cold]
-fn settle_flights<K, V>(revoked: Revoked<K, V>) {
-    for (flight, written) in revoked {
-        flight.detach(written).call();
-        contain_drop(flight);
-    }
-}
-
-/// Forgets a few failures whose time is over.
-#[cold]
-fn forget_failures<K, V>(visit: &mut Visit<'_, K, V>) {
+fn forget_over<K, V>(visit: &mut Visit<'_, K, V>) {
     let now = visit.now.coarse();
-    let forgotten = visit.flights.forget_failures(now, 8);
+    let forgotten = visit.flights.forget_over(now, 8);
     visit
         .revoked
         .extend(forgotten.into_iter().map(|flight| (flight, false)));

@@ -2,15 +2,14 @@
 
 use equivalent::Equivalent;
 
-use super::{Lead, Store, Stripe};
+use super::{Ask, Lead, Store, Stripe};
 use crate::flight::chain::Node;
 use crate::flight::{Flight, Kept, first_term};
-use crate::freshness;
+use crate::freshness::{Stale, StaleBy};
 use crate::generation::Namespace;
 use crate::hash::KeyHash;
 use crate::removal::{RemovalCause, contain_drop};
-use crate::shard::{Found, Reading, Shard};
-use crate::stats::StaleBy;
+use crate::shard::{Found, Reading, Scope, Shard};
 use crate::sync::Arc;
 use crate::time::Now;
 
@@ -48,7 +47,7 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        if self.loads.beta == 0.0 {
+        if self.loads.beta == 0.0 && self.loads.refresh_after.is_none() {
             return false;
         }
         let guard = self.stripe(hash).read();
@@ -85,7 +84,7 @@ impl<K, V> Store<K, V> {
             return false;
         }
         let draw = 1.0 - crate::rand::unit();
-        if !freshness::is_early(left, early.delta(), self.loads.beta, draw) {
+        if !early.is_due(left, self.loads.beta, draw) {
             return false;
         }
         // Somebody may be loading it, or have failed to so short a time ago that nobody is to try again. (What comes
@@ -105,19 +104,22 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// A copy of an expired entry's value while a stale window is open, and how long its time has been up.
-    pub(super) fn stale_in(
-        &self,
+    /// The value of a key that may be served in some case, and how stale it is; `None` is live.
+    fn look_for_use<Q>(
         shard: &Shard<K, V>,
-        id: u32,
+        hash: KeyHash,
+        scope: Scope<'_>,
+        key: &Q,
         now: &mut Now<'_>,
-    ) -> Option<(V, u64)>
+    ) -> Option<(u32, Option<Stale>)>
     where
-        V: Clone,
+        Q: Equivalent<K> + ?Sized,
     {
-        let by = shard.past_by(id, now)?;
-        let value = shard.entry(id)?.value.clone();
-        Some((value, by))
+        match shard.look(hash.in_shard(), key, scope, now) {
+            Found::Live(id) => Some((id, None)),
+            Found::Past(id, RemovalCause::Expired) => Some((id, Some(shard.stale(id, now)?))),
+            _ => None,
+        }
     }
 
     /// The value whose time is up, and for how long it has been. Touches nothing.
@@ -131,16 +133,14 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        if self.loads.stale() == 0 {
+        if !self.keeps_stale() {
             return None;
         }
         let guard = self.stripe(hash).read();
-        let mut now = Now::new(&self.clock);
-        let scope = self.scope(namespace);
-        match guard.shard.look(hash.in_shard(), key, scope, &mut now) {
-            Found::Past(id, RemovalCause::Expired) => self.stale_in(&guard.shard, id, &mut now),
-            _ => None,
-        }
+        let (scope, mut now) = (self.scope(namespace), Now::new(&self.clock));
+        let (id, stale) = Self::look_for_use(&guard.shard, hash, scope, key, &mut now)?;
+        let by = stale?.by;
+        Some((guard.shard.entry(id)?.value.clone(), by))
     }
 
     /// The value whose time is up, where another caller is loading it, or has failed to a moment ago: what
@@ -155,30 +155,25 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        if self.loads.stale() == 0 {
+        if !self.keeps_stale() {
             return None;
         }
         let guard = self.stripe(hash).read();
         let flight = guard.flights.find(hash, namespace.id, key)?;
-        let mut now = Now::new(&self.clock);
+        let (scope, mut now) = (self.scope(namespace), Now::new(&self.clock));
         let at = now.precise();
-        let overdue = at.saturating_sub(self.loads.load_deadline);
-        let (window, why) = if flight.is_under_way(overdue) {
-            (self.loads.stale_while_revalidate, StaleBy::Load)
+        let why = if flight.is_under_way(at.saturating_sub(self.loads.load_deadline)) {
+            StaleBy::Load
         } else if flight.remembered_until().is_some_and(|until| at < until) {
-            (self.loads.stale_if_error, StaleBy::Error)
+            StaleBy::Error
         } else {
             return None;
         };
         // Not the last owner: the table keeps it, and is locked.
         drop(flight);
-        let scope = self.scope(namespace);
-        let found = guard.shard.look(hash.in_shard(), key, scope, &mut now);
-        let Found::Past(id, RemovalCause::Expired) = found else {
-            return None;
-        };
+        let (id, stale) = Self::look_for_use(&guard.shard, hash, scope, key, &mut now)?;
         // Before a copy is made that nobody would be served, and that would be dropped in here.
-        if guard.shard.past_by(id, &mut now)? >= window {
+        if !stale?.serves(why) {
             return None;
         }
         let value = guard.shard.entry(id)?.value.clone();
@@ -200,20 +195,15 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        if self.loads.stale_if_error == 0 && !refresh {
+        if !self.keeps_stale() && !refresh {
             return None;
         }
         let guard = self.stripe(hash).read();
-        let mut now = Now::new(&self.clock);
-        let scope = self.scope(namespace);
-        let (id, instead) = match guard.shard.look(hash.in_shard(), key, scope, &mut now) {
-            Found::Live(id) => (id, Instead::Live),
-            Found::Past(id, RemovalCause::Expired) => {
-                if guard.shard.past_by(id, &mut now)? >= self.loads.stale_if_error {
-                    return None;
-                }
-                (id, Instead::Stale)
-            }
+        let (scope, mut now) = (self.scope(namespace), Now::new(&self.clock));
+        let (id, stale) = Self::look_for_use(&guard.shard, hash, scope, key, &mut now)?;
+        let instead = match stale {
+            None if refresh || guard.shard.windows(id).if_error > 0 => Instead::Live,
+            Some(stale) if stale.serves(StaleBy::Error) => Instead::Stale,
             _ => return None,
         };
         let value = guard.shard.entry(id)?.value.clone();
@@ -225,22 +215,16 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        if self.loads.stale() == 0 {
+        if !self.keeps_stale() {
             return;
         }
         self.visit(self.stripe(hash), |visit| {
             let scope = self.scope_in_visit(namespace);
-            let found = visit
-                .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let found = Self::look_for_use(visit.shard, hash, scope, key, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
-            if let Found::Past(id, cause) = found {
-                let served = cause == RemovalCause::Expired
-                    && visit.shard.past_by(id, &mut visit.now).is_some();
-                if served {
-                    visit.revoke(flight, false);
-                }
-                visit.shard.unlink(id, cause, visit.out);
+            if let Some((id, Some(_))) = found {
+                visit.revoke(flight, false);
+                visit.shard.unlink(id, RemovalCause::Expired, visit.out);
             }
         });
     }
@@ -253,11 +237,14 @@ impl<K, V> Store<K, V> {
         namespace: &Arc<Namespace>,
         key: &Q,
         owned: K,
+        ask: Ask,
     ) -> Option<Lead<K, V>>
     where
         Q: Equivalent<K> + ?Sized,
+        V: Clone,
     {
         let mut owned = Some(owned);
+        let mut previous = None;
         let mut permit = None;
         // As in `begin`: on this thread's stack before the visit settles what it removed.
         let node = Node::new();
@@ -268,6 +255,9 @@ impl<K, V> Store<K, V> {
                 .shard
                 .look(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
+            if let (Found::Live(id), true) = (found, ask.previous) {
+                previous = visit.shard.entry(id).map(|entry| entry.value.clone());
+            }
             // From here on no user code runs.
             let now = visit.now.precise();
             if !matches!(found, Found::Live(_)) || visit.flights.is_uncacheable(hash, now) {
@@ -290,13 +280,16 @@ impl<K, V> Store<K, V> {
         });
         drop(entered);
         contain_drop(owned);
-        let (flight, born) = joined?;
+        let Some((flight, born)) = joined else {
+            contain_drop(previous);
+            return None;
+        };
         // The lead gives it back.
         std::mem::forget(permit);
         self.counters.refresh();
         let namespace = Arc::clone(namespace);
         let term = (first_term(), born);
         let lead = Lead::new(self, namespace, Kept::new(flight), term, node, true);
-        Some(lead.of_a_refresh())
+        Some(lead.of_a_refresh().with_previous(previous))
     }
 }

@@ -94,7 +94,7 @@ impl<K, V> Store<K, V> {
                     && match guard.shard.judge(id, entry, scope, &mut now) {
                         Found::Live(_) => true,
                         Found::Past(id, RemovalCause::Expired) => {
-                            stale && guard.shard.past_by(id, &mut now).is_some()
+                            stale && guard.shard.stale(id, &mut now).is_some()
                         }
                         _ => false,
                     };
@@ -137,7 +137,7 @@ impl<K, V> Store<K, V> {
             };
             let idle = {
                 let guard = stripe.read();
-                !has_work(&guard.shard) && !guard.flights.has_failures()
+                !has_work(&guard.shard) && !guard.flights.remembers()
             };
             if idle {
                 continue;

@@ -7,7 +7,7 @@ use crate::entry::{Entry, EntryOptions};
 use crate::error::RejectReason;
 use crate::expiry::Life;
 use crate::flight::Flight;
-use crate::freshness::{Early, smoothed};
+use crate::freshness::{Early, OwnWindows, Plan, smoothed};
 use crate::generation::{Namespace, TagSet};
 use crate::hash::KeyHash;
 use crate::removal::{Gone, RemovalCause, contain_drop};
@@ -15,6 +15,7 @@ use crate::shard::{Found, Incoming, Outcome, SLICE};
 use crate::stamp::{LAST_BORN, Stamp};
 use crate::stats::Count;
 use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
 /// A value on its way into the store, with what outside code had to say about it.
 pub(crate) struct Parcel<K, V> {
@@ -25,8 +26,8 @@ pub(crate) struct Parcel<K, V> {
     pub(crate) tags: Option<Box<TagSet>>,
     /// How many tags it names, if they are too many: none is in `tags` then.
     pub(crate) excess_tags: usize,
-    /// How long a load of it takes, in nanoseconds; zero if nobody knows.
-    pub(crate) delta: u64,
+    /// How long a load of it takes, if anybody knows, and its windows past its deadline.
+    pub(crate) plan: Plan,
 }
 
 /// When a write applies.
@@ -221,20 +222,26 @@ impl<K, V> Store<K, V> {
         found: Found,
     ) -> Done<K, V> {
         let expires_at = parcel.life.deadline(&mut visit.now);
-        let early = match parcel.delta {
-            0 => Early::NEVER,
-            delta => self.early(visit, delta, parcel.life, found),
+        let plan = if parcel.plan == Plan::NONE && self.loads.refresh_after.is_none() {
+            Plan::NONE
+        } else {
+            self.plan(visit, parcel.plan, parcel.life, found)
         };
         let tagged = parcel.tags.is_some();
         let incoming = Incoming {
             entry: Entry {
                 key: parcel.key,
                 value: parcel.value,
-                stamp: Stamp::new(hash.in_shard(), born, early.check_at(expires_at), tagged),
+                stamp: Stamp::new(
+                    hash.in_shard(),
+                    born,
+                    plan.early.check_at(expires_at),
+                    tagged,
+                ),
             },
             weight: parcel.weight,
             tags: parcel.tags,
-            early,
+            plan,
         };
         let scope = self.scope_in_visit(namespace);
         // Before the entry can be seen. What it replaces gives its place back in `account`.
@@ -265,19 +272,35 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// When a value whose load took `delta` is to be loaded again, in the place of what was found.
+    /// What becomes of a parcel's plan where this was found.
     #[inline(never)]
-    fn early(&self, visit: &Visit<'_, K, V>, delta: u64, life: Life, found: Found) -> Early {
+    fn plan(&self, visit: &Visit<'_, K, V>, plan: Plan, life: Life, found: Found) -> Plan {
+        if plan.windows != OwnWindows::NONE {
+            self.keeps_stale.store(true, Ordering::Relaxed);
+        }
+        Plan {
+            early: self.early(visit, plan.early.delta(), life, found),
+            ..plan
+        }
+    }
+
+    /// When a value whose load took `delta` is to be loaded again, in the place of what was found.
+    pub(super) fn early(
+        &self,
+        visit: &Visit<'_, K, V>,
+        delta: u64,
+        life: Life,
+        found: Found,
+    ) -> Early {
         let before = match found {
             Found::Live(id) | Found::Past(id, _) => visit.shard.early(id),
             Found::Absent => Early::NEVER,
         };
-        let beta = self.loads.beta;
-        if beta > 0.0 {
-            Early::new(smoothed(before.delta(), delta), beta, life.nanos())
-        } else {
-            Early::NEVER
-        }
+        let delta = match delta {
+            0 => 0,
+            delta => smoothed(before.delta(), delta),
+        };
+        self.loads.early(delta, life)
     }
 
     /// Publishes a loaded value that was born before its loader ran. The caller has established, in this
@@ -394,70 +417,6 @@ impl<K, V> Store<K, V> {
         self.visit(self.stripe(hash), |visit| {
             visit.flights.forget_uncacheable(hash);
         });
-    }
-
-    /// Gives a live entry a new life from now on. Revokes nothing, unless the life is nothing.
-    pub(crate) fn touch<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q, life: Life) -> bool
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
-                .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
-            let Found::Live(id) = found else {
-                return false;
-            };
-            if life == Life::NOTHING {
-                visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
-            } else {
-                self.give_life(visit, id, life);
-            }
-            true
-        })
-    }
-
-    /// Gives an entry this life from now on.
-    pub(super) fn give_life(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life) {
-        let deadline = life.deadline(&mut visit.now);
-        let early = visit.shard.early(id);
-        let early = early.for_life(self.loads.beta, life.nanos());
-        visit
-            .shard
-            .set_deadline(id, deadline, early, &mut visit.now);
-    }
-
-    /// Changes a live value in place by code that is not the user's, keeping its deadline, and revokes
-    /// the load in flight. Returns what `update` returned.
-    pub(crate) fn update<Q, R>(
-        &self,
-        hash: KeyHash,
-        namespace: &Namespace,
-        key: &Q,
-        update: impl FnOnce(&mut V) -> R,
-    ) -> Option<R>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
-                .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
-            let Found::Live(id) = found else {
-                // Not the flight's last owner: the table keeps it.
-                drop(flight);
-                return None;
-            };
-            visit.revoke(flight, true);
-            let mut result = None;
-            visit
-                .shard
-                .update(id, &mut visit.now, |value| result = Some(update(value)));
-            result
-        })
     }
 }
 

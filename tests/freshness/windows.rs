@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder::{Cache, EntryOptions, EvictionPolicy, Expiry, Freshness};
+use larder::{BuildError, Cache, EntryOptions, EvictionPolicy, Expiry, Freshness};
 
 use crate::{ALWAYS, KEY, MILLI, Numbers, SECOND, at_rest, in_the_window, load, timed};
 
@@ -180,4 +180,51 @@ fn caches_whose_hits_write_have_windows_too() {
         assert_eq!(cache.stats().refreshes(), 1);
         at_rest(&cache);
     }
+}
+
+#[test]
+fn from_an_age_on_a_loading_call_loads_again() {
+    let (cache, time) = timed(0.0, |builder| builder.refresh_after(300 * MILLI));
+    cache.insert(KEY, 1);
+    time.advance(299 * MILLI);
+    assert_eq!(freshness(&cache), Some(Freshness::Fresh));
+    assert_eq!(load(&cache, &time, 2), 1);
+    time.advance(MILLI);
+    assert_eq!(freshness(&cache), Some(Freshness::Early));
+    assert_eq!(cache.get(&KEY), Some(1), "for all others it is live");
+    assert_eq!(load(&cache, &time, 2), 2);
+    assert_eq!(cache.stats().refreshes(), 1);
+    // A new life, and a new age.
+    time.advance(299 * MILLI);
+    assert_eq!(load(&cache, &time, 3), 2);
+    assert!(cache.touch(&KEY, Some(SECOND)));
+    time.advance(299 * MILLI);
+    assert_eq!(load(&cache, &time, 3), 2);
+    time.advance(MILLI);
+    assert_eq!(load(&cache, &time, 3), 3);
+    // Its deadline is where it was.
+    time.advance(SECOND);
+    assert_eq!(cache.get(&KEY), None);
+    at_rest(&cache);
+}
+
+#[test]
+fn what_never_expires_or_not_so_late_has_no_age_to_be_loaded_at() {
+    let (cache, time) = timed(0.0, |builder| builder.refresh_after(SECOND));
+    cache.insert(KEY, 1);
+    time.advance(SECOND - MILLI);
+    assert_eq!(freshness(&cache), Some(Freshness::Fresh));
+    cache
+        .insert_with(KEY, 1, EntryOptions::new().no_expiry())
+        .unwrap();
+    time.advance(1_000 * SECOND);
+    assert_eq!(freshness(&cache), Some(Freshness::Fresh));
+    let zero = Cache::<u64, u64>::builder()
+        .max_capacity(9)
+        .refresh_after(Duration::ZERO);
+    let setting = "refresh_after";
+    assert_eq!(
+        zero.build().unwrap_err(),
+        BuildError::ZeroDuration { setting }
+    );
 }

@@ -226,6 +226,44 @@ pub(crate) const METHODS: &[Method] = &[
             drop(c.get_or_load(&rig.key(id), || loaded(rig)))
         });
     }),
+    method("get_or_load_with, absent", |rig| {
+        each(rig, |c, id| {
+            let load = || {
+                drop(loaded(rig));
+                Ok::<_, Failure>(Loaded::absent().tag("new"))
+            };
+            drop(c.get_or_load_with(&rig.key(id), load))
+        });
+    }),
+    method("get_or_load_with_previous", |rig| {
+        each(rig, |c, id| {
+            let load = |previous: Option<&Value>| {
+                let new = loaded(rig);
+                Ok::<_, Failure>(match previous {
+                    Some(_) => Loaded::unchanged(),
+                    None => Loaded::new(new),
+                })
+            };
+            drop(c.get_or_load_with_previous(&rig.key(id), load))
+        });
+    }),
+    method("get_or_load_with_previous_async", |rig| {
+        each(rig, |c, id| {
+            let key = rig.key(id);
+            let load = |previous: Option<Value>| async {
+                let new = later(rig).await;
+                drop(previous);
+                Ok::<_, Failure>(if id == LIVE {
+                    Loaded::unchanged()
+                } else {
+                    Loaded::new(new)
+                })
+            };
+            drop(pollster::block_on(
+                c.get_or_load_with_previous_async(&key, load),
+            ));
+        });
+    }),
     method("get_or_load_with, refused", |rig| {
         let load = || Ok::<_, Failure>(Loaded::new(heavy(rig)));
         each(rig, |c, id| drop(c.get_or_load_with(&rig.key(id), load)));

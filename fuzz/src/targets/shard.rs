@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Bug, Counts, Input, Story, Target};
+use crate::freshness::Windows;
 use crate::generation::{Namespace, Namespaces, Sequence, Tags};
 use crate::parts::policy::Evictor;
 use crate::parts::policy::contract::UNLIMITED;
@@ -220,7 +221,14 @@ impl Run {
         story.then(Op::Setup(setup));
         Run {
             setup,
-            shard: Shard::new(evictor, limits, weighted, setup.idle, 0, now),
+            shard: Shard::new(
+                evictor,
+                limits,
+                weighted,
+                setup.idle,
+                Windows::default(),
+                now,
+            ),
             tags: Tags::new(),
             spaces: [Namespace::root(), names.open("a", &sequence)],
             sequence,
@@ -316,11 +324,22 @@ impl Run {
     // ---- the reference ----
 
     fn deadline(&self, held: &Held) -> u64 {
+        self.or_idle(held, held.expires_at)
+    }
+
+    fn or_idle(&self, held: &Held, by_age: u64) -> u64 {
         let idle = self
             .setup
             .idle
             .map_or(NEVER, |idle| held.accessed.saturating_add(idle));
-        held.expires_at.min(idle)
+        by_age.min(idle)
+    }
+
+    /// When it is of no use any more: past the window that its key has.
+    fn kept_until(&self, held: &Held) -> u64 {
+        let window = visits::windows(held.slot).or(Windows::default()).longest();
+        let by_age = held.expires_at.saturating_add(window);
+        self.or_idle(held, by_age)
     }
 
     fn holder(&self, slot: Slot) -> Option<(u64, &Held)> {
@@ -356,7 +375,7 @@ impl Run {
             RemovalCause::Explicit | RemovalCause::Replaced => self.ordered == Some(value),
             RemovalCause::Expired => past,
             RemovalCause::Invalidated => held.dead || held.cleared,
-            RemovalCause::Size => !past && !doomed && self.is_over(),
+            RemovalCause::Size => self.now < self.kept_until(held) && !doomed && self.is_over(),
         };
         assert!(legal, "{:?} is no cause for {held:?}", gone.cause);
         self.counts.add(name_of(gone.cause), 1);

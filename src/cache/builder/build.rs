@@ -9,6 +9,7 @@ use crate::cache::background::Background;
 use crate::cache::pool::Pool;
 use crate::cache::{Cache, Inner, maintain};
 use crate::error::BuildError;
+use crate::freshness::Windows;
 use crate::generation::Namespace;
 use crate::removal::Notifier;
 use crate::store::{Capacity, LoadRules, Store, StoreConfig};
@@ -39,7 +40,7 @@ where
     /// let error = larder::Cache::<u64, u64>::builder().max_capacity(9).jitter(2.0).build();
     /// assert_eq!(error.unwrap_err(), larder::BuildError::Jitter);
     /// ```
-    pub fn build(self) -> Result<Cache<K, V, S>, BuildError> {
+    pub fn build(mut self) -> Result<Cache<K, V, S>, BuildError> {
         self.check()?;
         let weighted = self.rules.weigher.is_some();
         let max_capacity = self.max_capacity.ok_or(BuildError::NoCapacity)?;
@@ -63,6 +64,7 @@ where
             }
             _ => capacity,
         };
+        let loads = self.load_rules();
         let store = Arc::new(Store::new(StoreConfig {
             clock: self.clock,
             shards,
@@ -72,25 +74,13 @@ where
             lru: self.eviction_policy == EvictionPolicy::Lru,
             notifier: Notifier::new(self.listener),
             journal: self.journal,
-            loads: LoadRules {
-                max_loads: self.max_loads,
-                load_deadline: nanos(self.load_deadline),
-                wait_deadline: nanos(self.wait_deadline),
-                negative: nanos(self.negative_time_to_live),
-                uncacheable: nanos(UNCACHEABLE),
-                timer: self.timer,
-                beta: self.beta,
-                stale_while_revalidate: nanos(self.stale_while_revalidate),
-                stale_if_error: nanos(self.stale_if_error.0),
-                rest: nanos(self.stale_if_error.1),
-            },
+            loads,
         }));
         if let Some(every) = self.maintenance {
             maintain::start(&store, every)?;
         }
-        let refreshes = self.beta > 0.0 || !self.stale_while_revalidate.is_zero();
         let background = match (self.refresh_on, self.refresh_threads) {
-            _ if !refreshes || self.rules.loader.is_none() => None,
+            _ if self.rules.loader.is_none() => None,
             (Some(spawn), _) => Some(Background::Given(spawn)),
             (None, 0) => None,
             (None, threads) => Some(Background::Threads(Pool::new(threads))),
@@ -108,6 +98,25 @@ where
             }),
             namespace: root,
         })
+    }
+
+    fn load_rules(&mut self) -> LoadRules {
+        LoadRules {
+            max_loads: self.max_loads,
+            load_deadline: nanos(self.load_deadline),
+            wait_deadline: nanos(self.wait_deadline),
+            negative: nanos(self.negative_time_to_live),
+            absent: nanos(self.absent_time_to_live),
+            refresh_after: self.refresh_after.map(nanos),
+            uncacheable: nanos(UNCACHEABLE),
+            timer: self.timer.take(),
+            beta: self.beta,
+            windows: Windows {
+                while_revalidate: nanos(self.stale_while_revalidate),
+                if_error: nanos(self.stale_if_error.0),
+            },
+            rest: nanos(self.stale_if_error.1),
+        }
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -136,6 +145,7 @@ where
             ("load_deadline", Some(self.load_deadline)),
             ("wait_deadline", Some(self.wait_deadline)),
             ("maintenance", self.maintenance),
+            ("refresh_after", self.refresh_after),
         ];
         match durations
             .into_iter()

@@ -69,6 +69,46 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
+    /// For how long it is remembered that a loader found nothing
+    /// ([`get_or_load_optional`](crate::Cache::get_or_load_optional), [`Loaded::absent`]), unless its answer says:
+    /// loading calls of the key are answered so without a loader meanwhile. A write or an invalidation of the key
+    /// ends it. Remembered with the failures, apart from the capacity. Default: zero, not at all.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .absent_time_to_live(Duration::from_secs(5))
+    ///     .build()?;
+    /// assert_eq!(cache.get_or_load_optional(&404, || None), None);
+    /// assert_eq!(cache.get_or_load_optional(&404, || unreachable!("it is remembered")), None);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn absent_time_to_live(mut self, time: Duration) -> Self {
+        self.absent_time_to_live = time;
+        self
+    }
+
+    /// Loads a value again at the first loading call that finds it so old or older, counted from its write, while
+    /// its time is not up: as with [`early_expiration`](Self::early_expiration), but surely. Where both are set, the
+    /// one whose window begins first decides for a value. For values that expire by age only: one that does not is
+    /// never loaded again by itself. Costs 8 bytes an entry. Default: never.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let minute = Duration::from_secs(60);
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .time_to_live(60 * minute)
+    ///     .refresh_after(5 * minute)
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn refresh_after(mut self, age: Duration) -> Self {
+        self.refresh_after = Some(age);
+        self
+    }
+
     /// Loads hot values again before their time is up, so that nobody waits when it is: a loading call that
     /// finds a value `left` before its deadline becomes, with the probability e^(-left / (δ·β)), the one that
     /// loads it anew. δ is how long its loads take, measured and smoothed; the last 16·δ·β count, and at most half
@@ -230,8 +270,44 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         F: Fn(&K) -> Result<Loaded<V>, E> + Send + Sync + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let loader: load::Loader<K, V> = Box::new(move |key| loader(key).map_err(Into::into));
-        self.rules.loader = Some(loader);
+        let loader: load::Loader<K, V> = Box::new(move |key, _| loader(key).map_err(Into::into));
+        self.rules.loader = Some(load::Attached {
+            call: loader,
+            shows_previous: false,
+        });
+        self
+    }
+
+    /// The same for a loader that is also given what it is to take the place of, as with
+    /// [`get_or_load_with_previous`](crate::Cache::get_or_load_with_previous).
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    /// use std::convert::Infallible;
+    ///
+    /// let pages: Cache<String, String> = Cache::builder()
+    ///     .max_capacity(9)
+    ///     .loader_with_previous(|path: &String, previous: Option<&String>| {
+    ///         Ok::<_, Infallible>(match previous {
+    ///             Some(_) => Loaded::unchanged(),
+    ///             None => Loaded::new(format!("the page at {path}")),
+    ///         })
+    ///     })
+    ///     .build()?;
+    /// assert_eq!(pages.load("/")?, "the page at /");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn loader_with_previous<F, E>(mut self, loader: F) -> Self
+    where
+        F: Fn(&K, Option<&V>) -> Result<Loaded<V>, E> + Send + Sync + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let loader: load::Loader<K, V> =
+            Box::new(move |key, previous| loader(key, previous).map_err(Into::into));
+        self.rules.loader = Some(load::Attached {
+            call: loader,
+            shows_previous: true,
+        });
         self
     }
 
@@ -253,11 +329,46 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let loader: load_async::AsyncLoader<K, V> = Box::new(move |key| {
+        let loader: load_async::AsyncLoader<K, V> = Box::new(move |key, _| {
             let load = loader(key);
             Box::pin(async move { load.await.map_err(Into::into) })
         });
-        self.rules.async_loader = Some(loader);
+        self.rules.async_loader = Some(load::Attached {
+            call: loader,
+            shows_previous: false,
+        });
+        self
+    }
+
+    /// The same for a loader that is also given what it is to take the place of, as with
+    /// [`get_or_load_with_previous_async`](crate::Cache::get_or_load_with_previous_async).
+    ///
+    /// ```
+    /// use larder::{Cache, Loaded};
+    /// use std::convert::Infallible;
+    ///
+    /// let squares: Cache<u64, u64> = Cache::builder()
+    ///     .max_capacity(9)
+    ///     .async_loader_with_previous(|n: u64, previous: Option<u64>| async move {
+    ///         Ok::<_, Infallible>(previous.map_or_else(|| Loaded::new(n * n), |_| Loaded::unchanged()))
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn async_loader_with_previous<F, Fut, E>(mut self, loader: F) -> Self
+    where
+        F: Fn(K, Option<V>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let loader: load_async::AsyncLoader<K, V> = Box::new(move |key, previous| {
+            let load = loader(key, previous);
+            Box::pin(async move { load.await.map_err(Into::into) })
+        });
+        self.rules.async_loader = Some(load::Attached {
+            call: loader,
+            shows_previous: true,
+        });
         self
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{FILL, Held, Op, Run, Slot, TAGS, Wide};
 use crate::entry::Entry;
-use crate::freshness::Early;
+use crate::freshness::{Early, OwnWindows, Plan};
 use crate::generation::{Namespace, Sequence};
 use crate::removal::{Batch, Gone, RemovalCause};
 use crate::shard::{Found, Incoming, Limits, Outcome, SLICE, Scope};
@@ -16,7 +16,15 @@ use crate::time::{NEVER, Now};
 /// so long that a deadline is kept in coarser units than a window.)
 fn early(slot: Slot, life: u64) -> Early {
     let delta = u64::from(slot.1 % 4) * 50_000;
-    Early::new(delta, 1.0, (life < 1 << 40).then_some(life))
+    Early::new(delta, 1.0, None, (life < 1 << 40).then_some(life))
+}
+
+/// Some keys' values are kept for a while past their deadlines, which must move none either.
+pub(super) fn windows(slot: Slot) -> OwnWindows {
+    match slot.1 % 5 {
+        0 => OwnWindows::NONE.if_error(Duration::from_millis(3)),
+        _ => OwnWindows::NONE,
+    }
 }
 
 impl Run {
@@ -224,7 +232,10 @@ impl Run {
             },
             weight: weight + u64::from(self.bug.is("shard-weight") && weight == 7),
             tags: set,
-            early,
+            plan: Plan {
+                early,
+                windows: windows(slot),
+            },
         };
         let scope = scope(&self.sequence, &self.spaces[slot.0], 0);
         let mut now = Now::new(&self.clock);
@@ -331,7 +342,7 @@ impl Run {
         for held in self.held.values() {
             assert!(!held.cleared, "a sweep left {held:?}");
             assert!(
-                self.now < self.deadline(held),
+                self.now < self.kept_until(held),
                 "a sweep left {held:?} at {}",
                 self.now
             );

@@ -39,6 +39,11 @@ pub enum BuildError {
     },
     /// A bound on loads of zero: no loader could ever run.
     NoLoads,
+    /// A timeout was set, and there is no attached loader, or nobody but the call itself to run it.
+    Timeouts {
+        /// The builder's method that is missing.
+        missing: &'static str,
+    },
     /// The maintenance thread could not be started.
     Thread {
         /// The operating system's words.
@@ -75,6 +80,11 @@ impl fmt::Display for BuildError {
             ),
             BuildError::NoLoads => f.write_str(
                 "max_loads(0) would refuse every load: give at least 1, or leave it out for no bound",
+            ),
+            BuildError::Timeouts { missing } => write!(
+                f,
+                "soft_timeout and hard_timeout are for attached loaders that run apart from the call which waits: \
+                 they need {missing}"
             ),
             BuildError::Thread { reason } => write!(
                 f,
@@ -203,6 +213,15 @@ pub enum LoadError {
         /// How long this call waited.
         waited: Duration,
     },
+    /// The loader took longer than [`hard_timeout`](crate::CacheBuilder::hard_timeout). It goes on, and its value will
+    /// be stored.
+    LoadTimedOut {
+        /// That time.
+        after: Duration,
+    },
+    /// The attached loader was to run on another thread or in a task, for the sake of a timeout, and did not run to
+    /// its end.
+    Abandoned,
     /// As many loads are in flight as `max_loads` allows.
     TooManyLoads {
         /// The bound.
@@ -236,6 +255,15 @@ impl fmt::Display for LoadError {
                 f,
                 "gave up after waiting {waited:?} for another caller's load of this key: make the \
                  loader faster, or raise wait_deadline"
+            ),
+            LoadError::LoadTimedOut { after } => write!(
+                f,
+                "the loader has taken longer than hard_timeout, {after:?}; it goes on, so try again in a while, \
+                 make it faster, or raise hard_timeout"
+            ),
+            LoadError::Abandoned => f.write_str(
+                "the loader did not run to its end: it panicked, its queue is full (raise refresh_threads), or \
+                 what was given to refresh_on or refresh_in_task dropped it",
             ),
             LoadError::TooManyLoads { limit } => write!(
                 f,

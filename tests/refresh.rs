@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "where a test unwraps, the failure is the message; threads take real time"
+    clippy::disallowed_types,
+    reason = "where a test unwraps, the failure is the message; threads take real time, and locks of std"
 )]
 
 #[path = "support/executor.rs"]
@@ -11,6 +12,8 @@
 mod executor;
 #[path = "refresh/run.rs"]
 mod run;
+#[path = "refresh/timeouts.rs"]
+mod timeouts;
 #[path = "refresh/trouble.rs"]
 mod trouble;
 

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hash};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 
+use super::limits::Errand;
 use super::load::shared;
 use super::load_async::LoadFuture;
 use super::pool::{Job, Pool};
@@ -48,17 +49,19 @@ where
         }
     }
 
-    /// Has the attached loader load a value again. If nobody can run it, the lead, dropped, leaves the key to the
-    /// next.
-    pub(super) fn refresh_on_a_thread(&self, mut lead: Lead<K, V>) {
+    /// Has the attached loader run for a lead. `false`: nobody can run it, and the lead, dropped, leaves the key to
+    /// the next.
+    pub(super) fn run_on_a_thread(&self, mut lead: Lead<K, V>, errand: Errand) -> bool {
         let home = self.home();
-        lead.hand_over();
+        if errand == Errand::Refresh {
+            lead.hand_over();
+        }
         let job: Job = Box::new(move || {
             let Some(cache) = home.cache() else { return };
             let Some(loader) = &cache.inner.rules.loader else {
                 return;
             };
-            if !lead.begin_now() {
+            if !begins(&mut lead, errand) {
                 return;
             }
             let running = lead.node().enter();
@@ -67,8 +70,8 @@ where
             }));
             drop(running);
             match answer {
-                Ok(answer) => cache.finish_in_background(lead, answer.map_err(shared)),
-                Err(panic) => cache.died_in_background(panic),
+                Ok(answer) => cache.finish_in_background(lead, errand, answer.map_err(shared)),
+                Err(panic) => cache.died_in_background(errand, panic),
             }
         });
         let taken = match &self.inner.background {
@@ -76,14 +79,15 @@ where
             Some(Background::Given(spawn)) => contained(|| spawn(job)).is_some(),
             None => false,
         };
-        self.count_unless(taken);
+        self.count_refusal(errand, taken);
+        taken
     }
 
     /// The same with the attached loader for tasks.
-    pub(super) fn refresh_in_a_task(&self, mut lead: Lead<K, V>) {
+    pub(super) fn run_in_a_task(&self, mut lead: Lead<K, V>, errand: Errand) -> bool {
         let (Some(spawn), Some(loader)) = (&self.inner.spawn_task, &self.inner.rules.async_loader)
         else {
-            return;
+            return false;
         };
         let home = self.home();
         let key = lead.key().clone();
@@ -91,33 +95,41 @@ where
             let running = lead.node().enter();
             let load = (loader.call)(key, lead.previous().cloned());
             drop(running);
-            lead.hand_over();
+            if errand == Errand::Refresh {
+                lead.hand_over();
+            }
             spawn(Box::pin(async move {
-                if !lead.begin_now() {
+                if !begins(&mut lead, errand) {
                     return;
                 }
                 let answer = guarded(&lead, load).await;
                 let Some(cache) = home.cache() else { return };
                 match answer {
                     Ok(answer) => {
-                        cache.finish_in_background(lead, answer.map_err(shared));
+                        cache.finish_in_background(lead, errand, answer.map_err(shared));
                     }
-                    Err(panic) => cache.died_in_background(panic),
+                    Err(panic) => cache.died_in_background(errand, panic),
                 }
             }));
         });
-        self.count_unless(taken.is_some());
+        self.count_refusal(errand, taken.is_some());
+        taken.is_some()
     }
 
-    fn count_unless(&self, taken: bool) {
-        if !taken {
+    fn count_refusal(&self, errand: Errand, taken: bool) {
+        if errand == Errand::Refresh && !taken {
             self.inner.store.counters.refresh_refusal();
         }
     }
 
     /// Ends a load whose value nobody waits for. A failure is counted as one of a refresh, whatever the value is
     /// that is there.
-    fn finish_in_background(&self, lead: Lead<K, V>, answer: Result<Loaded<V>, LoadError>) {
+    fn finish_in_background(
+        &self,
+        lead: Lead<K, V>,
+        errand: Errand,
+        answer: Result<Loaded<V>, LoadError>,
+    ) {
         let well = answer.is_ok();
         // The weigher, say, is the user's, and its panic nobody's here.
         let finished = contained(
@@ -127,14 +139,32 @@ where
             },
         );
         if !well || finished.is_none() {
-            self.inner.store.counters.refresh_failure();
+            self.count_failed(errand);
         }
     }
 
     /// The loader panicked: the lead, dropped, has left the key to the next.
-    fn died_in_background(&self, panic: Box<dyn std::any::Any + Send>) {
+    fn died_in_background(&self, errand: Errand, panic: Box<dyn std::any::Any + Send>) {
         contain_drop(panic);
-        self.inner.store.counters.refresh_failure();
+        self.count_failed(errand);
+    }
+
+    /// What a call waits for is counted as its load.
+    fn count_failed(&self, errand: Errand) {
+        if errand == Errand::Refresh {
+            self.inner.store.counters.refresh_failure();
+        }
+    }
+}
+
+/// A loader begins for a lead that was handed to whoever runs it. `false`: it need not, or may not.
+fn begins<K, V>(lead: &mut Lead<K, V>, errand: Errand) -> bool {
+    match errand {
+        Errand::Refresh => lead.begin_now(),
+        Errand::Load => {
+            lead.begin_elsewhere();
+            true
+        }
     }
 }
 

@@ -149,7 +149,7 @@ where
                 self.settle(&mut bulk, batch, answers)?;
             }
             while let Some((place, mut follow)) = bulk.next_follow() {
-                let followed = follow.wait(false);
+                let followed = follow.wait(follow.deadline());
                 self.after_the_wait(&mut bulk, place, &follow, followed);
             }
         }
@@ -199,7 +199,8 @@ where
                 self.settle(&mut bulk, batch, answers)?;
             }
             while let Some((place, mut follow)) = bulk.next_follow() {
-                let followed = poll_fn(|context| follow.poll(context, false)).await;
+                let until = follow.deadline();
+                let followed = poll_fn(|context| follow.poll(context, until)).await;
                 self.after_the_wait(&mut bulk, place, &follow, followed);
             }
         }

@@ -242,7 +242,7 @@ where
         let hash = self.hash(key);
         match store.begin(hash, &self.namespace, key, key.to_owned(), Wish::Turn) {
             Begin::Lead(lead, _) => Some(lead),
-            Begin::Follow(mut follow) => match follow.wait(false) {
+            Begin::Follow(mut follow) => match follow.wait(follow.deadline()) {
                 Followed::Lead(lead) => Some(lead),
                 _ => None,
             },
@@ -303,7 +303,8 @@ where
 
     /// Removes the live value of a key if the closure says so, and returns it. The closure runs without
     /// a lock, and again if the value it judged was replaced meanwhile. Revokes the load in flight of
-    /// the key whatever the closure says. O(1) beside the closure.
+    /// the key whatever the closure says, and ends a stale value, which counts as absent, without asking it. O(1) beside
+    /// the closure.
     ///
     /// ```
     /// let cache = larder::Cache::builder().max_capacity(100).build()?;

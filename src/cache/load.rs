@@ -9,7 +9,8 @@ use std::sync::Arc as StdArc;
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::turn::{Elsewhere, Turn};
+use super::limits::{Elsewhere, Errand, apart};
+use super::turn::Turn;
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
 use crate::removal::contain_drop;
@@ -222,17 +223,17 @@ where
             contain_drop(owned);
             answer
         };
-        let elsewhere = |lead| self.refresh_on_a_thread(lead);
-        let elsewhere: Option<Elsewhere<'_, K, V>> = match self.inner.background {
-            Some(_) => Some(&elsewhere),
-            None => None,
-        };
+        let run = |lead, errand| self.run_on_a_thread(lead, errand);
+        let elsewhere = self.inner.background.as_ref().map(|_| Elsewhere {
+            run: &run,
+            limits: self.limits(),
+        });
         let ask = Ask::RESULT.with_previous(attached.shows_previous);
         present(self.load_blocking(key, ask, load, LoadError::clone, elsewhere)).map_err(either)
     }
 
-    /// The wheel of a thread. `told` is a loader's error as others see it; `elsewhere`, who may run a loader while
-    /// this call is served what is there.
+    /// The wheel of a thread. `told` is a loader's error as others see it; `elsewhere`, who may run the loader while
+    /// this call is served what is there, or waits no longer than it was told.
     fn load_blocking<Q, F, E>(
         &self,
         key: &Q,
@@ -247,24 +248,28 @@ where
         V: Clone,
         F: FnOnce(Option<&V>) -> Result<Loaded<V>, E>,
     {
+        let (run, mut limits) = apart(elsewhere);
         let mut turn = self.first_turn(key, ask);
         loop {
             turn = match turn {
                 Turn::Return(result) => return result.map_err(TryLoadError::Shared),
                 Turn::Again => self.next_turn(key, ask),
                 Turn::Follow(mut follow) => {
-                    let followed = follow.wait(!ask.errors);
-                    self.after_wait(ask, &follow, followed)
+                    let followed = follow.wait(self.until(ask, limits.as_ref(), &follow));
+                    self.after_wait_within(ask, limits.as_mut(), follow, followed)
                 }
-                Turn::Lead(lead) => {
-                    let running = lead.node().enter();
-                    let answer = loader(lead.previous());
-                    drop(running);
-                    return self.finish(lead, answer, told, true);
-                }
+                Turn::Lead(lead) => match (run, &mut limits) {
+                    (Some(run), Some(limits)) => self.hand_out(lead, run, limits),
+                    _ => {
+                        let running = lead.node().enter();
+                        let answer = loader(lead.previous());
+                        drop(running);
+                        return self.finish(lead, answer, told, true);
+                    }
+                },
                 Turn::Refresh(lead, served) => {
-                    if let Some(run) = elsewhere {
-                        run(lead);
+                    if let Some(run) = run {
+                        run(lead, Errand::Refresh);
                         return Ok(Some(self.served_meanwhile(served)));
                     }
                     served.drop_unused();

@@ -11,6 +11,7 @@ use std::pin::{Pin, pin};
 use equivalent::Equivalent;
 
 use super::Cache;
+use super::limits::{Elsewhere, Errand, apart};
 use super::load::{BoxError, either, never_told, no_such_answer, present, shared};
 use super::turn::Turn;
 use crate::entry::Loaded;
@@ -22,9 +23,6 @@ pub(super) type LoadFuture<V> = Pin<Box<dyn Future<Output = Result<Loaded<V>, Bo
 
 /// An asynchronous loader that was given to the builder.
 pub(super) type AsyncLoader<K, V> = Box<dyn Fn(K, Option<V>) -> LoadFuture<V> + Send + Sync>;
-
-/// As [`Elsewhere`](super::turn::Elsewhere), for a call that other threads may poll.
-type TaskElsewhere<'a, K, V> = &'a (dyn Fn(Lead<K, V>) + Sync);
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -222,11 +220,11 @@ where
                 .await
                 .map_err(shared)
         };
-        let elsewhere = |lead| self.refresh_in_a_task(lead);
-        let elsewhere: Option<TaskElsewhere<'_, K, V>> = match self.inner.spawn_task {
-            Some(_) => Some(&elsewhere),
-            None => None,
-        };
+        let run = |lead, errand| self.run_in_a_task(lead, errand);
+        let elsewhere = self.inner.spawn_task.as_ref().map(|_| Elsewhere {
+            run: &run,
+            limits: self.limits(),
+        });
         let ask = Ask::RESULT.with_previous(attached.shows_previous);
         let load = self.load_task(key, ask, load, LoadError::clone, elsewhere);
         present(load.await).map_err(either)
@@ -239,7 +237,7 @@ where
         ask: Ask,
         loader: F,
         told: impl FnOnce(&E) -> LoadError,
-        elsewhere: Option<TaskElsewhere<'_, K, V>>,
+        elsewhere: Option<Elsewhere<'_, K, V>>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
@@ -248,19 +246,24 @@ where
         F: FnOnce(Option<V>) -> Fut,
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
+        let (run, mut limits) = apart(elsewhere);
         let mut turn = self.first_turn(key, ask);
         let lead = loop {
             turn = match turn {
                 Turn::Return(result) => return result.map_err(TryLoadError::Shared),
                 Turn::Again => self.next_turn(key, ask),
                 Turn::Follow(mut follow) => {
-                    let followed = poll_fn(|context| follow.poll(context, !ask.errors)).await;
-                    self.after_wait(ask, &follow, followed)
+                    let until = self.until(ask, limits.as_ref(), &follow);
+                    let followed = poll_fn(|context| follow.poll(context, until)).await;
+                    self.after_wait_within(ask, limits.as_mut(), follow, followed)
                 }
-                Turn::Lead(lead) => break Some(lead),
+                Turn::Lead(lead) => match (run, &mut limits) {
+                    (Some(run), Some(limits)) => self.hand_out(lead, run, limits),
+                    _ => break Some(lead),
+                },
                 Turn::Refresh(lead, served) => {
-                    if let Some(run) = elsewhere {
-                        run(lead);
+                    if let Some(run) = run {
+                        run(lead, Errand::Refresh);
                         return Ok(Some(self.served_meanwhile(served)));
                     }
                     served.drop_unused();

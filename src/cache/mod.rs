@@ -6,6 +6,7 @@ mod builder;
 mod bulk;
 mod compute;
 mod iter;
+mod limits;
 mod load;
 mod load_async;
 mod maintain;

@@ -71,9 +71,6 @@ pub(super) enum Served<V> {
     Stale(V),
 }
 
-/// Has somebody else run the attached loader for a lead.
-pub(super) type Elsewhere<'a, K, V> = &'a dyn Fn(Lead<K, V>);
-
 impl<V> Served<V> {
     /// Lets go of it, as nobody is served it.
     pub(super) fn drop_unused(self) {
@@ -135,7 +132,7 @@ where
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        if let Some(stale) = store.stale_at_once(hash, &self.namespace, key) {
+        if let Some(stale) = store.stale_at_once(hash, &self.namespace, key, ask) {
             return Turn::Return(Ok(Some(stale)));
         }
         match store.begin(hash, &self.namespace, key, key.to_owned(), Wish::Value(ask)) {
@@ -192,7 +189,7 @@ where
     }
 
     /// A value to serve instead of an error, if there is one, or else this error.
-    fn stale_or(&self, follow: &Follow<K, V>, error: LoadError) -> Turn<K, V>
+    pub(super) fn stale_or(&self, follow: &Follow<K, V>, error: LoadError) -> Turn<K, V>
     where
         V: Clone,
     {

@@ -236,7 +236,7 @@ where
 
     /// Gives a live entry a new time to live, counted from now; `None`: it no longer expires by age.
     /// Returns whether there was a live entry. Renews the idle time, too. A time of zero removes the
-    /// entry. Revokes no load. Jitter is not applied. O(1).
+    /// entry, as [`remove`](Self::remove) does; otherwise no load is revoked. Jitter is not applied. O(1).
     ///
     /// ```
     /// use std::time::Duration;

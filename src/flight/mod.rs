@@ -22,7 +22,7 @@
 //!   its flight stands in the table and its term is the flight's.
 //! * `born` is drawn under the stripe's lock when a leader's term begins, before its loader runs.
 //! * Followers join under the stripe's lock while the flight is in the table, so a flight that has left
-//!   the table gains no more of them.
+//!   the table gains no more of them; save the call that began it, which may follow whom it handed the lead to.
 //! * Whoever ends a flight, or makes it leaderless, takes the wakes it owes out of the state under the
 //!   lock and calls them after it. A follower that goes away from a leaderless flight wakes the next.
 
@@ -143,6 +143,8 @@ pub(crate) struct Joiner<'a> {
     pub(crate) now: u64,
     /// The start before which a leader has had its time.
     pub(crate) overdue: u64,
+    /// It can be given an error that is remembered.
+    pub(crate) takes_errors: bool,
     pub(crate) sequence: &'a Sequence,
 }
 
@@ -220,6 +222,7 @@ impl<K, V> Flight<K, V> {
             born,
             now,
             overdue,
+            takes_errors,
             sequence,
         } = joiner;
         let mut state = self.state.lock();
@@ -233,16 +236,14 @@ impl<K, V> Flight<K, V> {
         match &state.phase {
             Phase::Over(outcome) => match &**outcome {
                 Outcome::Absent { .. } if now < state.remembered.by_all => Join::Absent,
-                Outcome::Failed(error) if now < state.remembered.by_all => {
+                Outcome::Failed(error) if takes_errors && now < state.remembered.by_all => {
                     Join::Failed(error.clone())
                 }
                 Outcome::Failed(_) if now < state.remembered.by_served => Join::Resting,
                 _ => Join::Past,
             },
             Phase::Led if state.since > overdue && !state.waits => {
-                let ticket = state.next_ticket;
-                state.next_ticket += 1;
-                state.followers.insert(ticket, Wake::Nobody);
+                let ticket = state.add_follower();
                 Join::Follow { ticket }
             }
             Phase::Led | Phase::Leaderless => {
@@ -254,6 +255,12 @@ impl<K, V> Flight<K, V> {
                 }
             }
         }
+    }
+
+    /// A place among the followers for the call that began this flight, and has another lead it. No lock of the
+    /// stripe is needed: should the flight have left the table, its leader or its end will tell this one, too.
+    pub(crate) fn follow(&self) -> u64 {
+        self.state.lock().add_follower()
     }
 
     /// Makes a follower the leader. Called under the stripe's lock while the flight is in the table; the
@@ -406,6 +413,18 @@ impl<K, V> Flight<K, V> {
         }
     }
 
+    /// Until when a value is served instead of another attempt after this failure, to a caller that could be given
+    /// the failure itself, or not; `None` for a flight that is not over.
+    pub(crate) fn rests_until(&self, takes_errors: bool) -> Option<u64> {
+        let state = self.state.lock();
+        let until = if takes_errors {
+            state.remembered.until()
+        } else {
+            state.remembered.by_served
+        };
+        matches!(state.phase, Phase::Over(_)).then_some(until)
+    }
+
     /// When the end of this load may be forgotten; `None` for a flight that is not over.
     pub(crate) fn remembered_until(&self) -> Option<u64> {
         let state = self.state.lock();
@@ -428,6 +447,13 @@ impl<V> State<V> {
         self.born = born;
         self.since = now;
         self.term
+    }
+
+    fn add_follower(&mut self) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.followers.insert(ticket, Wake::Nobody);
+        ticket
     }
 
     /// The wake of the follower that joined first among those that wait.

@@ -231,6 +231,7 @@ impl<K, V> Store<K, V> {
                 born,
                 now,
                 overdue,
+                takes_errors: wish.takes_errors(),
                 sequence: &self.sequence,
             };
             match self.join_flight(flight, joiner, wish, serves_errors, &mut luggage.permit) {
@@ -268,7 +269,7 @@ impl<K, V> Store<K, V> {
             Join::Follow { ticket } => Joined::Follow(flight, ticket, born),
             // From here on the flight is not needed. Its last owner is the table.
             Join::Failed(_) | Join::Resting if serves_errors => Joined::Stale(StaleBy::Error),
-            Join::Failed(error) if wish.takes_errors() => {
+            Join::Failed(error) => {
                 self.counters.negative_hit();
                 Joined::Failed(error)
             }
@@ -276,7 +277,7 @@ impl<K, V> Store<K, V> {
                 self.counters.negative_hit();
                 Joined::Absent
             }
-            Join::Failed(_) | Join::Resting | Join::Absent | Join::Past => return Err(flight),
+            Join::Resting | Join::Absent | Join::Past => return Err(flight),
         })
     }
 

@@ -95,11 +95,16 @@ impl<K, V> Follow<K, V> {
         self.joined
     }
 
-    /// Parks the thread until the wait ends. With `patient`, only the leaders' deadline counts.
-    pub(crate) fn wait(&mut self, patient: bool) -> Followed<K, V> {
+    /// When this wait has lasted as long as the wait deadline allows.
+    pub(crate) fn deadline(&self) -> u64 {
+        self.since.saturating_add(self.store.loads.wait_deadline)
+    }
+
+    /// Parks the thread until the wait ends: when the load does, or `until` that moment of the clock.
+    pub(crate) fn wait(&mut self, until: u64) -> Followed<K, V> {
         loop {
             let wake = Wake::Thread(crate::sync::current());
-            match self.step(Some(wake), patient) {
+            match self.step(Some(wake), until) {
                 Step::Ended(followed) => return followed,
                 Step::Wait { at_most, .. } => {
                     let longest = self.store.clock.longest_park();
@@ -112,11 +117,7 @@ impl<K, V> Follow<K, V> {
 
     /// The same for a task. A task wakes by itself only if the cache was given a timer; without one it
     /// sees a deadline when anything else makes it look.
-    pub(crate) fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-        patient: bool,
-    ) -> Poll<Followed<K, V>> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>, until: u64) -> Poll<Followed<K, V>> {
         loop {
             let fresh = match &self.waker {
                 Some(waker) if waker.will_wake(context.waker()) => None,
@@ -126,7 +127,7 @@ impl<K, V> Follow<K, V> {
             if fresh.is_some() {
                 contain_drop(std::mem::replace(&mut self.waker, fresh));
             }
-            match self.step(wake, patient) {
+            match self.step(wake, until) {
                 Step::Ended(followed) => return Poll::Ready(followed),
                 // The wake was spent: register again, and look once more.
                 Step::Wait { wakes: false, .. } => contain_drop(self.waker.take()),
@@ -154,9 +155,8 @@ impl<K, V> Follow<K, V> {
         slept
     }
 
-    fn step(&mut self, wake: Option<Wake>, patient: bool) -> Step<K, V> {
-        let rules = &self.store.loads;
-        let (load_deadline, wait_deadline) = (rules.load_deadline, rules.wait_deadline);
+    fn step(&mut self, wake: Option<Wake>, until: u64) -> Step<K, V> {
+        let load_deadline = self.store.loads.load_deadline;
         match self.flight.look(self.ticket, wake) {
             Look::Over(outcome) => {
                 self.over = true;
@@ -167,11 +167,7 @@ impl<K, V> Follow<K, V> {
                 let now = self.store.clock.now();
                 let load_left = load_deadline.saturating_sub(now.saturating_sub(since));
                 let waited = now.saturating_sub(self.since);
-                let wait_left = if patient {
-                    u64::MAX
-                } else {
-                    wait_deadline.saturating_sub(waited)
-                };
+                let wait_left = until.saturating_sub(now);
                 if load_left == 0 {
                     self.claim()
                 } else if wait_left == 0 {

@@ -87,6 +87,8 @@ pub(crate) struct LoadRules {
     pub(crate) refresh_after: Option<u64>,
     /// Nanoseconds for which a key is remembered as uncacheable.
     pub(crate) uncacheable: u64,
+    /// How long a call of an attached loader waits: where there is something stale to serve, and at all.
+    pub(crate) timeouts: Option<(u64, u64)>,
     pub(crate) timer: Option<Timer>,
     /// How early values are loaded again; zero for never.
     pub(crate) beta: f64,

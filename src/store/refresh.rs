@@ -150,6 +150,7 @@ impl<K, V> Store<K, V> {
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
+        ask: Ask,
     ) -> Option<V>
     where
         Q: Equivalent<K> + ?Sized,
@@ -164,7 +165,10 @@ impl<K, V> Store<K, V> {
         let at = now.precise();
         let why = if flight.is_under_way(at.saturating_sub(self.loads.load_deadline)) {
             StaleBy::Load
-        } else if flight.remembered_until().is_some_and(|until| at < until) {
+        } else if flight
+            .rests_until(ask.errors)
+            .is_some_and(|until| at < until)
+        {
             StaleBy::Error
         } else {
             return None;

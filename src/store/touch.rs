@@ -11,7 +11,7 @@ use crate::removal::RemovalCause;
 use crate::shard::Found;
 
 impl<K, V> Store<K, V> {
-    /// Gives a live entry a new life from now on. Revokes nothing, unless the life is nothing.
+    /// Gives a live entry a new life from now on. Revokes nothing, unless the life is nothing: then it is a removal.
     pub(crate) fn touch<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q, life: Life) -> bool
     where
         Q: Equivalent<K> + ?Sized,
@@ -25,6 +25,8 @@ impl<K, V> Store<K, V> {
                 return false;
             };
             if life == Life::NOTHING {
+                let flight = visit.flights.find(hash, namespace.id, key);
+                visit.revoke(flight, false);
                 visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
             } else {
                 self.give_life(visit, id, life);

@@ -132,7 +132,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 4,
         what: "a tag that only the answer names is not looked at",
-        file: "src/store/lead.rs",
+        file: "src/store/lead/mod.rs",
         from: "|| tags.is_some_and(|tags| self.is_moved(tags))",
         to: "tags.is_some_and(|_| false)",
         suite: Suite::Test("loading"),
@@ -150,7 +150,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 4,
         what: "a refresh is published over what came between",
-        file: "src/store/lead.rs",
+        file: "src/store/lead/mod.rs",
         from: "let standing = (mine || cfg!(larder_canary = \"publish\"))",
         to: "let standing = (mine || matches!(found, Found::Absent))",
         suite: Suite::Test("freshness"),
@@ -159,7 +159,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 4,
         what: "a load publishes under a number read after it",
-        file: "src/store/lead.rs",
+        file: "src/store/lead/mod.rs",
         from: "store.publish_in(visit, hash, &self.namespace, parcel, self.born, found)",
         to: "store.publish_in(visit, hash, &self.namespace, parcel, store.sequence.current(), found)",
         suite: Suite::Race,
@@ -186,7 +186,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 4,
         what: "a load that finds its value unchanged renews what came between",
-        file: "src/store/lead.rs",
+        file: "src/store/lead/mod.rs",
         from: "Found::Past(id, RemovalCause::Expired) if standing => {",
         to: "Found::Past(id, RemovalCause::Expired) if standing || self.loads => {",
         suite: Suite::Test("freshness"),
@@ -204,7 +204,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 4,
         what: "an absence is told to who came after its tag had moved",
-        file: "src/store/lead.rs",
+        file: "src/store/lead/empty.rs",
         from: ".is_some_and(|tags| stays || self.is_moved(tags))",
         to: ".is_some_and(|tags| false && stays && self.is_moved(tags))",
         suite: Suite::Test("freshness"),

@@ -150,7 +150,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 7,
         what: "a leader that goes leaves its flight led",
-        file: "src/store/lead.rs",
+        file: "src/store/lead/mod.rs",
         from: "            self.count(false);\n            self.abandon();",
         to: "            self.count(false);",
         suite: Suite::Test("panics"),
@@ -159,7 +159,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 7,
         what: "a task that is dropped leaves its flight led",
-        file: "src/store/lead.rs",
+        file: "src/store/lead/mod.rs",
         from: "            self.count(false);\n            self.abandon();",
         to: "            self.count(false);",
         suite: Suite::Test("loading"),
@@ -177,7 +177,7 @@ pub(crate) const BREAKS: &[Break] = &[
     Break {
         promise: 7,
         what: "a permit is not given back",
-        file: "src/store/lead.rs",
+        file: "src/store/lead/mod.rs",
         from: "        if self.permitted {\n            drop(Permit",
         to: "        if self.permitted {\n            std::mem::forget(Permit",
         suite: Suite::Test("panics"),

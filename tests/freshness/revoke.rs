@@ -26,7 +26,10 @@ fn after(between: impl FnOnce(&Numbers)) -> Option<u64> {
 #[test]
 fn nothing_is_published_over_an_invalidation() {
     assert_eq!(after(|_| ()), Some(2), "the refresh by itself");
-    let table: [Between; 5] = [
+    let table: [Between; 6] = [
+        ("touch with no time", |cache| {
+            assert!(cache.touch(&KEY, Some(std::time::Duration::ZERO)));
+        }),
         ("remove", |cache| assert_eq!(cache.remove(&KEY), Some(1))),
         ("invalidate", |cache| assert!(cache.invalidate(&KEY))),
         ("clear", Numbers::clear),

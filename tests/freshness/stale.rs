@@ -382,3 +382,29 @@ fn an_attached_loader_is_kept_from_the_shoppers() {
     assert!(cache.load(&8).is_err(), "there is nothing to serve");
     assert_eq!(cache.__flights(), (1, 0), "a failure that is remembered");
 }
+
+/// For callers that could not be given the error, the source rests for as long as it was told to, and no longer.
+#[test]
+fn an_error_that_is_remembered_for_longer_makes_no_one_rest_who_cannot_be_given_it() {
+    let time = ManualClock::new();
+    let cache = Cache::builder()
+        .max_capacity(100)
+        .time_to_live(SECOND)
+        .stale_if_error(60 * SECOND, SECOND)
+        .negative_time_to_live(30 * SECOND)
+        .clock(time.clock())
+        .build()
+        .unwrap();
+    cache.insert(KEY, 1);
+    time.advance(SECOND);
+    assert_eq!(fail(&cache).unwrap(), 1);
+    assert_eq!(served(&cache), 1, "it rests");
+    time.advance(SECOND);
+    // Who could be given the error is served instead, without a loader.
+    assert_eq!(
+        cache.try_get_or_load(&KEY, || Ok::<_, String>(2)).unwrap(),
+        1
+    );
+    assert_eq!(cache.get_or_load(&KEY, || 2), 2);
+    at_rest(&cache);
+}

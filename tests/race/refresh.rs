@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use larder::EntryOptions;
+use larder::{EntryOptions, LoadError, Loaded};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
@@ -143,5 +143,69 @@ fn a_failing_source_is_covered_up_for_all() {
             assert_eq!(answer.expect("the stale value"), 1);
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1, "it rests");
+    });
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A cache whose attached loader is run by a thread of its own for each call, because of a timeout.
+fn handed_out(run: fn(Job)) -> World {
+    let truth = Arc::new(AtomicU64::new(1));
+    let seen = Arc::clone(&truth);
+    let world = World::with(|builder| {
+        builder
+            .loader(move |_: &u64| {
+                let truth = seen.load(Ordering::SeqCst);
+                thread::yield_now();
+                Ok::<_, String>(Loaded::new(truth))
+            })
+            .hard_timeout(Duration::from_secs(10))
+            .refresh_on(run)
+    });
+    World { truth, ..world }
+}
+
+#[test]
+fn a_load_that_runs_elsewhere_against_invalidate() {
+    explore(|| {
+        let world = handed_out(|job| drop(thread::spawn(job)));
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                let world = world.clone();
+                thread::spawn(move || world.cache.load(&KEY))
+            })
+            .collect();
+        world.change();
+        world.cache.invalidate(&KEY);
+        assert_ne!(world.cache.get(&KEY), Some(1), "stale");
+        let value = world.cache.load(&KEY).expect("a value");
+        assert_eq!(value, 2, "served or joined what is past");
+        for caller in callers {
+            assert!(matches!(caller.join().expect("no panic"), Ok(1 | 2)));
+        }
+        assert_eq!(world.cache.get(&KEY), Some(2));
+    });
+}
+
+/// Nobody waits for a job that was dropped, wherever that happens, and each caller is told once.
+#[test]
+fn a_load_that_is_dropped_elsewhere_strands_nobody() {
+    explore(|| {
+        let world = handed_out(|job| drop(thread::spawn(move || drop(job))));
+        let callers: Vec<_> = (0..3)
+            .map(|_| {
+                let world = world.clone();
+                thread::spawn(move || world.cache.load(&KEY))
+            })
+            .collect();
+        for caller in callers {
+            let told = caller.join().expect("no panic");
+            assert!(matches!(told, Err(LoadError::Abandoned)), "{told:?}");
+        }
+        // Who dropped the last job may not be done with it.
+        while world.cache.__flights().1 > 0 {
+            thread::yield_now();
+        }
+        world.finish();
     });
 }

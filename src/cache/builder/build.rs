@@ -109,6 +109,10 @@ where
             absent: nanos(self.absent_time_to_live),
             refresh_after: self.refresh_after.map(nanos),
             uncacheable: nanos(UNCACHEABLE),
+            timeouts: match (self.soft_timeout, self.hard_timeout) {
+                (None, None) => None,
+                (soft, hard) => Some((soft.map_or(u64::MAX, nanos), hard.map_or(u64::MAX, nanos))),
+            },
             timer: self.timer.take(),
             beta: self.beta,
             windows: Windows {
@@ -117,6 +121,23 @@ where
             },
             rest: nanos(self.stale_if_error.1),
         }
+    }
+
+    /// Whether attached loaders can be run apart from the calls that wait for them.
+    fn check_timeouts(&self) -> Result<(), BuildError> {
+        let (threads, tasks) = (&self.rules.loader, &self.rules.async_loader);
+        let missing = if threads.is_none() && tasks.is_none() {
+            "loader(..) or async_loader(..)"
+        } else if threads.is_some() && self.refresh_threads == 0 && self.refresh_on.is_none() {
+            "refresh_threads(1) or more, or refresh_on(..)"
+        } else if tasks.is_some() && self.spawn_task.is_none() {
+            "refresh_in_task(..)"
+        } else if tasks.is_some() && self.timer.is_none() {
+            "timer(..)"
+        } else {
+            return Ok(());
+        };
+        Err(BuildError::Timeouts { missing })
     }
 
     fn check(&self) -> Result<(), BuildError> {
@@ -140,12 +161,17 @@ where
                 setting: "time_to_live",
             });
         }
+        if self.soft_timeout.or(self.hard_timeout).is_some() {
+            self.check_timeouts()?;
+        }
         let durations = [
             ("time_to_idle", self.time_to_idle),
             ("load_deadline", Some(self.load_deadline)),
             ("wait_deadline", Some(self.wait_deadline)),
             ("maintenance", self.maintenance),
             ("refresh_after", self.refresh_after),
+            ("soft_timeout", self.soft_timeout),
+            ("hard_timeout", self.hard_timeout),
         ];
         match durations
             .into_iter()

@@ -179,6 +179,53 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
+    /// How long a call of an attached loader ([`load`](crate::Cache::load), [`load_async`](crate::Cache::load_async))
+    /// waits for it, its own or another's, where a stale value could be served instead of an error
+    /// ([`stale_if_error`](Self::stale_if_error)): then that value is served. The loader goes on and its value is
+    /// stored. Such loaders run on the cache's threads, or where [`refresh_on`](Self::refresh_on) and
+    /// [`refresh_in_task`](Self::refresh_in_task) say, also where nothing is there yet; for tasks a
+    /// [`timer`](Self::timer) is needed, too. Keys whose values were declared uncacheable are loaded by each call
+    /// itself, however long that takes. Default: never.
+    ///
+    /// ```
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # use larder::Loaded;
+    /// let (hour, second) = (Duration::from_secs(3600), Duration::from_secs(1));
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .time_to_live(60 * second)
+    ///     .stale_if_error(hour, second)
+    ///     .loader(|n: &u64| Ok::<_, Infallible>(Loaded::new(n * n)))
+    ///     .soft_timeout(Duration::from_millis(50))
+    ///     .hard_timeout(2 * second)
+    ///     .build()?;
+    /// assert_eq!(cache.load(&7)?, 49);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn soft_timeout(mut self, time: Duration) -> Self {
+        self.soft_timeout = Some(time);
+        self
+    }
+
+    /// How long a call of an attached loader waits for it at all: then it answers
+    /// [`LoadError::LoadTimedOut`](crate::LoadError::LoadTimedOut), or with a stale value, as for any error. Otherwise
+    /// as [`soft_timeout`](Self::soft_timeout). Default: as long as the load and wait deadlines say.
+    ///
+    /// ```
+    /// # use std::{convert::Infallible, time::Duration};
+    /// # use larder::Loaded;
+    /// let cache = larder::Cache::<u64, u64>::builder()
+    ///     .max_capacity(9)
+    ///     .loader(|n: &u64| Ok::<_, Infallible>(Loaded::new(n * n)))
+    ///     .hard_timeout(Duration::from_secs(2))
+    ///     .build()?;
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn hard_timeout(mut self, time: Duration) -> Self {
+        self.hard_timeout = Some(time);
+        self
+    }
+
     /// How many threads [`load`](crate::Cache::load) may have to load values again while they are served: early,
     /// or stale. They are started when first needed and end when idle for ten seconds; up to 64 refreshes a thread
     /// wait their turn, and past that the value at hand is served and not refreshed. They are never joined. Zero:

@@ -1,0 +1,173 @@
+//! Calls of an attached loader that wait no longer than they were told: the loader runs elsewhere, goes on when
+//! they have left, and its value is stored as any other.
+//!
+//! Such a call leads the flight of its key only to hand the lead on. From then on it is one of those who wait for it:
+//! for the soft timeout if there is something stale to serve, and for the hard one in any case.
+
+use std::hash::{BuildHasher, Hash};
+use std::time::Duration;
+
+use super::Cache;
+use super::turn::Turn;
+use crate::error::LoadError;
+use crate::freshness::StaleBy;
+use crate::store::{Ask, Follow, Followed, Instead, Lead};
+
+/// What an attached loader is run for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// A value that is served meanwhile. Nobody needs to wait for it.
+    Refresh,
+    /// A call that waits.
+    Load,
+}
+
+/// Who runs the attached loader where the call itself does not.
+pub(super) struct Elsewhere<'a, K, V> {
+    /// Has it run for a lead. `false`: nobody can.
+    pub(super) run: Run<'a, K, V>,
+    /// For a call that waits no longer than it was told.
+    pub(super) limits: Option<Limits>,
+}
+
+/// How long one call waits.
+pub(super) struct Limits {
+    /// When it stops to wait if there is something to serve; [`u64::MAX`] once it has looked.
+    soft_at: u64,
+    hard_at: u64,
+    hard: Duration,
+    /// It has had the loader run once, and does not again: who takes the lead over because that came to nothing would
+    /// be handed the same failure for ever.
+    ran: bool,
+}
+
+impl Limits {
+    /// Those of a call that begins `now`, with the cache's timeouts in nanoseconds.
+    pub(super) fn new(now: u64, soft: u64, hard: u64) -> Self {
+        Limits {
+            soft_at: now.saturating_add(soft),
+            hard_at: now.saturating_add(hard),
+            hard: Duration::from_nanos(hard),
+            ran: false,
+        }
+    }
+}
+
+/// Whoever may run the loader.
+pub(super) type Run<'a, K, V> = &'a (dyn Fn(Lead<K, V>, Errand) -> bool + Sync);
+
+pub(super) fn apart<'a, K, V>(
+    elsewhere: Option<Elsewhere<'a, K, V>>,
+) -> (Option<Run<'a, K, V>>, Option<Limits>) {
+    match elsewhere {
+        Some(Elsewhere { run, limits }) => (Some(run), limits),
+        None => (None, None),
+    }
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher,
+{
+    /// The limits of an attached loader's call that begins now, if the cache has any.
+    pub(super) fn limits(&self) -> Option<Limits> {
+        let store = &self.inner.store;
+        let (soft, hard) = store.loads.timeouts?;
+        // Past its deadline a load can be overtaken, and this call does not load again.
+        let hard = hard.min(store.loads.load_deadline);
+        Some(Limits::new(store.clock.now(), soft, hard))
+    }
+
+    /// Until when a call waits for another's load.
+    pub(super) fn until(&self, ask: Ask, limits: Option<&Limits>, follow: &Follow<K, V>) -> u64 {
+        let until = if ask.errors {
+            follow.deadline()
+        } else {
+            u64::MAX
+        };
+        limits.map_or(until, |limits| {
+            until.min(limits.soft_at).min(limits.hard_at)
+        })
+    }
+
+    /// Has the loader run elsewhere, and waits with the others.
+    pub(super) fn hand_out(
+        &self,
+        lead: Lead<K, V>,
+        run: Run<'_, K, V>,
+        limits: &mut Limits,
+    ) -> Turn<K, V>
+    where
+        V: Clone,
+    {
+        let follow = lead.follow();
+        let first = !std::mem::replace(&mut limits.ran, true);
+        if first && run(lead, Errand::Load) {
+            return Turn::Follow(follow);
+        }
+        let late = self.inner.store.clock.now() >= limits.hard_at;
+        let error = match limits.hard {
+            after if late => LoadError::LoadTimedOut { after },
+            _ => LoadError::Abandoned,
+        };
+        self.stale_or(&follow, error)
+    }
+
+    /// What the end of a wait means for a call that may have limits.
+    pub(super) fn after_wait_within(
+        &self,
+        ask: Ask,
+        limits: Option<&mut Limits>,
+        follow: Follow<K, V>,
+        followed: Followed<K, V>,
+    ) -> Turn<K, V>
+    where
+        V: Clone,
+    {
+        match limits {
+            Some(limits) => self.after_limited_wait(ask, limits, follow, followed),
+            None => self.after_wait(ask, &follow, followed),
+        }
+    }
+
+    fn after_limited_wait(
+        &self,
+        ask: Ask,
+        limits: &mut Limits,
+        follow: Follow<K, V>,
+        followed: Followed<K, V>,
+    ) -> Turn<K, V>
+    where
+        V: Clone,
+    {
+        let store = &self.inner.store;
+        let now = store.clock.now();
+        match followed {
+            Followed::TimedOut(_) if now >= limits.hard_at => {
+                let after = limits.hard;
+                self.stale_or(&follow, LoadError::LoadTimedOut { after })
+            }
+            Followed::TimedOut(_) if now >= limits.soft_at => {
+                limits.soft_at = u64::MAX;
+                let flight = follow.flight();
+                let key = flight.key();
+                match store.instead_of_error(flight.hash, &self.namespace, key, false) {
+                    Some((value, instead)) => {
+                        if matches!(instead, Instead::Stale) {
+                            store.counters.stale(StaleBy::Load);
+                        }
+                        Turn::Return(Ok(Some(value)))
+                    }
+                    None => Turn::Follow(follow),
+                }
+            }
+            followed => {
+                // A load that another call revoked came to nothing for no fault of whoever ran it.
+                limits.ran &= matches!(followed, Followed::Lead(_));
+                self.after_wait(ask, &follow, followed)
+            }
+        }
+    }
+}

@@ -10,6 +10,8 @@
     reason = "a failing case tells how to run it again; a fresh seed comes from the wall clock"
 )]
 
+#[path = "model/aging.rs"]
+mod aging;
 #[path = "model/cells.rs"]
 mod cells;
 #[path = "model/config.rs"]

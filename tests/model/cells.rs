@@ -3,11 +3,12 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use larder::{Cache, Compute, EntryOptions, Loaded, ManualClock, TryLoadError};
+use larder::{Cache, CacheBuilder, Compute, EntryOptions, Loaded, ManualClock, TryLoadError};
 
+use crate::aging;
 use crate::support::eventually;
 use crate::table::{
-    COMPUTED, KEY, LATER, LOADED, NEGATIVE, OLD, Place, Row, TABLE, TAG, TTL, word,
+    COMPUTED, KEY, LATER, LOADED, NEGATIVE, OLD, Place, Row, TABLE, TAG, TTL, WINDOW, word,
 };
 
 /// What the key is before the operation.
@@ -33,33 +34,43 @@ const PAST: [State; 4] = [
     State::DeadByClear,
 ];
 
+pub(crate) type Builder = CacheBuilder<&'static str, i64>;
+
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new(set: impl FnOnce(Builder) -> Builder) -> Self {
         let time = ManualClock::new();
-        let root = Cache::builder()
+        let builder = Cache::builder()
             .max_capacity(100)
             .negative_time_to_live(NEGATIVE)
-            .clock(time.clock())
-            .build()
-            .expect("the configuration is valid");
+            .clock(time.clock());
+        let root = set(builder).build().expect("the configuration is valid");
         let view = root.namespace("space");
         Place { root, view, time }
     }
 
-    fn store_old(&self) {
+    pub(crate) fn store_old(&self) {
         let options = EntryOptions::new().time_to_live(TTL).tag(TAG);
+        let options = options.load_time(aging::LOAD_TIME);
         let stored = self.view.insert_with("key", OLD, options);
         assert_eq!(stored.map_err(|rejected| rejected.reason), Ok(None));
     }
 
-    /// A cell's cache, in a state that needs no other thread.
-    fn in_state(state: State) -> Self {
-        let place = Place::new();
+    /// A cell's cache, in a state that needs no other thread. With `windows`, values are loaded early and
+    /// kept when they are stale.
+    fn in_state(state: State, windows: bool) -> Self {
+        let place = Place::new(|builder| match windows {
+            true => aging::with_windows(builder),
+            false => builder,
+        });
         if !matches!(state, State::Absent | State::Negative | State::InFlight) {
             place.store_old();
         }
+        if windows && PAST.contains(&state) {
+            // Stale now, which is to be no different once it is dead, or its window over, too.
+            place.time.advance(TTL);
+        }
         match state {
-            State::Expired => place.time.advance(TTL),
+            State::Expired => place.time.advance(if windows { WINDOW } else { TTL }),
             State::DeadByTag => place.root.invalidate_tag(TAG),
             State::DeadBySpace => place.view.clear(),
             State::DeadByClear => place.root.clear(),
@@ -87,18 +98,22 @@ impl Place {
     }
 }
 
+fn with_and_without_windows() -> impl Iterator<Item = (&'static Row, bool)> {
+    TABLE.iter().flat_map(|row| [(row, false), (row, true)])
+}
+
 fn check(row: &Row, state: State, got: &str, want: &str) {
     assert_eq!(got, want, "{} in state {state:?}", row.name);
 }
 
-/// The columns in which nothing else is going on.
+/// The columns in which nothing else is going on. Windows that are not open make no difference.
 #[test]
 fn every_operation_in_every_state_at_rest() {
-    for row in TABLE {
+    for (row, windows) in with_and_without_windows() {
         let rest = [(State::Absent, row.absent), (State::Fresh, row.fresh)];
         let past = PAST.map(|state| (state, row.past));
         for (state, want) in rest.into_iter().chain(past) {
-            let place = Place::in_state(state);
+            let place = Place::in_state(state, windows);
             let result = (row.call)(&place);
             check(row, state, &format!("{result} → {}", place.after()), want);
             #[cfg(debug_assertions)]
@@ -109,8 +124,8 @@ fn every_operation_in_every_state_at_rest() {
 
 #[test]
 fn every_operation_on_a_remembered_failure() {
-    for row in TABLE {
-        let place = Place::in_state(State::Negative);
+    for (row, windows) in with_and_without_windows() {
+        let place = Place::in_state(State::Negative, windows);
         let result = (row.call)(&place);
         let after = place.after();
         // A live value hides what is remembered, so it is taken away without revoking anything.
@@ -151,7 +166,7 @@ impl Parked {
 /// Runs `operation` beside a load in flight that has one waiter. Returns what the operation, a waiter
 /// from before, and a caller that came after it were given, and what is there at the end.
 fn beside_a_load(operation: impl Fn(&Place) -> String + Sync, later: bool) -> [String; 4] {
-    let parked = Parked::new(Place::in_state(State::InFlight));
+    let parked = Parked::new(Place::in_state(State::InFlight, false));
     let Parked {
         place,
         release,
@@ -225,7 +240,7 @@ fn who_comes_after_a_revocation_is_never_given_the_revoked_value() {
 /// Runs `operation` while a computation that has lost its races holds the turn with the key, which is
 /// live. Returns the answer, what is there at the end, and how often the computation was asked again.
 fn beside_a_turn(operation: impl Fn(&Place) -> String + Sync) -> (String, String, u32) {
-    let parked = Parked::new(Place::in_state(State::FreshInTurn));
+    let parked = Parked::new(Place::in_state(State::FreshInTurn, false));
     let Parked {
         place,
         release,
@@ -281,12 +296,12 @@ fn every_operation_beside_a_computation_that_has_its_turn() {
     }
 }
 
-/// The page that people read shows the very table that the tests above run.
+/// The page that people read shows the very tables that are run, here and in `aging.rs`.
 #[test]
-fn the_printed_table_is_the_one_that_is_run() {
+fn the_printed_tables_are_those_that_are_run() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md");
     let page = std::fs::read_to_string(page).expect("ARCHITECTURE.md beside the manifest");
-    for row in TABLE {
+    let lines = TABLE.iter().map(|row| {
         let cells = [
             row.absent,
             row.fresh,
@@ -295,11 +310,18 @@ fn the_printed_table_is_the_one_that_is_run() {
             row.in_flight,
             row.in_turn,
         ];
-        let cells = cells.map(|cell| cell.replace('|', "\\|"));
-        let line = format!("| {} | {} |", row.name, cells.join(" | "));
+        line(row.name, &cells)
+    });
+    for line in lines.chain(aging::lines()) {
         assert!(
             page.lines().any(|other| other == line),
             "ARCHITECTURE.md, \"Every operation in every state\", lacks this line:\n{line}"
         );
     }
+}
+
+/// A row as it is printed.
+pub(crate) fn line(name: &str, cells: &[&str]) -> String {
+    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    format!("| {name} | {} |", cells.join(" | "))
 }

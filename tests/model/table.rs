@@ -1,6 +1,6 @@
 //! The operation × state table of ARCHITECTURE.md, run.
 //!
-//! Each row is an operation, each column a state of the key. A cell says what the operation returns and,
+//! Each row is an operation, each column a state of the key (`aging.rs` has more of them). A cell says what the operation returns and,
 //! after the `→`, what a `get` finds afterwards: at once, or, where a load or a computation was under
 //! way, once that has ended.
 //!
@@ -10,7 +10,9 @@
 
 use std::time::Duration;
 
-use larder::{Added, Cache, Compute, EntryOptions, LoadError, ManualClock, TryLoadError};
+use larder::{
+    Added, Cache, Compute, EntryOptions, Freshness, LoadError, ManualClock, TryLoadError,
+};
 
 pub(crate) type Subject = Cache<&'static str, i64>;
 
@@ -24,6 +26,8 @@ pub(crate) const LATER: i64 = 5;
 pub(crate) const COMPUTED: i64 = 6;
 pub(crate) const NEGATIVE: Duration = Duration::from_secs(60);
 pub(crate) const TTL: Duration = Duration::from_secs(10);
+/// For so long after its time a value is stale, where stale values are kept.
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
 /// One operation: its name, how to call it, and the cells.
 pub(crate) struct Row {
@@ -64,6 +68,19 @@ pub(crate) fn maybe(value: Option<i64>) -> String {
     value.map_or("None".to_owned(), |value| format!("Some({})", word(value)))
 }
 
+pub(crate) fn looked_up(found: Option<(i64, Freshness)>) -> String {
+    let Some((value, freshness)) = found else {
+        return "None".to_owned();
+    };
+    let freshness = match freshness {
+        Freshness::Fresh => "Fresh",
+        Freshness::Early => "Early",
+        Freshness::Stale { .. } => "Stale",
+        _ => "?",
+    };
+    format!("Some({}, {freshness})", word(value))
+}
+
 pub(crate) fn either<E>(answer: Result<i64, TryLoadError<E>>) -> String {
     match answer {
         Ok(value) => format!("Ok({})", word(value)),
@@ -98,6 +115,16 @@ pub(crate) const TABLE: &[Row] = &[
         negative: "None → -",
         in_flight: "None → loaded | loaded",
         in_turn: "Some(old) → computed | kept",
+    },
+    Row {
+        name: "`lookup`",
+        call: |at| looked_up(at.view.lookup(KEY)),
+        absent: "None → -",
+        fresh: "Some(old, Fresh) → old",
+        past: "None → -",
+        negative: "None → -",
+        in_flight: "None → loaded | loaded",
+        in_turn: "Some(old, Fresh) → computed | kept",
     },
     Row {
         name: "`peek`",

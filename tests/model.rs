@@ -56,9 +56,7 @@ fn run_all(lru: bool, shards: u64) {
     for seed in seeds() {
         for (number, mut config) in config::Config::all(lru, shards).into_iter().enumerate() {
             let seed = seed.wrapping_mul(64).wrapping_add(number as u64);
-            // Spread over the cases: choices whose product would be too much.
-            config.reads = seed % 2 == 0;
-            config.negative = seed % 3 != 0;
+            config.spread(seed);
             run::case(config, seed, STEPS);
         }
     }

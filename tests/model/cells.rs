@@ -163,10 +163,10 @@ impl Parked {
     }
 }
 
-/// Runs `operation` beside a load in flight that has one waiter. Returns what the operation, a waiter
+/// Runs the operation beside a load in flight that has one waiter. Returns what the operation, a waiter
 /// from before, and a caller that came after it were given, and what is there at the end.
-fn beside_a_load(operation: impl Fn(&Place) -> String + Sync, later: bool) -> [String; 4] {
-    let parked = Parked::new(Place::in_state(State::InFlight, false));
+fn beside_a_load(row: &Row, windows: bool, later: bool) -> [String; 4] {
+    let parked = Parked::new(Place::in_state(State::InFlight, windows));
     let Parked {
         place,
         release,
@@ -187,7 +187,7 @@ fn beside_a_load(operation: impl Fn(&Place) -> String + Sync, later: bool) -> [S
         let before = scope.spawn(|| place.view.get_or_load(KEY, || unreachable!("it waits")));
         eventually("the waiter joins", || place.root.stats().joined() == 1);
         // The operation may itself wait for the load; then it is released meanwhile.
-        let operating = scope.spawn(|| operation(place));
+        let operating = scope.spawn(|| (row.call)(place));
         eventually("the operation ends or waits", || {
             operating.is_finished() || place.root.stats().joined() == 2
         });
@@ -211,8 +211,8 @@ fn beside_a_load(operation: impl Fn(&Place) -> String + Sync, later: bool) -> [S
 
 #[test]
 fn every_operation_beside_a_load_in_flight() {
-    for row in TABLE {
-        let [answer, before, _, after] = beside_a_load(row.call, false);
+    for (row, windows) in with_and_without_windows() {
+        let [answer, before, _, after] = beside_a_load(row, windows, false);
         let got = format!("{answer} → {after} | {before}");
         check(row, State::InFlight, &got, row.in_flight);
     }
@@ -221,8 +221,8 @@ fn every_operation_beside_a_load_in_flight() {
 /// Nothing loaded before an operation that revokes is served to a caller that comes after it.
 #[test]
 fn who_comes_after_a_revocation_is_never_given_the_revoked_value() {
-    for row in TABLE {
-        let [_, _, late, after] = beside_a_load(row.call, true);
+    for (row, windows) in with_and_without_windows() {
+        let [_, _, late, after] = beside_a_load(row, windows, true);
         let (_, then) = row.in_flight.split_once("→ ").expect("a cell");
         let want = match then.split_once(" |").expect("a cell of a flight").0 {
             "-" => "later",
@@ -237,10 +237,10 @@ fn who_comes_after_a_revocation_is_never_given_the_revoked_value() {
     }
 }
 
-/// Runs `operation` while a computation that has lost its races holds the turn with the key, which is
+/// Runs the operation while a computation that has lost its races holds the turn with the key, which is
 /// live. Returns the answer, what is there at the end, and how often the computation was asked again.
-fn beside_a_turn(operation: impl Fn(&Place) -> String + Sync) -> (String, String, u32) {
-    let parked = Parked::new(Place::in_state(State::FreshInTurn, false));
+fn beside_a_turn(row: &Row, windows: bool) -> (String, String, u32) {
+    let parked = Parked::new(Place::in_state(State::FreshInTurn, windows));
     let Parked {
         place,
         release,
@@ -267,7 +267,7 @@ fn beside_a_turn(operation: impl Fn(&Place) -> String + Sync) -> (String, String
         });
         running.recv().expect("the computation has its turn");
         assert_eq!(place.root.__flights().0, 1, "a turn is a flight");
-        let answer = operation(place);
+        let answer = (row.call)(place);
         release.send(()).expect("the computation waits for it");
         let asked: u32 = computing.join().expect("no panic");
         (answer, place.after().to_owned(), asked - 5)
@@ -284,8 +284,8 @@ impl Place {
 
 #[test]
 fn every_operation_beside_a_computation_that_has_its_turn() {
-    for row in TABLE {
-        let (answer, after, again) = beside_a_turn(row.call);
+    for (row, windows) in with_and_without_windows() {
+        let (answer, after, again) = beside_a_turn(row, windows);
         let again = match again {
             0 => "kept",
             1 => "asked again",

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use larder::{Cache, EvictionPolicy, Expiry, ManualClock, RemovalCause};
 
+use crate::support::Rng;
+
 /// A key that knows its namespace without being told apart by it, so that the journal, which is told of
 /// keys alone, says which namespace lost one. Two namespaces hold *equal* keys.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,43 @@ pub(crate) struct Config {
     pub(crate) shards: u64,
     pub(crate) listener: bool,
     pub(crate) negative: bool,
+    pub(crate) windows: Windows,
+}
+
+/// For how long a value is stale after its time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    pub(crate) revalidate: Duration,
+    pub(crate) error: Duration,
+    /// How long a source that failed is left alone, where a stale value was served instead.
+    pub(crate) rest: Duration,
+}
+
+impl Windows {
+    const NONE: Windows = Windows {
+        revalidate: Duration::ZERO,
+        error: Duration::ZERO,
+        rest: Duration::ZERO,
+    };
+
+    /// Either alone, each longer than the other, and one without an end; rests shorter and longer than
+    /// `NEGATIVE`.
+    const CHOICES: [Windows; 6] = [
+        Windows::NONE,
+        Windows::of(40, Duration::ZERO, 0),
+        Windows::of(0, Duration::from_millis(80), 30),
+        Windows::of(120, Duration::from_millis(50), 20),
+        Windows::of(30, Duration::from_millis(300), 200),
+        Windows::of(0, Duration::MAX, 60),
+    ];
+
+    const fn of(revalidate: u64, error: Duration, rest: u64) -> Windows {
+        Windows {
+            revalidate: Duration::from_millis(revalidate),
+            error,
+            rest: Duration::from_millis(rest),
+        }
+    }
 }
 
 pub(crate) const TTL: Duration = Duration::from_millis(150);
@@ -138,9 +177,21 @@ impl Config {
                     listener: bit(4),
                     reads: false,
                     negative: false,
+                    windows: Windows::NONE,
                 }
             })
             .collect()
+    }
+
+    /// Makes the choices whose product would be too much. Drawn, so that none of them goes with one of the
+    /// others.
+    pub(crate) fn spread(&mut self, seed: u64) {
+        let mut rng = Rng::new(!seed);
+        self.reads = rng.percent(50);
+        self.negative = rng.percent(60);
+        if rng.percent(70) {
+            self.windows = rng.pick(&Windows::CHOICES);
+        }
     }
 
     pub(crate) fn weight(&self, value: i64) -> u64 {
@@ -182,6 +233,14 @@ impl Config {
         if self.negative {
             builder = builder.negative_time_to_live(NEGATIVE);
         }
+        let Windows {
+            revalidate,
+            error,
+            rest,
+        } = self.windows;
+        builder = builder
+            .stale_while_revalidate(revalidate)
+            .stale_if_error(error, rest);
         if self.listener {
             builder = builder.removal_listener(move |key, value, cause| {
                 let _ = tell_heard.send((*key, *value, cause));

@@ -4,7 +4,7 @@ use larder::{LoadError, Loaded, TryLoadError};
 
 use crate::config::{NEGATIVE, UNCACHEABLE};
 use crate::ops::Load;
-use crate::reference::{Effect, Life, Slot, Ttl, nanos};
+use crate::reference::{Effect, Failure, Life, Reference, Slot, Ttl, nanos};
 use crate::run::Run;
 use crate::steps::tag_name;
 
@@ -16,6 +16,24 @@ enum Got {
     Own,
     /// A remembered failure.
     Shared,
+}
+
+impl Failure {
+    /// Of a load that fails now.
+    fn now(reference: &Reference, slot: Slot) -> Failure {
+        let (config, now) = (reference.config, reference.now);
+        let served = reference.instead_of_error(slot).is_some();
+        let rest = if served {
+            nanos(config.windows.rest)
+        } else {
+            0
+        };
+        let negative = if config.negative { nanos(NEGATIVE) } else { 0 };
+        Failure {
+            by_all: now + negative,
+            by_served: now + rest,
+        }
+    }
 }
 
 impl Run {
@@ -32,18 +50,22 @@ impl Run {
             return;
         }
         let now = self.reference.now;
+        let instead = self.reference.instead_of_error(slot);
+        let failure = self.reference.failures.get(&slot).copied();
+        if instead.is_some() && failure.is_some_and(|failure| now < failure.until()) {
+            // The source rests, or its error is remembered: whichever is longer, and for all calls.
+            assert_eq!((got, ran), (Got::Value(instead), false));
+            self.tally.stale_on_error += 1;
+            self.settle(&Effect::default());
+            return;
+        }
         let fallible = !matches!(load, Load::Plain(_) | Load::Optional(_));
         let alone = self
             .reference
             .uncacheable
             .get(&slot)
             .is_some_and(|&at| now < at);
-        let failure = self
-            .reference
-            .failures
-            .get(&slot)
-            .is_some_and(|&at| now < at);
-        if !alone && failure && fallible {
+        if !alone && fallible && failure.is_some_and(|failure| now < failure.by_all) {
             assert_eq!((got, ran), (Got::Shared, false));
             self.settle(&Effect::default());
             return;
@@ -59,37 +81,48 @@ impl Run {
             Load::Optional(value) => (Got::Value(*value), Ttl::Default, &[]),
             Load::Try(Err(())) => (Got::Own, Ttl::Default, &[]),
         };
-        assert_eq!(got, answer);
-        self.tally.load_failures += u64::from(got == Got::Own);
+        let failed = answer == Got::Own;
+        self.tally.load_failures += u64::from(failed);
+        let served = instead.filter(|_| failed);
+        self.tally.stale_on_error += u64::from(served.is_some());
+        assert_eq!(got, served.map_or(answer, |value| Got::Value(Some(value))));
         let cacheable = !matches!(load, Load::Uncacheable(_));
         let effect = if alone {
-            if cacheable && matches!(got, Got::Value(Some(_))) {
+            if cacheable && matches!(answer, Got::Value(Some(_))) {
                 self.reference.uncacheable.remove(&slot);
             }
             Effect::default()
         } else {
-            self.publish(slot, got, ttl, tags, cacheable)
+            self.publish(slot, answer, ttl, tags, cacheable)
         };
         self.settle(&effect);
     }
 
     /// What a load that led leaves behind.
-    fn publish(&mut self, slot: Slot, got: Got, ttl: Ttl, tags: &[u8], cacheable: bool) -> Effect {
+    fn publish(
+        &mut self,
+        slot: Slot,
+        answer: Got,
+        ttl: Ttl,
+        tags: &[u8],
+        cacheable: bool,
+    ) -> Effect {
         let reference = &mut self.reference;
+        let failure = Failure::now(reference, slot);
         reference.failures.remove(&slot);
-        match got {
+        let mut effect = Effect::default();
+        match answer {
             Got::Value(Some(value)) if cacheable => {
                 let life = reference.life_of_new(ttl, value);
                 match (reference.refusal(value, life, tags.len()), life) {
                     (None, Life::Until(at)) => {
                         self.tally.inserts += 1;
-                        let held = reference.new_entry(value, at, tags);
-                        return Effect {
-                            stored: Some((slot, held)),
-                            ..Effect::default()
-                        };
+                        effect.stored = Some((slot, reference.new_entry(value, at, tags)));
                     }
-                    _ => self.tally.unpublished += 1,
+                    _ => {
+                        self.tally.unpublished += 1;
+                        effect.met.push(slot);
+                    }
                 }
             }
             Got::Value(Some(_)) => {
@@ -97,13 +130,14 @@ impl Run {
                 let until = reference.now + nanos(UNCACHEABLE);
                 reference.uncacheable.insert(slot, until);
             }
-            Got::Own if reference.config.negative => {
-                let until = reference.now + nanos(NEGATIVE);
-                reference.failures.insert(slot, until);
+            // The news that there is nothing ends what is stale.
+            Got::Value(None) => effect.met.push(slot),
+            Got::Own if failure.until() > reference.now => {
+                reference.failures.insert(slot, failure);
             }
             _ => {}
         }
-        Effect::default()
+        effect
     }
 
     /// Calls the method; says what came back and whether the loader ran.

@@ -8,6 +8,7 @@ use crate::support::Rng;
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Get(Slot),
+    Lookup(Slot),
     Peek(Slot),
     Contains(Slot),
     Insert(Slot, i64),
@@ -81,7 +82,12 @@ impl Source {
         self.rng.pick(two)
     }
 
-    fn slot(&mut self) -> Slot {
+    /// Often one of those that are about to change by themselves: there are few, and they do not stay.
+    fn slot(&mut self, reference: &Reference) -> Slot {
+        let passing = reference.passing();
+        if !passing.is_empty() && self.rng.percent(30) {
+            return self.rng.pick(&passing);
+        }
         let space = self.rng.below(SPACES) as u8;
         (space, self.rng.below(self.keys) as u32)
     }
@@ -140,10 +146,11 @@ impl Source {
     }
 
     pub(crate) fn draw(&mut self, reference: &Reference) -> Op {
-        let slot = self.slot();
+        let slot = self.slot(reference);
         let remainder = self.rng.below(3) as i64;
         match self.rng.below(100) {
-            0..12 => Op::Get(slot),
+            0..8 => Op::Get(slot),
+            8..12 => Op::Lookup(slot),
             12..14 => Op::Peek(slot),
             14..16 => Op::Contains(slot),
             16..30 => Op::Insert(slot, self.value()),

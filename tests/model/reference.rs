@@ -39,6 +39,12 @@ pub(crate) struct Dead {
     pub(crate) cleared: bool,
 }
 
+impl Dead {
+    fn is_dead(self) -> bool {
+        self.tag || self.space || self.cleared
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) value: i64,
@@ -57,8 +63,23 @@ pub(crate) struct Effect {
     pub(crate) explicit: Vec<Slot>,
     /// A live entry whose time the expiry policy ends, because it was read.
     pub(crate) ended: Option<Slot>,
-    /// An entry that is past and is met by the operation, so that it has to leave.
-    pub(crate) met: Option<Slot>,
+    /// Entries that are past and are met by the operation, so that they have to leave. Stale ones may.
+    pub(crate) met: Vec<Slot>,
+}
+
+/// Until when a failed load is remembered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    /// As the answer to fallible calls.
+    pub(crate) by_all: u64,
+    /// As a reason to serve what is stale.
+    pub(crate) by_served: u64,
+}
+
+impl Failure {
+    pub(crate) fn until(self) -> u64 {
+        self.by_all.max(self.by_served)
+    }
 }
 
 #[derive(Debug)]
@@ -69,8 +90,7 @@ pub(crate) struct Reference {
     /// The capacity was lowered, and not everything is trimmed yet.
     pub(crate) trimming: bool,
     pub(crate) held: HashMap<Slot, Held>,
-    /// Remembered failures, and until when.
-    pub(crate) failures: HashMap<Slot, u64>,
+    pub(crate) failures: HashMap<Slot, Failure>,
     pub(crate) uncacheable: HashMap<Slot, u64>,
     /// What the listener must have heard.
     pub(crate) told: Vec<(Slot, i64, RemovalCause)>,
@@ -91,17 +111,49 @@ impl Reference {
     }
 
     pub(crate) fn deadline(&self, held: &Held) -> u64 {
-        let idle = if self.config.tti {
-            held.accessed + nanos(TTI)
-        } else {
-            NEVER
-        };
-        held.expires_at.min(idle)
+        held.expires_at.min(self.idle_at(held))
     }
 
     pub(crate) fn is_live(&self, held: &Held) -> bool {
-        let dead = held.dead.tag || held.dead.space || held.dead.cleared;
-        !dead && self.now < self.deadline(held)
+        !held.dead.is_dead() && self.now < self.deadline(held)
+    }
+
+    /// When nobody has a use for it any more: idle for too long, it is not even stale.
+    pub(crate) fn kept_until(&self, held: &Held) -> u64 {
+        let windows = self.config.windows;
+        let stale = nanos(windows.revalidate.max(windows.error));
+        let by_age = match held.expires_at {
+            NEVER => NEVER,
+            // However long the window: what has a deadline does not live for ever.
+            at => at.saturating_add(stale).min(NEVER - 1),
+        };
+        by_age.min(self.idle_at(held))
+    }
+
+    fn idle_at(&self, held: &Held) -> u64 {
+        if self.config.tti {
+            held.accessed + nanos(TTI)
+        } else {
+            NEVER
+        }
+    }
+
+    /// The value of an entry that is stale, and for how long it has been.
+    fn stale_value(&self, held: &Held) -> Option<(i64, u64)> {
+        let kept = !held.dead.is_dead() && self.now < self.kept_until(held);
+        let by = self.now.checked_sub(held.expires_at)?;
+        kept.then_some((held.value, by))
+    }
+
+    pub(crate) fn stale(&self, slot: Slot) -> Option<(i64, Duration)> {
+        let (value, by) = self.stale_value(self.held.get(&slot)?)?;
+        Some((value, Duration::from_nanos(by)))
+    }
+
+    /// What a loading call is served that would get an error.
+    pub(crate) fn instead_of_error(&self, slot: Slot) -> Option<i64> {
+        let (value, by) = self.stale(slot)?;
+        (by < self.config.windows.error).then_some(value)
     }
 
     pub(crate) fn live(&self, slot: Slot) -> Option<&Held> {
@@ -112,24 +164,54 @@ impl Reference {
         self.live(slot).map(|held| held.value)
     }
 
-    /// Slots of a namespace with live entries, in order.
-    pub(crate) fn live_in(&self, space: u8) -> Vec<Slot> {
-        let mut slots: Vec<Slot> = self
-            .held
-            .iter()
-            .filter(|(slot, held)| slot.0 == space && self.is_live(held))
+    /// Slots of a namespace with live entries whose values are `wanted`, in order.
+    pub(crate) fn live_in(&self, space: u8, wanted: impl Fn(i64) -> bool) -> Vec<Slot> {
+        self.those_in(space, |held| self.is_live(held) && wanted(held.value))
+    }
+
+    /// The same of stale ones.
+    pub(crate) fn stale_in(&self, space: u8, wanted: impl Fn(i64) -> bool) -> Vec<Slot> {
+        self.those_in(space, |held| {
+            self.stale_value(held)
+                .is_some_and(|(value, _)| wanted(value))
+        })
+    }
+
+    /// Slots with a stale value or a remembered failure, in order.
+    pub(crate) fn passing(&self) -> Vec<Slot> {
+        let stale = self.held.keys().filter(|slot| self.stale(**slot).is_some());
+        let failed = self.failures.iter();
+        let failed = failed.filter(|(_, failure)| self.now < failure.until());
+        let mut slots: Vec<Slot> = stale.chain(failed.map(|(slot, _)| slot)).copied().collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    fn those_in(&self, space: u8, wanted: impl Fn(&Held) -> bool) -> Vec<Slot> {
+        let held = self.held.iter();
+        let mut slots: Vec<Slot> = held
+            .filter(|(slot, held)| slot.0 == space && wanted(held))
             .map(|(slot, _)| *slot)
             .collect();
         slots.sort_unstable();
         slots
     }
 
-    /// The next moment after now at which something expires, or is no longer remembered.
+    /// The next moment after now at which something expires, leaves a stale window, or is no longer
+    /// remembered.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        let deadlines = self.held.values().map(|held| self.deadline(held));
-        let remembered = self.failures.values().chain(self.uncacheable.values());
-        let all = deadlines.chain(remembered.copied());
-        all.filter(|&at| at > self.now && at < NEVER).min()
+        let error = nanos(self.config.windows.error);
+        let entries = self.held.values().flat_map(|held| {
+            let no_error = held.expires_at.saturating_add(error);
+            [self.deadline(held), no_error, self.kept_until(held)]
+        });
+        let failures = self.failures.values();
+        let failures = failures.flat_map(|failure| [failure.by_all, failure.by_served]);
+        let all = entries
+            .chain(failures)
+            .chain(self.uncacheable.values().copied());
+        // No step of time leads to the end of a window without an end.
+        all.filter(|&at| at > self.now && at < NEVER - 1).min()
     }
 
     /// A read that counts: what it finds, noted as a use. The slot comes back if the expiry policy ends
@@ -219,7 +301,7 @@ impl Reference {
                 effect.stored = Some((slot, held));
             }
             _ if self.live(slot).is_some() => effect.explicit.push(slot),
-            _ => effect.met = Some(slot),
+            _ => effect.met.push(slot),
         }
         (effect, refused)
     }
@@ -254,7 +336,7 @@ impl Reference {
         for &(slot, cause) in &events {
             match &effect.stored {
                 Some((stored, held)) if *stored == slot => {
-                    let past = self.now >= self.deadline(held);
+                    let past = self.now >= self.kept_until(held);
                     let legal = match cause {
                         RemovalCause::Size => self.trimming,
                         // A life too short to be told from none.
@@ -300,17 +382,18 @@ impl Reference {
         let held = held.unwrap_or_else(|| panic!("{slot:?} left ({cause:?}) and was not there"));
         let live = self.is_live(held);
         let dead = held.dead;
-        let past = self.now >= self.deadline(held);
+        let past = self.now >= self.kept_until(held);
+        let stored = effect.stored.as_ref().is_some_and(|(at, _)| *at == slot);
+        // A stale one leaves only by order, and for a new one.
+        let ends = self.now >= self.deadline(held) && (stored || effect.met.contains(&slot));
         let legal = match cause {
             RemovalCause::Explicit => live && effect.explicit.contains(&slot),
-            RemovalCause::Replaced => {
-                live && effect.stored.as_ref().is_some_and(|(at, _)| *at == slot)
-            }
-            RemovalCause::Expired => past || effect.ended == Some(slot),
+            RemovalCause::Replaced => live && stored,
+            RemovalCause::Expired => past || ends || effect.ended == Some(slot),
             RemovalCause::Invalidated => dead.tag || dead.space || dead.cleared,
             RemovalCause::Size => {
-                let stored = effect.stored.is_some();
-                !past && !dead.tag && !dead.cleared && self.is_full(stored, coming)
+                let full = self.is_full(effect.stored.is_some(), coming);
+                !past && !dead.tag && !dead.cleared && full
             }
             _ => false,
         };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use larder::{RemovalCause, Stats};
+use larder::{Freshness, RemovalCause, Stats};
 
 use crate::config::{Config, Key, Subject, Watched};
 use crate::ops::{Op, SPACES, Source};
@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     pub(crate) loads: u64,
     pub(crate) load_failures: u64,
     pub(crate) unpublished: u64,
+    /// Nothing is served while another call loads: there is none.
+    pub(crate) stale_on_error: u64,
 }
 
 pub(crate) struct Run {
@@ -128,7 +130,9 @@ impl Run {
 
     pub(crate) fn step(&mut self, op: &Op) {
         match op {
-            Op::Get(_) | Op::Peek(_) | Op::Contains(_) | Op::Iterate(_) => self.step_read(op),
+            Op::Get(_) | Op::Lookup(_) | Op::Peek(_) | Op::Contains(_) | Op::Iterate(_) => {
+                self.step_read(op);
+            }
             Op::Insert(slot, value) => self.insert(*slot, *value, Ttl::Default, &[], 0),
             Op::InsertWith(slot, value, ttl, tags) => {
                 self.insert(*slot, *value, *ttl, tags, tags.len());
@@ -167,6 +171,16 @@ impl Run {
                 self.count_read(want.is_some());
                 effect.ended = ended;
             }
+            Op::Lookup(slot) => {
+                let (live, ended) = self.reference.read(slot);
+                let live = live.map(|value| (value, Freshness::Fresh));
+                let stale = self.reference.stale(slot);
+                let stale = stale.map(|(value, by)| (value, Freshness::Stale { by }));
+                let (cache, key) = self.at(slot);
+                assert_eq!(cache.lookup(&key), live.or(stale));
+                self.count_read(live.is_some());
+                effect.ended = ended;
+            }
             Op::Peek(slot) => {
                 let (cache, key) = self.at(slot);
                 assert_eq!(cache.peek(&key), self.reference.value(slot));
@@ -182,7 +196,7 @@ impl Run {
                 let cache = &self.spaces[space as usize];
                 let mut got: Vec<_> = cache.iter().map(|(key, value)| (key.id, value)).collect();
                 got.sort_unstable();
-                let live = self.reference.live_in(space);
+                let live = self.reference.live_in(space, |_| true);
                 let want: Vec<_> = live
                     .iter()
                     .map(|&slot| (slot.1, self.reference.value(slot).expect("it is live")))
@@ -218,7 +232,7 @@ impl Run {
         let of = |cause| causes.get(&cause).copied().unwrap_or(0);
         let tally = &self.tally;
         type Counted = (&'static str, fn(&Stats) -> u64, u64);
-        let pairs: [Counted; 12] = [
+        let pairs: [Counted; 14] = [
             ("hits", Stats::hits, tally.hits),
             ("misses", Stats::misses, tally.misses),
             ("inserts", Stats::inserts, tally.inserts),
@@ -226,6 +240,8 @@ impl Run {
             ("loads", Stats::loads, tally.loads),
             ("failures", Stats::load_failures, tally.load_failures),
             ("unpublished", Stats::unpublished, tally.unpublished),
+            ("on error", Stats::stale_on_error, tally.stale_on_error),
+            ("while loading", Stats::stale_while_loading, 0),
             ("explicit", Stats::explicit, of(RemovalCause::Explicit)),
             ("replaced", Stats::replaced, of(RemovalCause::Replaced)),
             ("expired", Stats::expired, of(RemovalCause::Expired)),

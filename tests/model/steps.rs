@@ -165,6 +165,11 @@ impl Run {
                 effect = write;
             }
             Compute::Remove if old.is_some() => effect.explicit.push(slot),
+            // Where there is nothing to remove, nothing is forgotten either.
+            Compute::Remove if self.reference.stale(slot).is_some() => {
+                effect.met.push(slot);
+                self.reference.failures.remove(&slot);
+            }
             Compute::Remove => {}
             _ => new = old,
         }
@@ -228,20 +233,24 @@ impl Run {
             }
             _ => {}
         }
-        if removed.is_some() {
-            effect.explicit.push(slot);
+        match old {
+            // Past its time, it goes whatever a closure would say of it.
+            None => effect.met.push(slot),
+            Some(_) if removed.is_some() => effect.explicit.push(slot),
+            Some(_) => {}
         }
         self.settle(&effect);
         self.reference.failures.remove(&slot);
     }
 
     pub(crate) fn retain(&mut self, space: u8, remainder: i64) {
-        let live = self.reference.live_in(space);
-        let condemned = |slot: &Slot| self.reference.value(*slot).map(|n| n % 3) == Some(remainder);
-        let explicit: Vec<Slot> = live.into_iter().filter(condemned).collect();
+        let condemned = |value: i64| value % 3 == remainder;
+        let explicit = self.reference.live_in(space, condemned);
+        let met = self.reference.stale_in(space, condemned);
         let removed = self.spaces[space as usize].retain(|_, value| value % 3 != remainder);
         let journal = self.settle(&Effect {
             explicit,
+            met,
             ..Effect::default()
         });
         // Trimming may take a condemned entry first; that one was not removed by this call.
@@ -284,7 +293,7 @@ impl Run {
             let reference = &self.reference;
             let waste = |held: &&_| {
                 let held: &crate::reference::Held = held;
-                held.dead.cleared || reference.now >= reference.deadline(held)
+                held.dead.cleared || reference.now >= reference.kept_until(held)
             };
             assert_eq!(reference.held.values().find(waste).map(|_| ()), None);
         }

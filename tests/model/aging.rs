@@ -326,7 +326,7 @@ const AGED: &[Aged] = &[
     Aged {
         name: "`touch`, zero",
         early: "true → -",
-        refreshed: "true → loaded | loaded",
+        refreshed: "true → - | later",
         stale: "false → stale",
         revalidated: "false → loaded | old",
     },

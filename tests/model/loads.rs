@@ -52,14 +52,15 @@ impl Run {
         let now = self.reference.now;
         let instead = self.reference.instead_of_error(slot);
         let failure = self.reference.failures.get(&slot).copied();
-        if instead.is_some() && failure.is_some_and(|failure| now < failure.until()) {
-            // The source rests, or its error is remembered: whichever is longer, and for all calls.
+        let fallible = !matches!(load, Load::Plain(_) | Load::Optional(_));
+        let rests = |failure: Failure| now < failure.by_served || fallible && now < failure.by_all;
+        if instead.is_some() && failure.is_some_and(rests) {
+            // The source rests, or its error is remembered, for those that could be given it.
             assert_eq!((got, ran), (Got::Value(instead), false));
             self.tally.stale_on_error += 1;
             self.settle(&Effect::default());
             return;
         }
-        let fallible = !matches!(load, Load::Plain(_) | Load::Optional(_));
         let alone = self
             .reference
             .uncacheable

@@ -24,7 +24,8 @@ pub(crate) const LOADED: i64 = 3;
 pub(crate) const MADE: i64 = 4;
 pub(crate) const LATER: i64 = 5;
 pub(crate) const COMPUTED: i64 = 6;
-pub(crate) const NEGATIVE: Duration = Duration::from_secs(60);
+/// Longer than what is stale stays.
+pub(crate) const NEGATIVE: Duration = Duration::from_secs(600);
 pub(crate) const TTL: Duration = Duration::from_secs(10);
 /// For so long after its time a value is stale, where stale values are kept.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);

@@ -217,6 +217,12 @@ macro_rules! getters {
                     self.$name
                 }
             )+
+
+            /// All of them, under the names by which other programs know them.
+            #[cfg(feature = "metrics")]
+            pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((concat!("larder_", stringify!($name)), self.$name)),+].into_iter()
+            }
         }
     };
 }

@@ -10,6 +10,7 @@ use super::limits::Errand;
 use super::load::shared;
 use super::load_async::LoadFuture;
 use super::pool::{Job, Pool};
+use super::span::LoadSpan;
 use super::{Cache, Inner};
 use crate::entry::Loaded;
 use crate::error::LoadError;
@@ -53,6 +54,8 @@ where
     /// the next.
     pub(super) fn run_on_a_thread(&self, mut lead: Lead<K, V>, errand: Errand) -> bool {
         let home = self.home();
+        // Made here: it belongs to what this call belongs to.
+        let span = LoadSpan::new(self.label(), name_of(errand));
         if errand == Errand::Refresh {
             lead.hand_over();
         }
@@ -64,7 +67,7 @@ where
             if !begins(&mut lead, errand) {
                 return;
             }
-            let running = lead.node().enter();
+            let running = (lead.node().enter(), span.enter());
             let answer = catch_unwind(AssertUnwindSafe(|| {
                 (loader.call)(lead.key(), lead.previous())
             }));
@@ -90,9 +93,10 @@ where
             return false;
         };
         let home = self.home();
+        let span = LoadSpan::new(self.label(), name_of(errand));
         let key = lead.key().clone();
         let taken = contained(|| {
-            let running = lead.node().enter();
+            let running = (lead.node().enter(), span.enter());
             let load = (loader.call)(key, lead.previous().cloned());
             drop(running);
             if errand == Errand::Refresh {
@@ -102,7 +106,7 @@ where
                 if !begins(&mut lead, errand) {
                     return;
                 }
-                let answer = guarded(&lead, load).await;
+                let answer = guarded(&lead, &span, load).await;
                 let Some(cache) = home.cache() else { return };
                 match answer {
                     Ok(answer) => {
@@ -180,10 +184,11 @@ impl<K, V, S> Home<K, V, S> {
 /// What an attached loader's future comes to, or its panic, on the stack of loads while it is polled.
 async fn guarded<K, V>(
     lead: &Lead<K, V>,
+    span: &LoadSpan,
     mut load: LoadFuture<V>,
 ) -> std::thread::Result<<LoadFuture<V> as Future>::Output> {
     let answer = poll_fn(|context| {
-        let _running = lead.node().enter();
+        let _running = (lead.node().enter(), span.enter());
         match catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(panic) => std::task::Poll::Ready(Err(panic)),
@@ -192,6 +197,13 @@ async fn guarded<K, V>(
     .await;
     contain_drop(load);
     answer
+}
+
+fn name_of(errand: Errand) -> &'static str {
+    match errand {
+        Errand::Refresh => "refresh",
+        Errand::Load => "miss",
+    }
 }
 
 /// What a function of the user's returns, unless it panics.

@@ -16,6 +16,7 @@ use equivalent::Equivalent;
 
 use super::Cache;
 use super::load::never_told;
+use super::span::LoadSpan;
 use super::turn::Turn;
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
@@ -143,7 +144,8 @@ where
         let (mut bulk, places) = Bulk::new(keys);
         while bulk.goes_on() {
             if let Some(batch) = self.look_at_all(&mut bulk) {
-                let running = batch.enter();
+                let span = LoadSpan::new(self.label(), "bulk");
+                let running = (batch.enter(), span.enter());
                 let answers = loader(&batch.keys.0);
                 drop(running);
                 self.settle(&mut bulk, batch, answers)?;
@@ -190,8 +192,9 @@ where
                 let (load, keys) = (&mut loader, std::mem::take(&mut batch.keys.0));
                 // Called where it is polled: with this call's loads on the stack.
                 let mut load = pin!(async move { load(keys).await });
+                let span = LoadSpan::new(self.label(), "bulk");
                 let answers = poll_fn(|context| {
-                    let _running = batch.enter();
+                    let _running = (batch.enter(), span.enter());
                     load.as_mut().poll(context)
                 })
                 .await;

@@ -10,7 +10,8 @@ use equivalent::Equivalent;
 
 use super::Cache;
 use super::limits::{Elsewhere, Errand, apart};
-use super::turn::Turn;
+use super::span::LoadSpan;
+use super::turn::{Turn, why};
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
 use crate::removal::contain_drop;
@@ -261,7 +262,8 @@ where
                 Turn::Lead(lead) => match (run, &mut limits) {
                     (Some(run), Some(limits)) => self.hand_out(lead, run, limits),
                     _ => {
-                        let running = lead.node().enter();
+                        let span = LoadSpan::new(self.label(), why(&lead));
+                        let running = (lead.node().enter(), span.enter());
                         let answer = loader(lead.previous());
                         drop(running);
                         return self.finish(lead, answer, told, true);
@@ -275,7 +277,14 @@ where
                     served.drop_unused();
                     Turn::Lead(lead)
                 }
-                Turn::Alone => return self.finish_alone(key, loader(None)),
+                Turn::Alone => {
+                    let span = LoadSpan::new(self.label(), "miss");
+                    let answer = {
+                        let _traced = span.enter();
+                        loader(None)
+                    };
+                    return self.finish_alone(key, answer);
+                }
             };
         }
     }

@@ -13,7 +13,8 @@ use equivalent::Equivalent;
 use super::Cache;
 use super::limits::{Elsewhere, Errand, apart};
 use super::load::{BoxError, either, never_told, no_such_answer, present, shared};
-use super::turn::Turn;
+use super::span::LoadSpan;
+use super::turn::{Turn, why};
 use crate::entry::Loaded;
 use crate::error::{LoadError, Told, TryLoadError};
 use crate::store::{Ask, Lead};
@@ -275,8 +276,10 @@ where
         // One place that holds the loader's future, so that this future is not a multiple of it.
         let previous = lead.as_ref().and_then(Lead::previous).cloned();
         let mut load = pin!(async move { loader(previous).await });
+        let span = LoadSpan::new(self.label(), lead.as_ref().map_or("miss", why));
         let answer = poll_fn(|context| {
             let _running = lead.as_ref().map(|lead| lead.node().enter());
+            let _traced = span.enter();
             load.as_mut().poll(context)
         })
         .await;

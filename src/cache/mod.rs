@@ -10,8 +10,11 @@ mod limits;
 mod load;
 mod load_async;
 mod maintain;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod pool;
 mod read;
+mod span;
 mod turn;
 mod write;
 
@@ -325,6 +328,11 @@ where
             (Some(_), Some(own)) => own,
             (Some(weigher), None) => weigher(key, value),
         }
+    }
+
+    /// What it is called where others see it.
+    fn label(&self) -> &str {
+        self.inner.rules.name.as_deref().unwrap_or("unnamed")
     }
 
     /// These tags, and how many they are if they are too many.

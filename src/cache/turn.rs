@@ -71,6 +71,11 @@ pub(super) enum Served<V> {
     Stale(V),
 }
 
+/// What a load is for, as its span says.
+pub(super) fn why<K, V>(lead: &Lead<K, V>) -> &'static str {
+    if lead.is_refresh() { "refresh" } else { "miss" }
+}
+
 impl<V> Served<V> {
     /// Lets go of it, as nobody is served it.
     pub(super) fn drop_unused(self) {

@@ -38,7 +38,7 @@ fn with_a_tag(cache: &Numbers, n: u64) {
     ignore(cache.insert_with(n, n, EntryOptions::new().tag(tag)));
 }
 
-const FEATURES: [Feature; 11] = [
+const FEATURES: [Feature; 12] = [
     Feature {
         name: "plain",
         build: |builder| builder,
@@ -88,6 +88,14 @@ const FEATURES: [Feature; 11] = [
         build: |builder| builder.time_to_live(HOUR).early_expiration(1.0),
         store: |cache, n| {
             let options = EntryOptions::new().load_time(Duration::from_millis(5));
+            ignore(cache.insert_with(n, n, options));
+        },
+    },
+    Feature {
+        name: "ttl, stale windows of its own",
+        build: |builder| builder.time_to_live(HOUR),
+        store: |cache, n| {
+            let options = EntryOptions::new().stale_if_error(HOUR);
             ignore(cache.insert_with(n, n, options));
         },
     },

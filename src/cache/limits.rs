@@ -22,13 +22,8 @@ pub(super) enum Errand {
     Load,
 }
 
-/// Who runs the attached loader where the call itself does not.
-pub(super) struct Elsewhere<'a, K, V> {
-    /// Has it run for a lead. `false`: nobody can.
-    pub(super) run: Run<'a, K, V>,
-    /// For a call that waits no longer than it was told.
-    pub(super) limits: Option<Limits>,
-}
+/// Has an attached loader run where the call itself is not. `false`: nobody can.
+pub(super) type Run<'a, K, V> = &'a (dyn Fn(Lead<K, V>, Errand) -> bool + Sync);
 
 /// How long one call waits.
 pub(super) struct Limits {
@@ -39,30 +34,6 @@ pub(super) struct Limits {
     /// It has had the loader run once, and does not again: who takes the lead over because that came to nothing would
     /// be handed the same failure for ever.
     ran: bool,
-}
-
-impl Limits {
-    /// Those of a call that begins `now`, with the cache's timeouts in nanoseconds.
-    pub(super) fn new(now: u64, soft: u64, hard: u64) -> Self {
-        Limits {
-            soft_at: now.saturating_add(soft),
-            hard_at: now.saturating_add(hard),
-            hard: Duration::from_nanos(hard),
-            ran: false,
-        }
-    }
-}
-
-/// Whoever may run the loader.
-pub(super) type Run<'a, K, V> = &'a (dyn Fn(Lead<K, V>, Errand) -> bool + Sync);
-
-pub(super) fn apart<'a, K, V>(
-    elsewhere: Option<Elsewhere<'a, K, V>>,
-) -> (Option<Run<'a, K, V>>, Option<Limits>) {
-    match elsewhere {
-        Some(Elsewhere { run, limits }) => (Some(run), limits),
-        None => (None, None),
-    }
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -77,7 +48,13 @@ where
         let (soft, hard) = store.loads.timeouts?;
         // Past its deadline a load can be overtaken, and this call does not load again.
         let hard = hard.min(store.loads.load_deadline);
-        Some(Limits::new(store.clock.now(), soft, hard))
+        let now = store.clock.now();
+        Some(Limits {
+            soft_at: now.saturating_add(soft),
+            hard_at: now.saturating_add(hard),
+            hard: Duration::from_nanos(hard),
+            ran: false,
+        })
     }
 
     /// Until when a call waits for another's load.

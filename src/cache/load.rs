@@ -9,7 +9,7 @@ use std::sync::Arc as StdArc;
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::limits::{Elsewhere, Errand, apart};
+use super::limits::{Errand, Limits, Run};
 use super::span::LoadSpan;
 use super::turn::{Turn, why};
 use crate::entry::Loaded;
@@ -63,7 +63,7 @@ where
         F: FnOnce() -> V,
     {
         let loader = |_: Option<&V>| Ok(Loaded::new(loader()));
-        match self.load_blocking(key, Ask::VALUE, loader, never_told, None) {
+        match self.load_blocking(key, Ask::VALUE, loader, never_told, None, None) {
             Ok(Some(value)) => value,
             Ok(None) | Err(_) => no_such_answer(),
         }
@@ -120,7 +120,7 @@ where
         E: Display,
     {
         let loader = |_: Option<&V>| loader();
-        present(self.load_blocking(key, Ask::RESULT, loader, Told::of, None))
+        present(self.load_blocking(key, Ask::RESULT, loader, Told::of, None, None))
     }
 
     /// As [`get_or_load_with`](Self::get_or_load_with), for a loader that is given what it is to take the place of, to
@@ -166,7 +166,7 @@ where
         E: Display,
     {
         let ask = Ask::RESULT.with_previous(true);
-        present(self.load_blocking(key, ask, loader, Told::of, None))
+        present(self.load_blocking(key, ask, loader, Told::of, None, None))
     }
 
     /// As [`get_or_load`](Self::get_or_load), for a loader that may find nothing. Nothing is not stored;
@@ -186,7 +186,7 @@ where
         F: FnOnce() -> Option<V>,
     {
         let loader = |_: Option<&V>| Ok(loader().map_or_else(Loaded::absent, Loaded::new));
-        self.load_blocking(key, Ask::OPTION, loader, never_told, None)
+        self.load_blocking(key, Ask::OPTION, loader, never_told, None, None)
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
     }
 
@@ -225,23 +225,25 @@ where
             answer
         };
         let run = |lead, errand| self.run_on_a_thread(lead, errand);
-        let elsewhere = self.inner.background.as_ref().map(|_| Elsewhere {
-            run: &run,
-            limits: self.limits(),
-        });
+        let run: Option<Run<'_, K, V>> = match self.inner.background {
+            Some(_) => Some(&run),
+            None => None,
+        };
         let ask = Ask::RESULT.with_previous(attached.shows_previous);
-        present(self.load_blocking(key, ask, load, LoadError::clone, elsewhere)).map_err(either)
+        let limits = self.limits();
+        present(self.load_blocking(key, ask, load, LoadError::clone, run, limits)).map_err(either)
     }
 
-    /// The wheel of a thread. `told` is a loader's error as others see it; `elsewhere`, who may run the loader while
-    /// this call is served what is there, or waits no longer than it was told.
+    /// The wheel of a thread. `told` is a loader's error as others see it; `run`, who may run the loader while this
+    /// call is served what is there, or waits no longer than its limits say.
     fn load_blocking<Q, F, E>(
         &self,
         key: &Q,
         ask: Ask,
         loader: F,
         told: impl FnOnce(&E) -> LoadError,
-        elsewhere: Option<Elsewhere<'_, K, V>>,
+        run: Option<Run<'_, K, V>>,
+        mut limits: Option<Limits>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
@@ -249,7 +251,6 @@ where
         V: Clone,
         F: FnOnce(Option<&V>) -> Result<Loaded<V>, E>,
     {
-        let (run, mut limits) = apart(elsewhere);
         let mut turn = self.first_turn(key, ask);
         loop {
             turn = match turn {

@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::limits::{Elsewhere, Errand, apart};
+use super::limits::{Errand, Limits, Run};
 use super::load::{BoxError, either, never_told, no_such_answer, present, shared};
 use super::span::LoadSpan;
 use super::turn::{Turn, why};
@@ -56,7 +56,7 @@ where
     {
         let loader = |_: Option<V>| async { Ok(Loaded::new(loader().await)) };
         match self
-            .load_task(key, Ask::VALUE, loader, never_told, None)
+            .load_task(key, Ask::VALUE, loader, never_told, None, None)
             .await
         {
             Ok(Some(value)) => value,
@@ -124,7 +124,7 @@ where
     {
         let loader = |_: Option<V>| loader();
         present(
-            self.load_task(key, Ask::RESULT, loader, Told::of, None)
+            self.load_task(key, Ask::RESULT, loader, Told::of, None, None)
                 .await,
         )
     }
@@ -161,7 +161,7 @@ where
         E: Display,
     {
         let ask = Ask::RESULT.with_previous(true);
-        present(self.load_task(key, ask, loader, Told::of, None).await)
+        present(self.load_task(key, ask, loader, Told::of, None, None).await)
     }
 
     /// [`get_or_load_optional`](Self::get_or_load_optional) for tasks.
@@ -183,7 +183,7 @@ where
     {
         let loader =
             |_: Option<V>| async { Ok(loader().await.map_or_else(Loaded::absent, Loaded::new)) };
-        self.load_task(key, Ask::OPTION, loader, never_told, None)
+        self.load_task(key, Ask::OPTION, loader, never_told, None, None)
             .await
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
     }
@@ -222,12 +222,12 @@ where
                 .map_err(shared)
         };
         let run = |lead, errand| self.run_in_a_task(lead, errand);
-        let elsewhere = self.inner.spawn_task.as_ref().map(|_| Elsewhere {
-            run: &run,
-            limits: self.limits(),
-        });
+        let run: Option<Run<'_, K, V>> = match self.inner.spawn_task {
+            Some(_) => Some(&run),
+            None => None,
+        };
         let ask = Ask::RESULT.with_previous(attached.shows_previous);
-        let load = self.load_task(key, ask, load, LoadError::clone, elsewhere);
+        let load = self.load_task(key, ask, load, LoadError::clone, run, self.limits());
         present(load.await).map_err(either)
     }
 
@@ -238,7 +238,8 @@ where
         ask: Ask,
         loader: F,
         told: impl FnOnce(&E) -> LoadError,
-        elsewhere: Option<Elsewhere<'_, K, V>>,
+        run: Option<Run<'_, K, V>>,
+        mut limits: Option<Limits>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
@@ -247,7 +248,6 @@ where
         F: FnOnce(Option<V>) -> Fut,
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let (run, mut limits) = apart(elsewhere);
         let mut turn = self.first_turn(key, ask);
         let lead = loop {
             turn = match turn {

@@ -12,7 +12,7 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Hands everything in [`stats`](Self::stats) to the recorder of the [`metrics`](https://docs.rs/metrics) crate:
+    /// Hands everything in [`stats`](Self::stats) to the recorder of the `metrics` crate:
     /// `larder_hits` and the other counters under their getters' names, the gauges `larder_len`, `larder_weight`,
     /// `larder_capacity` and `larder_loads_in_flight`, and `larder_load_nanoseconds`, the time of all loads together.
     /// Each has the label `cache`, with the [`name`](crate::CacheBuilder::name) that the builder was given, or

@@ -10,6 +10,7 @@ use equivalent::Equivalent;
 use super::Cache;
 use crate::entry::{EntryOptions, Loaded, Ttl, What};
 use crate::error::{LoadError, TryLoadError};
+use crate::expiry::Life;
 use crate::freshness::StaleBy;
 use crate::removal::contain_drop;
 use crate::store::{Ask, Begin, FlightOutcome, Follow, Followed, Instead, Lead, Wish};
@@ -230,35 +231,40 @@ where
         K: Clone,
         V: Clone,
     {
+        match answer {
+            Ok(Loaded { what, options }) => self
+                .take_in(lead, what, options)
+                .map_err(TryLoadError::Shared),
+            Err(error) => self.take_failure(lead, error, told, heard),
+        }
+    }
+
+    fn take_failure<E>(
+        &self,
+        lead: Lead<K, V>,
+        error: E,
+        told: impl FnOnce(&E) -> LoadError,
+        heard: bool,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        V: Clone,
+    {
         // What the user's functions below load in turn must not wait for this load.
         let running = lead.node().enter();
-        match answer {
-            Ok(Loaded { what, options }) => {
-                drop(running);
-                self.take_in(lead, what, options)
-                    .map_err(TryLoadError::Shared)
-            }
-            Err(error) => {
-                let told = told(&error);
-                // Looked for now: what it was to replace may have been removed meanwhile.
-                let instead = self.inner.store.instead_of_error(
-                    lead.hash(),
-                    &self.namespace,
-                    lead.key(),
-                    lead.is_refresh(),
-                );
-                drop(running);
-                lead.failed(told, instead.is_some());
-                let Some((value, instead)) = instead else {
-                    return Err(TryLoadError::Own(error));
-                };
-                contain_drop(error);
-                if heard {
-                    self.count_served(instead);
-                }
-                Ok(Some(value))
-            }
+        let told = told(&error);
+        // Looked for now: what it was to replace may have been removed meanwhile.
+        let (store, refresh) = (&self.inner.store, lead.is_refresh());
+        let instead = store.instead_of_error(lead.hash(), &self.namespace, lead.key(), refresh);
+        drop(running);
+        lead.failed(told, instead.is_some());
+        let Some((value, instead)) = instead else {
+            return Err(TryLoadError::Own(error));
+        };
+        contain_drop(error);
+        if heard {
+            self.count_served(instead);
         }
+        Ok(Some(value))
     }
 
     /// Ends a flight whose loader answered.
@@ -273,11 +279,11 @@ where
         V: Clone,
     {
         // Most of what is called before the flight ends is user code, and runs before the lock: should it panic, the
-        // flight is abandoned like any other.
+        // flight is abandoned like any other. What it loads in turn must not wait for this load.
         let running = lead.node().enter();
         match what {
             What::Value(value) => {
-                let life = self.life_of_new(options.ttl, lead.key(), &value);
+                let life = self.life_of_loaded(options.ttl, &lead, &value);
                 let parcel = self.parcel(lead.key().clone(), value.clone(), options, life);
                 drop(running);
                 lead.done(parcel, &value);
@@ -306,11 +312,19 @@ where
                     lead.failed(LoadError::NoPrevious, false);
                     return Err(LoadError::NoPrevious);
                 };
-                let life = self.life_of_new(options.ttl, lead.key(), &value);
+                let life = self.life_of_loaded(options.ttl, &lead, &value);
                 drop(running);
                 lead.unchanged(life, &value);
                 Ok(Some(value))
             }
+        }
+    }
+
+    /// How long a loaded value lives. Asks the user's policy, as for an update where it takes the place of a live one.
+    fn life_of_loaded(&self, ttl: Ttl, lead: &Lead<K, V>, value: &V) -> Life {
+        match ttl {
+            Ttl::Default => self.life_after(lead.replaces(), lead.key(), value),
+            _ => self.life_of_new(ttl, lead.key(), value),
         }
     }
 

@@ -193,7 +193,7 @@ impl<K, V> Store<K, V> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     pub(crate) version: u32,
-    expires_at: u64,
+    pub(super) expires_at: u64,
 }
 
 impl Seen {

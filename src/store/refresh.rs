@@ -2,7 +2,7 @@
 
 use equivalent::Equivalent;
 
-use super::{Ask, Lead, Store, Stripe};
+use super::{Ask, Lead, Seen, Store, Stripe};
 use crate::flight::chain::Node;
 use crate::flight::{Flight, Kept, first_term};
 use crate::freshness::{Stale, StaleBy};
@@ -264,9 +264,14 @@ impl<K, V> Store<K, V> {
             }
             // From here on no user code runs.
             let now = visit.now.precise();
-            if !matches!(found, Found::Live(_)) || visit.flights.is_uncacheable(hash, now) {
+            let Found::Live(id) = found else { return None };
+            if visit.flights.is_uncacheable(hash, now) {
                 return None;
             }
+            let seen = Seen {
+                version: visit.shard.version(id),
+                expires_at: visit.shard.expires_at(id, visit.shard.entry(id)?),
+            };
             if let Some(flight) = flight {
                 if !self.is_to_be_replaced(&flight, now) {
                     // Somebody loads, or did a moment ago and failed.
@@ -280,11 +285,11 @@ impl<K, V> Store<K, V> {
             let flight = Flight::new(hash, namespace.id, owned.take()?, born, now);
             visit.flights.add(Arc::clone(&flight));
             flight.set_leader_node(node.id());
-            Some((flight, born))
+            Some((flight, born, seen))
         });
         drop(entered);
         contain_drop(owned);
-        let Some((flight, born)) = joined else {
+        let Some((flight, born, seen)) = joined else {
             contain_drop(previous);
             return None;
         };
@@ -294,6 +299,6 @@ impl<K, V> Store<K, V> {
         let namespace = Arc::clone(namespace);
         let term = (first_term(), born);
         let lead = Lead::new(self, namespace, Kept::new(flight), term, node, true);
-        Some(lead.of_a_refresh().with_previous(previous))
+        Some(lead.of_a_refresh(seen).with_previous(previous))
     }
 }

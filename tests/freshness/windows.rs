@@ -1,5 +1,7 @@
 //! When a value is early: the window, what opens it, what closes it, and what it costs outside.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder::{BuildError, Cache, EntryOptions, EvictionPolicy, Expiry, Freshness};
@@ -227,4 +229,37 @@ fn what_never_expires_or_not_so_late_has_no_age_to_be_loaded_at() {
         zero.build().unwrap_err(),
         BuildError::ZeroDuration { setting }
     );
+}
+
+/// What a policy is asked when a value is loaded again.
+struct Asked(Arc<AtomicU64>);
+
+impl Expiry<u64, u64> for Asked {
+    fn after_create(&self, _: &u64, _: &u64) -> Option<Duration> {
+        Some(SECOND)
+    }
+
+    fn after_update(&self, _: &u64, _: &u64, remaining: Option<Duration>) -> Option<Duration> {
+        let remaining = remaining.expect("it expires");
+        self.0.store(remaining.as_millis() as u64, Ordering::SeqCst);
+        Some(2 * SECOND)
+    }
+}
+
+#[test]
+fn a_policy_hears_of_a_value_that_is_loaded_again_as_of_an_update() {
+    let remaining = Arc::new(AtomicU64::new(0));
+    let policy = Asked(Arc::clone(&remaining));
+    let (cache, time) = timed(0.0, |builder| {
+        builder.expiry(policy).refresh_after(SECOND / 2)
+    });
+    load(&cache, &time, 1);
+    time.advance(600 * MILLI);
+    // The load takes ten milliseconds.
+    load(&cache, &time, 2);
+    assert_eq!(remaining.load(Ordering::SeqCst), 390);
+    time.advance(2 * SECOND - MILLI);
+    assert_eq!(cache.get(&KEY), Some(2));
+    time.advance(MILLI);
+    assert_eq!(cache.get(&KEY), None);
 }

@@ -226,12 +226,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// How many threads [`load`](crate::Cache::load) may have to load values again while they are served: early,
-    /// or stale. They are started when first needed and end when idle for ten seconds; up to 64 refreshes a thread
+    /// How many threads [`load`](crate::Cache::load) may have to load values again while they are served, early or
+    /// stale, and to load for calls with a timeout. They are started when first needed and end when idle for ten seconds; up to 64 refreshes a thread
     /// wait their turn, and past that the value at hand is served and not refreshed. They are never joined. Zero:
     /// the call that is elected loads by itself, as with a loader of its own. Default: 2, and none without an
-    /// attached [`loader`](Self::loader) and one of [`early_expiration`](Self::early_expiration) and
-    /// [`stale_while_revalidate`](Self::stale_while_revalidate).
+    /// attached [`loader`](Self::loader) and something for them to do.
     ///
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).refresh_threads(8).build()?;

@@ -6,7 +6,7 @@ mod empty;
 
 use super::begin::Permit;
 use super::write::{Parcel, Published};
-use super::{Follow, Store, Visit};
+use super::{Follow, Seen, Store, Visit};
 use crate::expiry::Life;
 use crate::flight::chain::{Node, Waits};
 use crate::flight::{Flight, Kept, Outcome, Remembered};
@@ -28,8 +28,8 @@ pub(crate) struct Lead<K, V> {
     node: Node,
     /// When the loader began; `None` for a turn without a loader.
     since: Option<u64>,
-    /// It loads a value again whose time is not up.
-    refreshes: bool,
+    /// What it loads again, if that is a value whose time is not up.
+    replaces: Option<Seen>,
     /// What the loader may call unchanged.
     previous: Option<V>,
     /// It runs a loader, and does not only take its turn.
@@ -65,7 +65,7 @@ impl<K, V> Lead<K, V> {
             born,
             node,
             since: loads.then(|| store.clock.now()),
-            refreshes: false,
+            replaces: None,
             previous: None,
             loads,
             permitted: true,
@@ -74,8 +74,8 @@ impl<K, V> Lead<K, V> {
     }
 
     /// The same, of a load whose value has a live one to take the place of.
-    pub(super) fn of_a_refresh(mut self) -> Self {
-        self.refreshes = true;
+    pub(super) fn of_a_refresh(mut self, replaces: Seen) -> Self {
+        self.replaces = Some(replaces);
         self
     }
 
@@ -95,7 +95,11 @@ impl<K, V> Lead<K, V> {
     }
 
     pub(crate) fn is_refresh(&self) -> bool {
-        self.refreshes
+        self.replaces.is_some()
+    }
+
+    pub(crate) fn replaces(&self) -> Option<Seen> {
+        self.replaces
     }
 
     pub(crate) fn hash(&self) -> KeyHash {

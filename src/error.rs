@@ -213,10 +213,10 @@ pub enum LoadError {
         /// How long this call waited.
         waited: Duration,
     },
-    /// The loader took longer than [`hard_timeout`](crate::CacheBuilder::hard_timeout). It goes on, and its value will
-    /// be stored.
+    /// The loader took longer than [`hard_timeout`](crate::CacheBuilder::hard_timeout), or, if that is shorter, the
+    /// load deadline. It goes on, and its value is stored, unless another call takes over.
     LoadTimedOut {
-        /// That time.
+        /// The shorter of the two.
         after: Duration,
     },
     /// The attached loader was to run on another thread or in a task, for the sake of a timeout, and did not run to
@@ -258,8 +258,8 @@ impl fmt::Display for LoadError {
             ),
             LoadError::LoadTimedOut { after } => write!(
                 f,
-                "the loader has taken longer than hard_timeout, {after:?}; it goes on, so try again in a while, \
-                 make it faster, or raise hard_timeout"
+                "the loader has taken longer than {after:?}, which is hard_timeout or the load deadline; it goes on, \
+                 so try again in a while, make it faster, or raise them"
             ),
             LoadError::Abandoned => f.write_str(
                 "the loader did not run to its end: it panicked, its queue is full (raise refresh_threads), or \

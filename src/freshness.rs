@@ -20,6 +20,8 @@ use crate::time::NEVER;
 const REACH: f64 = 16.0;
 /// Nanoseconds in a unit of a window: as deadlines are kept.
 const WINDOW_UNIT: u64 = 20_000;
+/// The same where the window is a long one.
+const COARSE_UNIT: u64 = 1_000 * WINDOW_UNIT;
 /// Nanoseconds in a unit of δ.
 const DELTA_UNIT: u64 = 1_000;
 
@@ -52,10 +54,20 @@ pub enum Freshness {
 
 /// When to begin to think of loading an entry again. Nothing is kept for entries that nobody loaded.
 ///
-/// One word, as every write carries it: from where the window begins to the deadline, in units of 20 µs, above δ in
-/// microseconds, rounded up.
+/// One word, as every write carries it:
+///
+/// | bits | what |
+/// |---|---|
+/// | 0..32 | δ in microseconds, rounded up |
+/// | 32..62 | from where the window begins to the deadline, rounded down, in units of |
+/// | 62 | 20 ms, and not 20 µs: those reach 248 days, and these 6 hours |
+/// | 63 | whether every read inside the window is due, and not only those that a draw elects |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Early(u64);
+
+const LONGEST: u64 = (1 << 30) - 1;
+const COARSE: u64 = 1 << 62;
+const SURE: u64 = 1 << 63;
 
 impl Early {
     /// Never early.
@@ -67,7 +79,7 @@ impl Early {
     }
 
     /// For an entry whose load took `delta` nanoseconds, that lives `life` nanoseconds (`None`: for ever), and that
-    /// is to be loaded again from the age `refresh_after` on, if any.
+    /// is to be loaded again from the age `refresh_after` on, if any: the window that begins first decides.
     pub(crate) fn new(
         delta: u64,
         beta: f64,
@@ -78,18 +90,28 @@ impl Early {
         let Some(life) = life else { return early };
         let drawn = reach(early.delta(), beta).min(life / 2);
         let sure = refresh_after.map_or(0, |after| life.saturating_sub(after));
-        let window = (drawn.max(sure) / WINDOW_UNIT).min(u64::from(u32::MAX));
-        Early(window << 32 | early.0)
+        if sure > drawn {
+            early.surely(sure)
+        } else {
+            Early(window_of(drawn) | early.0)
+        }
+    }
+
+    /// The same δ, and a window so long before the deadline in which every read is due.
+    pub(crate) fn surely(self, window: u64) -> Early {
+        Early(SURE | window_of(window) | u64::from(self.0 as u32))
+    }
+
+    /// Whether every read inside the window is due.
+    pub(crate) fn is_sure(self) -> bool {
+        self.0 & SURE != 0
     }
 
     /// Whether whoever reads the entry with `left` nanoseconds to its deadline, and a `draw` from 0.0 (excluded) to
     /// 1.0 (included), is to load it again.
     pub(crate) fn is_due(self, left: u64, beta: f64, draw: f64) -> bool {
-        if self.window() == 0 || left > self.window() {
-            return false;
-        }
-        // A window longer than draws need is one that began at an age.
-        self.window() > reach(self.delta(), beta) || is_early(left, self.delta(), beta, draw)
+        let begun = self.window() > 0 && left <= self.window();
+        begun && (self.is_sure() || is_early(left, self.delta(), beta, draw))
     }
 
     /// δ in nanoseconds: at least what was measured.
@@ -100,8 +122,8 @@ impl Early {
     /// Where the window begins before a deadline.
     #[inline]
     pub(crate) fn check_at(self, expires_at: u64) -> u64 {
-        if expires_at == NEVER {
-            NEVER
+        if expires_at == NEVER || self.0 >> 32 == 0 {
+            expires_at
         } else {
             expires_at.saturating_sub(self.window())
         }
@@ -110,7 +132,22 @@ impl Early {
     /// The length of the window in nanoseconds.
     #[inline]
     pub(crate) fn window(self) -> u64 {
-        (self.0 >> 32) * WINDOW_UNIT
+        let unit = if self.0 & COARSE != 0 {
+            COARSE_UNIT
+        } else {
+            WINDOW_UNIT
+        };
+        (self.0 >> 32 & LONGEST) * unit
+    }
+}
+
+/// The bits of a window of so many nanoseconds.
+fn window_of(nanos: u64) -> u64 {
+    let fine = nanos / WINDOW_UNIT;
+    if fine <= LONGEST {
+        fine << 32
+    } else {
+        COARSE | (nanos / COARSE_UNIT).min(LONGEST) << 32
     }
 }
 
@@ -282,14 +319,14 @@ mod tests {
                 u64::MAX,
                 1.0,
                 Some(1 << 60),
-                16 * 4_294_967_295_000,
+                68_719_460_000_000,
                 4_294_967_295_000,
             ),
             (
                 4_000 * SECOND,
                 9.0,
                 Some(1 << 60),
-                85_899_345_900_000,
+                576_000 * SECOND,
                 4_000 * SECOND,
             ),
         ];
@@ -304,45 +341,26 @@ mod tests {
 
     #[test]
     fn from_an_age_on_every_read_is_due_and_before_it_draws_decide() {
-        let never = 1.0;
-        let surely = f64::MIN_POSITIVE;
+        let (never, surely) = (1.0, f64::MIN_POSITIVE);
+        let (s, hour) = (SECOND, 3_600 * SECOND);
         let table = [
             // δ, β, refresh after, life, left, draw, due
-            (
-                0,
-                0.0,
-                Some(SECOND),
-                3 * SECOND,
-                2 * SECOND + 1,
-                surely,
-                false,
-            ),
-            (0, 0.0, Some(SECOND), 3 * SECOND, 2 * SECOND, never, true),
-            (0, 0.0, Some(SECOND), 3 * SECOND, 1, never, true),
-            (0, 0.0, Some(0), 3 * SECOND, 3 * SECOND, never, true),
+            (0, 0.0, Some(s), 3 * s, 2 * s + 1, surely, false),
+            (0, 0.0, Some(s), 3 * s, 2 * s, never, true),
+            (0, 0.0, Some(s), 3 * s, 1, never, true),
+            (0, 0.0, Some(0), 3 * s, 3 * s, never, true),
             // An age that no value reaches.
-            (0, 0.0, Some(3 * SECOND), 3 * SECOND, 1, surely, false),
-            (0, 0.0, Some(u64::MAX), 3 * SECOND, 1, surely, false),
-            // Beside draws: whichever window begins first decides.
-            (MILLI, 1.0, Some(SECOND), 3 * SECOND, SECOND, never, true),
-            (
-                SECOND,
-                1.0,
-                Some(2 * SECOND),
-                3 * SECOND,
-                SECOND / 2,
-                never,
-                false,
-            ),
-            (
-                SECOND,
-                1.0,
-                Some(2 * SECOND),
-                3 * SECOND,
-                SECOND / 2,
-                0.5,
-                true,
-            ),
+            (0, 0.0, Some(3 * s), 3 * s, 1, surely, false),
+            (0, 0.0, Some(u64::MAX), 3 * s, 1, surely, false),
+            // Beside draws: whichever window begins first decides, and draws get half the life at most.
+            (MILLI, 1.0, Some(s), 3 * s, s, never, true),
+            (s, 1.0, Some(2 * s), 3 * s, s / 2, never, false),
+            (s, 1.0, Some(2 * s), 3 * s, s / 2, 0.5, true),
+            (s, 0.125, Some(s), 3 * s, 2 * s, never, true),
+            // Long lives.
+            (0, 0.0, Some(hour), 48 * hour, 47 * hour + s, never, false),
+            (0, 0.0, Some(hour), 48 * hour, 47 * hour, never, true),
+            (0, 0.0, Some(hour), 5_000 * hour, 4_998 * hour, never, true),
         ];
         for (delta, beta, after, life, left, draw, due) in table {
             let early = Early::new(delta, beta, after, Some(life));

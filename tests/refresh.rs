@@ -10,6 +10,8 @@
 #[path = "support/executor.rs"]
 #[allow(dead_code, reason = "each test crate uses its part")]
 mod executor;
+#[path = "refresh/handed.rs"]
+mod handed;
 #[path = "refresh/run.rs"]
 mod run;
 #[path = "refresh/timeouts.rs"]

@@ -7,10 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 
 use super::limits::Errand;
-use super::load::shared;
+use super::load::{either, shared};
 use super::load_async::LoadFuture;
 use super::pool::{Job, Pool};
 use super::span::LoadSpan;
+use super::turn::unless_nothing_is_unchanged;
 use super::{Cache, Inner};
 use crate::entry::Loaded;
 use crate::error::LoadError;
@@ -134,6 +135,7 @@ where
         errand: Errand,
         answer: Result<Loaded<V>, LoadError>,
     ) {
+        let answer = unless_nothing_is_unchanged(answer, lead.previous().is_some()).map_err(either);
         let well = answer.is_ok();
         // The weigher, say, is the user's, and its panic nobody's here.
         let finished = contained(
@@ -165,10 +167,7 @@ where
 fn begins<K, V>(lead: &mut Lead<K, V>, errand: Errand) -> bool {
     match errand {
         Errand::Refresh => lead.begin_now(),
-        Errand::Load => {
-            lead.begin_elsewhere();
-            true
-        }
+        Errand::Load => lead.begin_elsewhere(),
     }
 }
 

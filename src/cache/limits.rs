@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Cache;
 use super::turn::Turn;
 use crate::error::LoadError;
+use crate::flight::chain;
 use crate::freshness::StaleBy;
 use crate::store::{Ask, Follow, Followed, Instead, Lead};
 
@@ -44,6 +45,11 @@ where
 {
     /// The limits of an attached loader's call that begins now, if the cache has any.
     pub(super) fn limits(&self) -> Option<Limits> {
+        // A loader that loads in turn keeps one of the threads. Were it to wait for another, a few such would wait for
+        // each other's: it runs what it needs itself, and the call that waits for it has its timeouts.
+        if chain::is_loading() {
+            return None;
+        }
         let store = &self.inner.store;
         let (soft, hard) = store.loads.timeouts?;
         // Past its deadline a load can be overtaken, and this call does not load again.
@@ -59,7 +65,9 @@ where
 
     /// Until when a call waits for another's load.
     pub(super) fn until(&self, ask: Ask, limits: Option<&Limits>, follow: &Follow<K, V>) -> u64 {
-        let until = if ask.errors {
+        // Its own load is under its own timeouts.
+        let own = limits.is_some_and(|limits| limits.ran);
+        let until = if ask.errors && !own {
             follow.deadline()
         } else {
             u64::MAX
@@ -72,7 +80,7 @@ where
     /// Has the loader run elsewhere, and waits with the others.
     pub(super) fn hand_out(
         &self,
-        lead: Lead<K, V>,
+        mut lead: Lead<K, V>,
         run: Run<'_, K, V>,
         limits: &mut Limits,
     ) -> Turn<K, V>
@@ -80,11 +88,12 @@ where
         V: Clone,
     {
         let follow = lead.follow();
+        lead.queue();
+        let late = self.inner.store.clock.now() >= limits.hard_at;
         let first = !std::mem::replace(&mut limits.ran, true);
-        if first && run(lead, Errand::Load) {
+        if !late && first && run(lead, Errand::Load) {
             return Turn::Follow(follow);
         }
-        let late = self.inner.store.clock.now() >= limits.hard_at;
         let error = match limits.hard {
             after if late => LoadError::LoadTimedOut { after },
             _ => LoadError::Abandoned,

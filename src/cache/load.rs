@@ -125,8 +125,8 @@ where
 
     /// As [`get_or_load_with`](Self::get_or_load_with), for a loader that is given what it is to take the place of, to
     /// ask its source whether that has changed, and to answer [`Loaded::unchanged`] if not: the live value, if this
-    /// is an early load, or a stale one inside its windows; otherwise `None`, also where this call takes over from
-    /// another's load.
+    /// is an early load, or a stale one inside its windows; otherwise `None`, also where a call that waited takes over
+    /// from another's load.
     ///
     /// # Errors
     /// As [`try_get_or_load`](Self::try_get_or_load); and [`LoadError::NoPrevious`] if `None` is called unchanged.
@@ -229,8 +229,10 @@ where
             Some(_) => Some(&run),
             None => None,
         };
-        let ask = Ask::RESULT.with_previous(attached.shows_previous);
         let limits = self.limits();
+        let ask = Ask::RESULT
+            .with_previous(attached.shows_previous)
+            .queueing(limits.is_some());
         present(self.load_blocking(key, ask, load, LoadError::clone, run, limits)).map_err(either)
     }
 

@@ -226,8 +226,11 @@ where
             Some(_) => Some(&run),
             None => None,
         };
-        let ask = Ask::RESULT.with_previous(attached.shows_previous);
-        let load = self.load_task(key, ask, load, LoadError::clone, run, self.limits());
+        let limits = self.limits();
+        let ask = Ask::RESULT
+            .with_previous(attached.shows_previous)
+            .queueing(limits.is_some());
+        let load = self.load_task(key, ask, load, LoadError::clone, run, limits);
         present(load.await).map_err(either)
     }
 

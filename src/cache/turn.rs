@@ -21,6 +21,7 @@ impl Ask {
         errors: false,
         absence: false,
         previous: false,
+        queues: false,
     };
     pub(super) const OPTION: Ask = Ask {
         absence: true,
@@ -38,6 +39,11 @@ impl Ask {
     /// For a loader that is given what is there.
     pub(super) fn with_previous(self, previous: bool) -> Ask {
         Ask { previous, ..self }
+    }
+
+    /// For a call that has its loader run elsewhere.
+    pub(super) fn queueing(self, queues: bool) -> Ask {
+        Ask { queues, ..self }
     }
 
     /// What a caller is told of an absence.
@@ -75,6 +81,19 @@ pub(super) enum Served<V> {
 /// What a load is for, as its span says.
 pub(super) fn why<K, V>(lead: &Lead<K, V>) -> &'static str {
     if lead.is_refresh() { "refresh" } else { "miss" }
+}
+
+/// A loader's answer; one that calls unchanged what it was not given is a failure.
+pub(super) fn unless_nothing_is_unchanged<V, E>(
+    answer: Result<Loaded<V>, E>,
+    has_previous: bool,
+) -> Result<Loaded<V>, TryLoadError<E>> {
+    match answer {
+        Ok(answer) if !has_previous && matches!(answer.what, What::Unchanged) => {
+            Err(TryLoadError::Shared(LoadError::NoPrevious))
+        }
+        answer => answer.map_err(TryLoadError::Own),
+    }
 }
 
 impl<V> Served<V> {
@@ -231,18 +250,16 @@ where
         K: Clone,
         V: Clone,
     {
-        match answer {
-            Ok(Loaded { what, options }) => self
-                .take_in(lead, what, options)
-                .map_err(TryLoadError::Shared),
-            Err(error) => self.take_failure(lead, error, told, heard),
+        match unless_nothing_is_unchanged(answer, lead.previous().is_some()) {
+            Ok(Loaded { what, options }) => Ok(self.take_in(lead, what, options)),
+            Err(failure) => self.take_failure(lead, failure, told, heard),
         }
     }
 
     fn take_failure<E>(
         &self,
         lead: Lead<K, V>,
-        error: E,
+        failure: TryLoadError<E>,
         told: impl FnOnce(&E) -> LoadError,
         heard: bool,
     ) -> Result<Option<V>, TryLoadError<E>>
@@ -251,16 +268,19 @@ where
     {
         // What the user's functions below load in turn must not wait for this load.
         let running = lead.node().enter();
-        let told = told(&error);
+        let told = match &failure {
+            TryLoadError::Own(error) => told(error),
+            TryLoadError::Shared(error) => error.clone(),
+        };
         // Looked for now: what it was to replace may have been removed meanwhile.
         let (store, refresh) = (&self.inner.store, lead.is_refresh());
         let instead = store.instead_of_error(lead.hash(), &self.namespace, lead.key(), refresh);
         drop(running);
         lead.failed(told, instead.is_some());
         let Some((value, instead)) = instead else {
-            return Err(TryLoadError::Own(error));
+            return Err(failure);
         };
-        contain_drop(error);
+        contain_drop(failure);
         if heard {
             self.count_served(instead);
         }
@@ -268,12 +288,7 @@ where
     }
 
     /// Ends a flight whose loader answered.
-    fn take_in(
-        &self,
-        mut lead: Lead<K, V>,
-        what: What<V>,
-        options: EntryOptions,
-    ) -> Result<Option<V>, LoadError>
+    fn take_in(&self, mut lead: Lead<K, V>, what: What<V>, options: EntryOptions) -> Option<V>
     where
         K: Clone,
         V: Clone,
@@ -287,12 +302,12 @@ where
                 let parcel = self.parcel(lead.key().clone(), value.clone(), options, life);
                 drop(running);
                 lead.done(parcel, &value);
-                Ok(Some(value))
+                Some(value)
             }
             What::Uncacheable(value) => {
                 drop(running);
                 lead.give_up();
-                Ok(Some(value))
+                Some(value)
             }
             What::Absent => {
                 let lasts = match options.ttl {
@@ -303,19 +318,16 @@ where
                 let (tags, excess) = self.tags(&options.tags);
                 drop(running);
                 // Too many to be watched: nothing is remembered.
-                lead.absent(if excess > 0 { 0 } else { lasts }, tags);
-                Ok(None)
+                lead.absent(if excess > 0 { 0 } else { lasts }, tags, excess > 0);
+                None
             }
             What::Unchanged => {
-                let Some(value) = lead.take_previous() else {
-                    drop(running);
-                    lead.failed(LoadError::NoPrevious, false);
-                    return Err(LoadError::NoPrevious);
-                };
+                // Who has none has failed, and is not here.
+                let value = lead.take_previous()?;
                 let life = self.life_of_loaded(options.ttl, &lead, &value);
                 drop(running);
                 lead.unchanged(life, &value);
-                Ok(Some(value))
+                Some(value)
             }
         }
     }
@@ -351,6 +363,7 @@ where
         V: Clone,
     {
         let store = &self.inner.store;
+        let answer = unless_nothing_is_unchanged(answer, false);
         store.count_load(answer.is_ok());
         match answer.map(|answer| answer.what) {
             Ok(What::Value(value)) => {
@@ -358,17 +371,16 @@ where
                 Ok(Some(value))
             }
             Ok(What::Uncacheable(value)) => Ok(Some(value)),
-            Ok(What::Absent) => Ok(None),
-            Ok(What::Unchanged) => Err(TryLoadError::Shared(LoadError::NoPrevious)),
-            Err(error) => {
+            Ok(What::Absent | What::Unchanged) => Ok(None),
+            Err(failure) => {
                 let instead = store.instead_of_error(self.hash(key), &self.namespace, key, false);
                 match instead {
                     Some((value, instead)) => {
-                        contain_drop(error);
+                        contain_drop(failure);
                         self.count_served(instead);
                         Ok(Some(value))
                     }
-                    None => Err(TryLoadError::Own(error)),
+                    None => Err(failure),
                 }
             }
         }

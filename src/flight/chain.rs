@@ -38,6 +38,11 @@ crate::sync::thread_local! {
     static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Whether a loader runs on this thread.
+pub(crate) fn is_loading() -> bool {
+    STACK.try_with(|stack| !stack.borrow().is_empty()) == Ok(true)
+}
+
 /// A leader's node, for as long as it leads.
 #[derive(Debug)]
 pub(crate) struct Node(u64);

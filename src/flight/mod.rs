@@ -145,6 +145,8 @@ pub(crate) struct Joiner<'a> {
     pub(crate) overdue: u64,
     /// It can be given an error that is remembered.
     pub(crate) takes_errors: bool,
+    /// It waits for a loader that has not begun, too: one of its own would stand behind that in the same queue.
+    pub(crate) queues: bool,
     pub(crate) sequence: &'a Sequence,
 }
 
@@ -223,6 +225,7 @@ impl<K, V> Flight<K, V> {
             now,
             overdue,
             takes_errors,
+            queues,
             sequence,
         } = joiner;
         let mut state = self.state.lock();
@@ -242,7 +245,7 @@ impl<K, V> Flight<K, V> {
                 Outcome::Failed(_) if now < state.remembered.by_served => Join::Resting,
                 _ => Join::Past,
             },
-            Phase::Led if state.since > overdue && !state.waits => {
+            Phase::Led if state.since > overdue && (!state.waits || queues) => {
                 let ticket = state.add_follower();
                 Join::Follow { ticket }
             }
@@ -344,7 +347,7 @@ impl<K, V> Flight<K, V> {
     /// The loader of this term's leader has to wait for a thread: whoever would wait for it takes over.
     pub(crate) fn wait_for_leader(&self, term: u64) {
         let mut state = self.state.lock();
-        state.waits = state.term == term;
+        state.waits |= state.term == term;
     }
 
     /// It begins, if the term still leads. (Also of a flight that has left the table: some may wait for it.)

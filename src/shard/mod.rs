@@ -43,7 +43,7 @@ pub(crate) use crate::parts::policy::quota::Totals;
 use crate::parts::wheel::Wheel;
 use crate::removal::RemovalCause;
 use crate::slab::Slab;
-use crate::time::{Clock, Now};
+use crate::time::{Clock, NEVER, Now};
 use beside::Beside;
 use pack::Packing;
 pub(crate) use read::Reading;
@@ -200,6 +200,13 @@ impl<K, V> Shard<K, V> {
     #[inline]
     pub(crate) fn expires_at(&self, id: u32, entry: &Entry<K, V>) -> u64 {
         self.beside.expires_at(id, entry.stamp.expires_at())
+    }
+
+    /// The one moment that the entry's stamp keeps: where its window begins, or else its deadline.
+    pub(crate) fn check_at(&self, id: u32) -> u64 {
+        self.slab
+            .get(id)
+            .map_or(NEVER, |entry| entry.stamp.expires_at())
     }
 
     /// When the entry at `id` is to be loaded again.

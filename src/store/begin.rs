@@ -42,6 +42,8 @@ pub(crate) struct Ask {
     pub(crate) absence: bool,
     /// For its loader, what is there or was.
     pub(crate) previous: bool,
+    /// Another's loader that has not begun: its own would only stand behind that in the queue.
+    pub(crate) queues: bool,
 }
 
 /// What a caller joins a flight for.
@@ -232,6 +234,7 @@ impl<K, V> Store<K, V> {
                 now,
                 overdue,
                 takes_errors: wish.takes_errors(),
+                queues: matches!(wish, Wish::Value(ask) if ask.queues),
                 sequence: &self.sequence,
             };
             match self.join_flight(flight, joiner, wish, serves_errors, &mut luggage.permit) {

@@ -39,6 +39,8 @@ pub(crate) struct Follow<K, V> {
     sleep: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Whether it waits for a value, and not for its turn with the key.
     loads: bool,
+    /// Whether this caller began the load, and has another run the loader: it does not take over from that one.
+    own: bool,
     over: bool,
 }
 
@@ -72,6 +74,7 @@ impl<K, V> Follow<K, V> {
             waker: None,
             sleep: None,
             loads,
+            own: false,
             over: false,
         }
     }
@@ -79,6 +82,12 @@ impl<K, V> Follow<K, V> {
     /// Whether it waits for a value, and not for its turn.
     pub(super) fn is_for_a_load(&self) -> bool {
         self.loads
+    }
+
+    /// For the caller that began the load.
+    pub(super) fn of_its_own(mut self) -> Self {
+        self.own = true;
+        self
     }
 
     pub(super) fn set_waits(&mut self, waits: Waits) {
@@ -168,13 +177,17 @@ impl<K, V> Follow<K, V> {
                 let load_left = load_deadline.saturating_sub(now.saturating_sub(since));
                 let waited = now.saturating_sub(self.since);
                 let wait_left = until.saturating_sub(now);
-                if load_left == 0 {
+                if load_left == 0 && !self.own {
                     self.claim()
                 } else if wait_left == 0 {
                     Step::Ended(Followed::TimedOut(Duration::from_nanos(waited)))
                 } else {
                     Step::Wait {
-                        at_most: load_left.min(wait_left),
+                        at_most: if self.own {
+                            wait_left
+                        } else {
+                            load_left.min(wait_left)
+                        },
                         wakes,
                     }
                 }

@@ -259,28 +259,23 @@ impl<K, V> Store<K, V> {
                 .shard
                 .look(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
-            if let (Found::Live(id), true) = (found, ask.previous) {
-                previous = visit.shard.entry(id).map(|entry| entry.value.clone());
-            }
-            // From here on no user code runs.
             let now = visit.now.precise();
             let Found::Live(id) = found else { return None };
-            if visit.flights.is_uncacheable(hash, now) {
+            // Somebody may be loading it, or have failed to a moment ago.
+            let taken = |flight: &Arc<_>| !self.is_to_be_replaced(flight, now);
+            if visit.flights.is_uncacheable(hash, now) || flight.as_ref().is_some_and(taken) {
                 return None;
-            }
-            let seen = Seen {
-                version: visit.shard.version(id),
-                expires_at: visit.shard.expires_at(id, visit.shard.entry(id)?),
-            };
-            if let Some(flight) = flight {
-                if !self.is_to_be_replaced(&flight, now) {
-                    // Somebody loads, or did a moment ago and failed.
-                    return None;
-                }
-                visit.revoke(Some(flight), false);
             }
             permit = self.take_permit();
             permit.as_ref()?;
+            let entry = visit.shard.entry(id)?;
+            let seen = Seen {
+                version: visit.shard.version(id),
+                expires_at: visit.shard.expires_at(id, entry),
+            };
+            previous = ask.previous.then(|| entry.value.clone());
+            // From here on no user code runs.
+            visit.revoke(flight, false);
             let born = self.sequence.current();
             let flight = Flight::new(hash, namespace.id, owned.take()?, born, now);
             visit.flights.add(Arc::clone(&flight));
@@ -289,10 +284,7 @@ impl<K, V> Store<K, V> {
         });
         drop(entered);
         contain_drop(owned);
-        let Some((flight, born, seen)) = joined else {
-            contain_drop(previous);
-            return None;
-        };
+        let (flight, born, seen) = joined?;
         // The lead gives it back.
         std::mem::forget(permit);
         self.counters.refresh();

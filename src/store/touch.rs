@@ -37,12 +37,32 @@ impl<K, V> Store<K, V> {
 
     /// Gives an entry this life from now on.
     pub(super) fn give_life(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life) {
-        let delta = visit.shard.early(id).delta();
-        let early = self.loads.early(delta, life);
-        self.renew(visit, id, life, early);
+        let early = visit.shard.early(id);
+        if early.is_sure() {
+            return self.prolong(visit, id, life, early);
+        }
+        self.renew(visit, id, life, self.loads.early(early.delta(), life));
     }
 
-    /// The same, and when to load it again.
+    /// The same for an entry that is to be loaded again from an age on: that moment stays where it is, for the value
+    /// is as old as it was.
+    fn prolong(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life, early: Early) {
+        let deadline = life.deadline(&mut visit.now);
+        let check_at = visit.shard.check_at(id);
+        let (deadline, early) = match deadline.checked_sub(check_at) {
+            Some(window) if life != Life::FOREVER && window > 0 => {
+                let early = early.surely(window);
+                // The window is rounded, and where it begins must not be: it would creep on at every read.
+                (check_at.saturating_add(early.window()), early)
+            }
+            _ => (deadline, Early::measured(early.delta())),
+        };
+        visit
+            .shard
+            .set_deadline(id, deadline, early, &mut visit.now);
+    }
+
+    /// A new life, and when to load the value again.
     pub(super) fn renew(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life, early: Early) {
         let deadline = life.deadline(&mut visit.now);
         visit

@@ -71,7 +71,7 @@ pub(crate) const BREAKS: &[Break] = &[
         what: "the slot of an entry that was loaded early keeps its window for the next",
         file: "src/shard/beside.rs",
         from: "self.set_early(id, extras.plan.early);",
-        to: "if extras.early != Early::NEVER { self.set_early(id, extras.early); }",
+        to: "if extras.plan.early != Early::NEVER { self.set_early(id, extras.plan.early); }",
         suite: Suite::Test("freshness"),
         test: "windows::",
     },

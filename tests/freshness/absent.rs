@@ -260,3 +260,23 @@ fn who_comes_after_a_move_asks_again() {
         at_rest(&cache);
     }
 }
+
+/// An absence with too many tags, one of which moved, is of the past for who came after that.
+#[test]
+fn an_absence_of_too_many_tags_is_not_for_who_came_later() {
+    let cache: Cache<u64, u64> = Cache::builder().max_capacity(10).build().unwrap();
+    let gate = Gate::default();
+    let mut leader = Hand::pending(cache.get_or_load_with_async(&KEY, || async {
+        gate.opened().await;
+        Ok::<_, String>(Loaded::absent().tags((0..200).map(|n| format!("tag {n}"))))
+    }));
+    cache.invalidate_tag("tag 0");
+    let mut later = Hand::pending(cache.get_or_load_optional_async(&KEY, || async { Some(5) }));
+    gate.open();
+    assert!(leader.ready().is_err());
+    assert_eq!(
+        later.ready(),
+        Some(5),
+        "the absence was loaded before the invalidation"
+    );
+}

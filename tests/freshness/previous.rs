@@ -253,3 +253,36 @@ fn attached_loaders_are_given_it_too() {
     assert_eq!(cache.stats().loads(), 3);
     at_rest(&cache);
 }
+
+/// A loader that answers "unchanged" to nothing has failed; a stale value is served for a failure.
+#[test]
+fn no_previous_is_a_failure_like_any_other() {
+    let time = ManualClock::new();
+    let cache: Cache<u64, u64> = Cache::builder()
+        .max_capacity(10)
+        .clock(time.clock())
+        .time_to_live(SECOND)
+        .stale_if_error(60 * SECOND, SECOND)
+        .build()
+        .unwrap();
+    cache.insert(KEY, 1);
+    time.advance(SECOND);
+    let answer = cache.get_or_load_with(&KEY, || Ok::<_, String>(Loaded::unchanged()));
+    assert_eq!(answer.unwrap(), 1);
+}
+
+#[test]
+fn no_previous_of_an_early_load() {
+    let time = ManualClock::new();
+    let cache: Cache<u64, u64> = Cache::builder()
+        .max_capacity(10)
+        .clock(time.clock())
+        .time_to_live(3 * SECOND)
+        .refresh_after(SECOND)
+        .build()
+        .unwrap();
+    cache.insert(KEY, 1);
+    time.advance(2 * SECOND);
+    let answer = cache.get_or_load_with(&KEY, || Ok::<_, String>(Loaded::unchanged()));
+    assert_eq!(answer.unwrap(), 1, "its time is not up");
+}

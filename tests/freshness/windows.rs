@@ -196,11 +196,10 @@ fn from_an_age_on_a_loading_call_loads_again() {
     assert_eq!(cache.get(&KEY), Some(1), "for all others it is live");
     assert_eq!(load(&cache, &time, 2), 2);
     assert_eq!(cache.stats().refreshes(), 1);
-    // A new life, and a new age.
-    time.advance(299 * MILLI);
-    assert_eq!(load(&cache, &time, 3), 2);
+    // A new value, and a new age; which a touch does not make any younger.
+    time.advance(200 * MILLI);
     assert!(cache.touch(&KEY, Some(SECOND)));
-    time.advance(299 * MILLI);
+    time.advance(99 * MILLI);
     assert_eq!(load(&cache, &time, 3), 2);
     time.advance(MILLI);
     assert_eq!(load(&cache, &time, 3), 3);
@@ -262,4 +261,78 @@ fn a_policy_hears_of_a_value_that_is_loaded_again_as_of_an_update() {
     assert_eq!(cache.get(&KEY), Some(2));
     time.advance(MILLI);
     assert_eq!(cache.get(&KEY), None);
+}
+
+/// Whichever window begins first decides.
+#[test]
+fn a_value_is_surely_due_at_its_age_also_where_loads_are_slow() {
+    let (cache, time) = timed(0.125, |builder| {
+        builder.time_to_live(3 * SECOND).refresh_after(SECOND)
+    });
+    // 16·δ·β is 2 s, of which draws get 1.5 s; and the age comes 2 s before the deadline.
+    let slow = EntryOptions::new().load_time(SECOND);
+    cache.insert_with(KEY, 1, slow).unwrap();
+    time.advance(SECOND);
+    assert_eq!(freshness(&cache), Some(Freshness::Early));
+}
+
+#[test]
+fn long_lives_have_ages_too() {
+    let hour = 3_600 * SECOND;
+    let (cache, time) = timed(0.0, |builder| {
+        builder.time_to_live(48 * hour).refresh_after(hour)
+    });
+    cache.insert(KEY, 1);
+    time.advance(hour - SECOND);
+    assert_eq!(freshness(&cache), Some(Freshness::Fresh));
+    time.advance(SECOND);
+    assert_eq!(freshness(&cache), Some(Freshness::Early));
+    time.advance(47 * hour - SECOND);
+    assert_eq!(cache.get(&KEY), Some(1));
+    time.advance(SECOND);
+    assert_eq!(cache.get(&KEY), None);
+}
+
+/// Lives three seconds from each read on.
+struct Sliding;
+
+impl Expiry<u64, u64> for Sliding {
+    fn after_create(&self, _: &u64, _: &u64) -> Option<Duration> {
+        Some(3 * SECOND)
+    }
+
+    fn after_read(&self, _: &u64, _: Option<Duration>) -> Option<Duration> {
+        Some(3 * SECOND)
+    }
+
+    fn reads(&self) -> bool {
+        true
+    }
+}
+
+/// Each read gives it a new deadline, and none makes it younger or older.
+#[test]
+fn a_value_that_lives_by_its_reads_grows_old_all_the_same() {
+    let (cache, time) = timed(0.0, |builder| {
+        builder.expiry(Sliding).refresh_after(2 * SECOND)
+    });
+    cache.insert(KEY, 1);
+    // Steps that no unit of a deadline divides.
+    let step = Duration::from_nanos(71_429);
+    let mut reads = 0;
+    while freshness(&cache) == Some(Freshness::Fresh) {
+        time.advance(step);
+        reads += 1;
+    }
+    let age = step * reads;
+    assert!(
+        (2 * SECOND..2 * SECOND + MILLI).contains(&age),
+        "due at the age of {age:?}"
+    );
+    assert_eq!(freshness(&cache), Some(Freshness::Early));
+    time.advance(3 * SECOND - MILLI);
+    assert_eq!(cache.get(&KEY), Some(1));
+    time.advance(3 * SECOND);
+    assert_eq!(cache.get(&KEY), None);
+    at_rest(&cache);
 }

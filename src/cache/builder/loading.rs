@@ -91,8 +91,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Loads a value again at the first loading call that finds it so old or older, counted from its write, while
     /// its time is not up: as with [`early_expiration`](Self::early_expiration), but surely. Where both are set, the
-    /// one whose window begins first decides for a value. For values that expire by age only: one that does not is
-    /// never loaded again by itself. Costs 8 bytes an entry. Default: never.
+    /// one whose window begins first decides for a value. A new life ([`touch`](crate::Cache::touch), or an
+    /// [`Expiry`](crate::Expiry) that hears of reads) makes no value younger. For values that expire by age only: one
+    /// that does not is never loaded again by itself, and neither is one whose life was not longer than this age when
+    /// it was written. If the loader fails, every call tries again, unless the source rests:
+    /// [`stale_if_error`](Self::stale_if_error) says for how long. Costs 8 bytes an entry. Default: never.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -185,7 +188,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// stored. Such loaders run on the cache's threads, or where [`refresh_on`](Self::refresh_on) and
     /// [`refresh_in_task`](Self::refresh_in_task) say, also where nothing is there yet; for tasks a
     /// [`timer`](Self::timer) is needed, too. Keys whose values were declared uncacheable are loaded by each call
-    /// itself, however long that takes. Default: never.
+    /// itself, however long that takes; and so is what a loader loads in turn, for which whoever waits for that
+    /// loader has its timeouts. A loader that panics, or is dropped, is
+    /// [`LoadError::Abandoned`](crate::LoadError::Abandoned). Default: never.
     ///
     /// ```
     /// # use std::{convert::Infallible, time::Duration};
@@ -228,7 +233,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// How many threads [`load`](crate::Cache::load) may have to load values again while they are served, early or
     /// stale, and to load for calls with a timeout. They are started when first needed and end when idle for ten seconds; up to 64 refreshes a thread
-    /// wait their turn, and past that the value at hand is served and not refreshed. They are never joined. Zero:
+    /// wait their turn; past that the value at hand is served and not refreshed, and a call with a timeout that has
+    /// nothing to be served gets [`LoadError::Abandoned`](crate::LoadError::Abandoned). They are never joined. Zero:
     /// the call that is elected loads by itself, as with a loader of its own. Default: 2, and none without an
     /// attached [`loader`](Self::loader) and something for them to do.
     ///
@@ -243,7 +249,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Where [`load`](crate::Cache::load) has values loaded again, instead of threads of the cache's own: a function
     /// that runs a job soon and elsewhere, such as `tokio::task::spawn_blocking`. It may drop the job, or panic:
-    /// then the value at hand is served, and the next call that is elected tries again.
+    /// then the value at hand is served, and the next call that is elected tries again; a call with a timeout that has
+    /// nothing to be served gets [`LoadError::Abandoned`](crate::LoadError::Abandoned).
     ///
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder()

@@ -11,8 +11,9 @@ use crate::sync::Arc;
 
 impl<K, V> Lead<K, V> {
     /// The loader found nothing. What it was to take the place of is nothing from now on, too. For so many
-    /// nanoseconds, unless one of the `tags` moves, that is remembered.
-    pub(crate) fn absent(mut self, lasts: u64, tags: Option<Box<TagSet>>)
+    /// nanoseconds, unless one of the `tags` moves, that is remembered. With `unwatched`, it names more tags than can be
+    /// looked at, and one may have moved.
+    pub(crate) fn absent(mut self, lasts: u64, tags: Option<Box<TagSet>>, unwatched: bool)
     where
         K: Eq,
     {
@@ -35,9 +36,8 @@ impl<K, V> Lead<K, V> {
         // Out of the table it gains no followers after this look at its tags. In the table it does, and what moves
         // then they see as they look again.
         let stays = lasts > 0;
-        let moved = tags
-            .as_ref()
-            .is_some_and(|tags| stays || self.is_moved(tags));
+        let named = tags.as_ref();
+        let moved = unwatched || named.is_some_and(|tags| stays || self.is_moved(tags));
         let overtaken = moved.then_some(self.born);
         let outcome = Outcome::Absent { overtaken };
         if lasts == 0 {

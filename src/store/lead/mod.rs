@@ -121,7 +121,8 @@ impl<K, V> Lead<K, V> {
             ticket,
             self.born,
             true,
-        );
+        )
+        .of_its_own();
         // No circle: nothing waits for this leader's node but what has begun since, of which this is the first.
         if let Some(waits) = Waits::begin(self.flight.node()) {
             follow.set_waits(waits);
@@ -129,9 +130,20 @@ impl<K, V> Lead<K, V> {
         follow
     }
 
-    /// The loader begins only now: what came before was no part of the load.
-    pub(crate) fn begin_elsewhere(&mut self) {
-        self.since = Some(self.store.clock.now());
+    /// The loader will run elsewhere, for a call that waits. Until it begins it is in flight, but no load is counted,
+    /// and who brings a loader of its own takes over.
+    pub(crate) fn queue(&mut self) {
+        self.flight.wait_for_leader(self.term);
+        self.since = None;
+    }
+
+    /// The loader that was queued begins. `false`: it need not, as another took over.
+    pub(crate) fn begin_elsewhere(&mut self) -> bool {
+        let begins = self.flight.leader_begins(self.term);
+        if begins {
+            self.since = Some(self.store.clock.now());
+        }
+        begins
     }
 
     /// The loader will begin later, or never: until then whoever has nothing to be served takes over, no load is

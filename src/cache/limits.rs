@@ -13,6 +13,7 @@ use crate::error::LoadError;
 use crate::flight::chain;
 use crate::freshness::StaleBy;
 use crate::store::{Ask, Follow, Followed, Instead, Lead};
+use crate::time::Clock;
 
 /// What an attached loader is run for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,15 +27,34 @@ pub(super) enum Errand {
 /// Has an attached loader run where the call itself is not. `false`: nobody can.
 pub(super) type Run<'a, K, V> = &'a (dyn Fn(Lead<K, V>, Errand) -> bool + Sync);
 
-/// How long one call waits.
+/// How long one call waits, in nanoseconds.
 pub(super) struct Limits {
-    /// When it stops to wait if there is something to serve; [`u64::MAX`] once it has looked.
-    soft_at: u64,
-    hard_at: u64,
-    hard: Duration,
+    /// If there is something to serve; [`u64::MAX`] once it has looked.
+    soft: u64,
+    /// At all.
+    hard: u64,
+    /// When it began to: a hit, which does not wait, reads no clock for it.
+    began: Option<u64>,
     /// It has had the loader run once, and does not again: who takes the lead over because that came to nothing would
     /// be handed the same failure for ever.
     ran: bool,
+}
+
+impl Limits {
+    /// The moments at which the two are over, for a call that waits from now on at the latest.
+    fn moments(&mut self, clock: &Clock) -> (u64, u64) {
+        let began = *self.began.get_or_insert_with(|| clock.now());
+        (
+            began.saturating_add(self.soft),
+            began.saturating_add(self.hard),
+        )
+    }
+
+    fn timed_out(&self) -> LoadError {
+        LoadError::LoadTimedOut {
+            after: Duration::from_nanos(self.hard),
+        }
+    }
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -43,38 +63,41 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// The limits of an attached loader's call that begins now, if the cache has any.
+    /// The limits of an attached loader's call, if the cache has any.
     pub(super) fn limits(&self) -> Option<Limits> {
+        let loads = &self.inner.store.loads;
+        let (soft, hard) = loads.timeouts?;
         // A loader that loads in turn keeps one of the threads. Were it to wait for another, a few such would wait for
         // each other's: it runs what it needs itself, and the call that waits for it has its timeouts.
         if chain::is_loading() {
             return None;
         }
-        let store = &self.inner.store;
-        let (soft, hard) = store.loads.timeouts?;
-        // Past its deadline a load can be overtaken, and this call does not load again.
-        let hard = hard.min(store.loads.load_deadline);
-        let now = store.clock.now();
         Some(Limits {
-            soft_at: now.saturating_add(soft),
-            hard_at: now.saturating_add(hard),
-            hard: Duration::from_nanos(hard),
+            soft,
+            // Past its deadline a load can be overtaken, and this call does not load again.
+            hard: hard.min(loads.load_deadline),
+            began: None,
             ran: false,
         })
     }
 
     /// Until when a call waits for another's load.
-    pub(super) fn until(&self, ask: Ask, limits: Option<&Limits>, follow: &Follow<K, V>) -> u64 {
-        // Its own load is under its own timeouts.
-        let own = limits.is_some_and(|limits| limits.ran);
-        let until = if ask.errors && !own {
+    pub(super) fn until(
+        &self,
+        ask: Ask,
+        limits: Option<&mut Limits>,
+        follow: &Follow<K, V>,
+    ) -> u64 {
+        let others = if ask.errors {
             follow.deadline()
         } else {
             u64::MAX
         };
-        limits.map_or(until, |limits| {
-            until.min(limits.soft_at).min(limits.hard_at)
-        })
+        let Some(limits) = limits else { return others };
+        let (soft_at, hard_at) = limits.moments(&self.inner.store.clock);
+        // Its own load is under its own timeouts alone.
+        let others = if limits.ran { u64::MAX } else { others };
+        others.min(soft_at).min(hard_at)
     }
 
     /// Has the loader run elsewhere, and waits with the others.
@@ -89,16 +112,21 @@ where
     {
         let follow = lead.follow();
         lead.queue();
-        let late = self.inner.store.clock.now() >= limits.hard_at;
+        let clock = &self.inner.store.clock;
+        let (_, hard_at) = limits.moments(clock);
+        let late = clock.now() >= hard_at;
         let first = !std::mem::replace(&mut limits.ran, true);
         if !late && first && run(lead, Errand::Load) {
             return Turn::Follow(follow);
         }
-        let error = match limits.hard {
-            after if late => LoadError::LoadTimedOut { after },
-            _ => LoadError::Abandoned,
-        };
-        self.stale_or(&follow, error)
+        self.stale_or(
+            &follow,
+            if late {
+                limits.timed_out()
+            } else {
+                LoadError::Abandoned
+            },
+        )
     }
 
     /// What the end of a wait means for a call that may have limits.
@@ -129,14 +157,12 @@ where
         V: Clone,
     {
         let store = &self.inner.store;
+        let (soft_at, hard_at) = limits.moments(&store.clock);
         let now = store.clock.now();
         match followed {
-            Followed::TimedOut(_) if now >= limits.hard_at => {
-                let after = limits.hard;
-                self.stale_or(&follow, LoadError::LoadTimedOut { after })
-            }
-            Followed::TimedOut(_) if now >= limits.soft_at => {
-                limits.soft_at = u64::MAX;
+            Followed::TimedOut(_) if now >= hard_at => self.stale_or(&follow, limits.timed_out()),
+            Followed::TimedOut(_) if now >= soft_at => {
+                limits.soft = u64::MAX;
                 let flight = follow.flight();
                 let key = flight.key();
                 match store.instead_of_error(flight.hash, &self.namespace, key, false) {

@@ -259,7 +259,7 @@ where
                 Turn::Return(result) => return result.map_err(TryLoadError::Shared),
                 Turn::Again => self.next_turn(key, ask),
                 Turn::Follow(mut follow) => {
-                    let followed = follow.wait(self.until(ask, limits.as_ref(), &follow));
+                    let followed = follow.wait(self.until(ask, limits.as_mut(), &follow));
                     self.after_wait_within(ask, limits.as_mut(), follow, followed)
                 }
                 Turn::Lead(lead) => match (run, &mut limits) {

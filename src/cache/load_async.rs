@@ -257,7 +257,7 @@ where
                 Turn::Return(result) => return result.map_err(TryLoadError::Shared),
                 Turn::Again => self.next_turn(key, ask),
                 Turn::Follow(mut follow) => {
-                    let until = self.until(ask, limits.as_ref(), &follow);
+                    let until = self.until(ask, limits.as_mut(), &follow);
                     let followed = poll_fn(|context| follow.poll(context, until)).await;
                     self.after_wait_within(ask, limits.as_mut(), follow, followed)
                 }

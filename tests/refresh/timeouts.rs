@@ -71,6 +71,19 @@ fn a_loader_that_is_fast_enough_is_like_any_other() {
     assert_eq!((stats.refreshes(), stats.refresh_failures()), (0, 0));
 }
 
+/// What waits for nothing looks at no clock.
+#[test]
+#[cfg(debug_assertions)]
+fn a_hit_reads_no_precise_clock() {
+    let (cache, _time, _source) = limited(|builder| builder);
+    cache.insert(KEY, 1);
+    let before = larder::__precise_readings();
+    for _ in 0..1_000 {
+        assert_eq!(cache.load(&KEY).unwrap(), 1);
+    }
+    assert_eq!(larder::__precise_readings(), before);
+}
+
 #[test]
 fn past_the_soft_timeout_a_stale_value_is_served_and_the_load_goes_on() {
     let (cache, time, source) = limited(|builder| builder);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{Cache, Compute, EntryOptions, Loaded};
+use larder::{Cache, Compute, EntryOptions, LoadError, Loaded};
 
 use crate::payload::Payload;
 use crate::tasks;
@@ -142,7 +142,12 @@ impl Caller<'_> {
 
     fn load(&mut self) {
         let (key, len) = (self.key(), 1 + self.chance.below(100) as usize);
-        match self.chance.below(6) {
+        match self.chance.below(7) {
+            // Of no use where there is no such loader.
+            6 => match self.cache.load(&key) {
+                Ok(value) => value.check(&key),
+                Err(error) => assert!(!matches!(error, LoadError::Recursive), "{error}"),
+            },
             0 => {
                 let tag = self.tag();
                 let loader = || Ok::<_, String>(Loaded::new(Payload::new(&key, len)).tags(tag));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder::{Cache, EvictionPolicy};
+use larder::{Cache, CacheBuilder, EvictionPolicy, Loaded};
 
 use crate::calls::{Caller, Chance, Strings};
 use crate::payload::Payload;
@@ -13,6 +13,8 @@ use crate::payload::Payload;
 const THREADS: u64 = 4;
 /// A shape is run so many times, each time with a new cache: building and dropping race as well.
 const ROUNDS: u64 = 4;
+
+type Builder = CacheBuilder<String, Arc<Payload>>;
 
 /// What a stressed cache is like.
 pub(crate) struct Shape {
@@ -25,9 +27,11 @@ pub(crate) struct Shape {
     timed: bool,
     maintained: bool,
     tagged: bool,
+    /// It has a loader of its own, timeouts, early loads and stale windows.
+    attached: bool,
 }
 
-pub(crate) const SHAPES: [Shape; 4] = [
+pub(crate) const SHAPES: [Shape; 5] = [
     Shape {
         name: "plain, small",
         capacity: 16,
@@ -38,6 +42,7 @@ pub(crate) const SHAPES: [Shape; 4] = [
         timed: false,
         maintained: false,
         tagged: true,
+        attached: false,
     },
     Shape {
         name: "lru, timed",
@@ -49,6 +54,7 @@ pub(crate) const SHAPES: [Shape; 4] = [
         timed: true,
         maintained: false,
         tagged: true,
+        attached: false,
     },
     Shape {
         name: "timed, maintained, sharded",
@@ -60,6 +66,7 @@ pub(crate) const SHAPES: [Shape; 4] = [
         timed: true,
         maintained: true,
         tagged: true,
+        attached: false,
     },
     Shape {
         name: "weighed, timed, maintained",
@@ -71,6 +78,19 @@ pub(crate) const SHAPES: [Shape; 4] = [
         timed: true,
         maintained: true,
         tagged: true,
+        attached: false,
+    },
+    Shape {
+        name: "timed, loaded elsewhere",
+        capacity: 200,
+        shards: 1,
+        keys: 60,
+        lru: false,
+        weighted: false,
+        timed: true,
+        maintained: false,
+        tagged: true,
+        attached: true,
     },
 ];
 
@@ -132,6 +152,9 @@ impl Shape {
         if self.maintained {
             builder = builder.maintenance(Duration::from_millis(1));
         }
+        if self.attached {
+            builder = elsewhere(builder);
+        }
         builder.build().expect("a legal configuration")
     }
 
@@ -175,9 +198,14 @@ impl Shape {
         for thread in threads {
             thread.join().expect("a thread panicked");
         }
+        if self.attached {
+            // Those that nobody waited for.
+            wait_for("loads", || root.__flights().1 as u64);
+        }
         let (flights, permits) = root.__flights();
         assert_eq!(permits, 0, "a load is still counted as running");
-        assert!(self.lru || flights == 0, "{flights} flights were left");
+        let remembers = self.lru || self.attached;
+        assert!(remembers || flights == 0, "{flights} flights were left");
         #[cfg(debug_assertions)]
         root.__validate();
         let stats = root.stats();
@@ -193,14 +221,45 @@ impl Shape {
     }
 }
 
+/// Loads on two threads of the cache's own, by a loader that is slow, finds nothing, fails or panics now and then.
+fn elsewhere(builder: Builder) -> Builder {
+    let turn = AtomicU64::new(0);
+    builder
+        .early_expiration(4.0)
+        .refresh_after(Duration::from_millis(20))
+        .stale_while_revalidate(Duration::from_millis(2))
+        .stale_if_error(Duration::from_millis(20), Duration::from_millis(1))
+        .absent_time_to_live(Duration::from_millis(1))
+        .soft_timeout(Duration::from_micros(200))
+        .hard_timeout(Duration::from_millis(5))
+        .loader_with_previous(move |key: &String, previous: Option<&Arc<Payload>>| {
+            // Relaxed: only that it differs matters.
+            match (turn.fetch_add(1, Ordering::Relaxed) % 16, previous) {
+                (0, _) => Err("planned"),
+                (1, _) => Ok(Loaded::absent().tag("tag 1")),
+                (2, _) => std::panic::resume_unwind(Box::new(())),
+                (3..8, Some(_)) => Ok(Loaded::unchanged()),
+                (8, _) => {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                    Ok(Loaded::new(Payload::new(key, 9)))
+                }
+                _ => Ok(Loaded::new(Payload::new(key, 9)).stale_if_error(Duration::from_millis(3))),
+            }
+        })
+}
+
 /// Every payload is dropped soon after the last handle: the maintenance thread may hold one for a moment.
 fn all_gone() {
     if cfg!(larder_plant = "leak") {
         // Left to the sanitizer.
         return;
     }
+    wait_for("values", || Payload::live() as u64);
+}
+
+fn wait_for(what: &str, left: impl Fn() -> u64) {
     for _ in 0..20_000 {
-        if Payload::live() == 0 {
+        if left() == 0 {
             return;
         }
         #[allow(
@@ -209,5 +268,5 @@ fn all_gone() {
         )]
         std::thread::sleep(Duration::from_millis(1));
     }
-    panic!("{} values were not dropped", Payload::live());
+    panic!("{} {what} were left", left());
 }

@@ -43,8 +43,7 @@ pub(crate) const BOUNDS: &[(&str, f64, f64)] = &[
     // feature                       full   roomy
     ("plain",                       50.0,  50.0),
     ("plain, LRU",                  48.4,  49.4),
-    // Roomy it is 59.4 to 60.1 by chance: shards that got a few more keys begin another block.
-    ("ttl",                         60.0,  60.5),
+    ("ttl",                         60.0,  60.0),
     ("ttl and tti",                 69.0,  69.0),
     ("weigher",                     58.5,  58.5),
     ("one of 100 tags each",        91.5,  91.5),

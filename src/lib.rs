@@ -25,6 +25,9 @@ mod stats;
 mod store;
 mod stripe;
 mod sync;
+#[cfg(feature = "tiered")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tiered")))]
+pub mod tier;
 #[allow(
     unsafe_code,
     reason = "the kernel's coarse clock is a foreign function"

@@ -83,6 +83,12 @@ impl<T> Mutex<T> {
     }
 }
 
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Mutex::new(T::default())
+    }
+}
+
 /// The lock of a stripe. A thread holds at most one.
 pub(crate) struct RwLock<T>(locks::RwLock<T>);
 

@@ -65,6 +65,26 @@ impl Clock {
         }
     }
 
+    /// The time of day in milliseconds since 1970, for what other machines have to understand. A manual clock counts
+    /// from 2020 on.
+    #[cfg(feature = "tiered")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "no other clock is shared with other machines"
+    )]
+    pub(crate) fn unix_millis(&self) -> u64 {
+        let since_1970 = match &self.0 {
+            Source::System { .. } => std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default(),
+            Source::Manual(nanos) => {
+                let epoch = Duration::from_secs(1_577_836_800);
+                epoch + Duration::from_nanos(nanos.load(Ordering::Acquire))
+            }
+        };
+        u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// A cheap reading, at most [`coarse_error`](Self::coarse_error) behind the exact time.
     #[inline]
     pub(crate) fn coarse(&self) -> u64 {

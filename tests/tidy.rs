@@ -37,6 +37,8 @@ const ORDER: &[&str] = &[
     "flight",
     "store",
     "cache",
+    // the caches of several processes
+    "tier",
 ];
 
 /// Within `parts`, likewise.

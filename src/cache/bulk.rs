@@ -186,6 +186,43 @@ where
         Fut: Future<Output = Result<Vec<Option<V>>, E>>,
         E: Display,
     {
+        let loader = |missing| {
+            let load = loader(missing);
+            async { Ok(load.await?.into_iter().map(plain).collect()) }
+        };
+        self.get_many_or_load_with_async(keys, loader).await
+    }
+
+    /// [`get_many_or_load_with`](Self::get_many_or_load_with) for tasks.
+    ///
+    /// # Errors
+    /// As [`get_many_or_load`](Self::get_many_or_load).
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use larder::{Cache, Loaded};
+    ///
+    /// let cache: Cache<u64, u64> = Cache::builder().max_capacity(100).build()?;
+    /// let load = async |missing: Vec<u64>| {
+    ///     Ok::<_, String>(missing.iter().map(|n| Some(Loaded::new(n * n).tag("squares"))).collect())
+    /// };
+    /// assert_eq!(cache.get_many_or_load_with_async([&2, &3], load).await?, [Some(4), Some(9)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn get_many_or_load_with_async<'q, Q, F, Fut, E>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+        mut loader: F,
+    ) -> Result<Vec<Option<V>>, TryLoadError<E>>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + ?Sized + 'q,
+        K: Clone,
+        V: Clone,
+        F: FnMut(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<Vec<Option<Loaded<V>>>, E>>,
+        E: Display,
+    {
         let (mut bulk, places) = Bulk::new(keys);
         while bulk.goes_on() {
             if let Some(mut batch) = self.look_at_all(&mut bulk) {
@@ -198,7 +235,6 @@ where
                     load.as_mut().poll(context)
                 })
                 .await;
-                let answers = answers.map(|answers| answers.into_iter().map(plain).collect());
                 self.settle(&mut bulk, batch, answers)?;
             }
             while let Some((place, mut follow)) = bulk.next_follow() {

@@ -293,6 +293,14 @@ where
         self.remove(key).is_some()
     }
 
+    /// [`invalidate`](Self::invalidate), but for the load that one of these leaders leads.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn invalidate_beside(&self, key: &K, leaders: &[u64]) -> bool {
+        let hash = self.hash(key);
+        let store = &self.inner.store;
+        store.remove_beside(hash, &self.namespace, key, leaders)
+    }
+
     /// [`invalidate`](Self::invalidate) for each key; returns how many had a live value. Not atomic as a
     /// whole.
     ///

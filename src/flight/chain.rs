@@ -43,6 +43,14 @@ pub(crate) fn is_loading() -> bool {
     STACK.try_with(|stack| !stack.borrow().is_empty()) == Ok(true)
 }
 
+/// The nodes of the loaders that run on this thread now.
+#[cfg(feature = "tiered")]
+pub(crate) fn leaders_here() -> Vec<u64> {
+    STACK
+        .try_with(|stack| stack.borrow().clone())
+        .unwrap_or_default()
+}
+
 /// A leader's node, for as long as it leads.
 #[derive(Debug)]
 pub(crate) struct Node(u64);

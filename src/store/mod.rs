@@ -15,6 +15,8 @@
 //! the stripe as it was. `parking_lot` locks are not poisoned.
 
 mod begin;
+#[cfg(feature = "tiered")]
+mod beside;
 mod follow;
 mod lead;
 mod read;

@@ -1,0 +1,308 @@
+//! What a shared tier must do: the [`Tier`] trait, and the words it is written in.
+//!
+//! The trait is small so that another server can be put behind it in a page. What makes a tier *coherent* is not
+//! its methods but the four promises in the trait's own documentation; `tests/tiered` holds any tier to them.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::envelope::Seal;
+
+/// What a tier's methods return. The work begins at the call, not at the first poll, so that several calls in a row
+/// are on their way together; it goes on if the future is dropped. Needs no particular runtime.
+pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Send>>;
+
+/// A shared cache behind the cache of this process: the L2.
+///
+/// Keys and contents are bytes. A content's bytes 8 to 24 are its [`Seal`], which no two contents share; a
+/// [`Fence`] names the seal that has to be there still. *Versions* are numbers under names (tags, and the whole),
+/// drawn from one *sequence*, so that a version that moved later is the greater one. They only grow and do not
+/// expire.
+///
+/// # What makes it coherent
+/// 1. After a [`get_many`](Self::get_many) or [`versions`](Self::versions) has answered, the
+///    [`listener`](Self::listen) hears of the next change of each of those keys and names, absent ones too, or of a
+///    [`flush`](TierListener::flushed); expiry may go unheard.
+/// 2. A write through this handle is answered only after the listener has heard of it: of one by `add`, or under a
+///    fence, as [`Change::Own`], of any other as of anybody's.
+/// 3. `add`, and `put` under a fence, say that they have stored only if the content has been read back, so that 1.
+///    holds from then on.
+/// 4. No call that begins after `flushed` has returned is answered from before it.
+///
+/// Every call ends within [`timeout`](Self::timeout).
+pub trait Tier: Send + Sync + 'static {
+    /// What stands under each of the keys, in their order.
+    fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>>;
+
+    /// Stores where there is nothing, and says whether it did, with the sequence's number at that moment.
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<Pledge>;
+
+    /// Stores if the fence holds, and says whether it did. Atomic.
+    fn put(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        fence: Fence,
+        time_to_live: Duration,
+    ) -> TierFuture<bool>;
+
+    /// Removes if the fence holds, and says whether there was something to remove. Atomic.
+    fn remove(&self, key: Vec<u8>, fence: Fence) -> TierFuture<bool>;
+
+    /// Removes them all, and says how many there were. Not atomic.
+    fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64>;
+
+    /// The version under each of the names, in their order; `None` where there is none (yet, or any more).
+    fn versions(&self, names: Vec<Box<str>>) -> TierFuture<Vec<Option<u64>>>;
+
+    /// The sequence's number: no version is greater.
+    fn sequence(&self) -> TierFuture<u64>;
+
+    /// Gives each name that has no version one: `born`, if the sequence's number is that still, so that nothing can
+    /// have moved since; otherwise the sequence's next. Atomic for each name.
+    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()>;
+
+    /// Moves the version of a name to the sequence's next number, and returns that.
+    fn bump(&self, name: Box<str>) -> TierFuture<u64>;
+
+    /// Who hears of changes from now on. Called once, before anything else. Held weakly.
+    fn listen(&self, listener: std::sync::Weak<dyn TierListener>);
+
+    /// The longest that any other call may take.
+    fn timeout(&self) -> Duration;
+
+    /// A timer that needs no runtime of the caller's.
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Who hears of the changes in a [`Tier`].
+pub trait TierListener: Send + Sync {
+    /// These keys and versions have changed, or may have.
+    fn changed(&self, changes: &[Change]);
+
+    /// Anything may have changed.
+    fn flushed(&self, cause: FlushCause);
+
+    /// Changes will be heard of (`true`); or will not be, until it is said again (`false`). While they are not, calls
+    /// fail.
+    fn linked(&self, up: bool);
+}
+
+/// One thing that changed, or may have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Change {
+    /// What stands under a key.
+    Key(Vec<u8>),
+    /// What stands under a key, by an [`add`](Tier::add) or a fenced [`put`](Tier::put) of this handle's own, which has
+    /// been read back: older copies are stale, and whoever made the write knows what stands there now.
+    Own(Vec<u8>),
+    /// The version of a name.
+    Version(Box<str>),
+}
+
+/// Why nothing that was read before may be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum FlushCause {
+    /// A link was opened: what is cached was read over another, or over none.
+    Connected,
+    /// The link was lost.
+    Disconnected,
+    /// A request, or the heartbeat, was not answered in time; the link was closed.
+    TimedOut,
+    /// The server said that everything is gone (FLUSHALL, FLUSHDB, a resynchronisation).
+    ServerFlush,
+    /// A message about changes could not be read.
+    Unreadable,
+    /// The server changed its role.
+    ServerChange,
+}
+
+impl FlushCause {
+    /// All of them.
+    pub const ALL: [FlushCause; 6] = [
+        FlushCause::Connected,
+        FlushCause::Disconnected,
+        FlushCause::TimedOut,
+        FlushCause::ServerFlush,
+        FlushCause::Unreadable,
+        FlushCause::ServerChange,
+    ];
+}
+
+/// What has to stand under a key for a write to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Whatever.
+    None,
+    /// The placeholder with this seal.
+    Placeholder(Seal),
+    /// The content with this seal, which may have been read and cached by anybody.
+    Value(Seal),
+}
+
+/// What [`Tier::add`] answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pledge {
+    /// Whether it was stored: nothing stood there.
+    pub stored: bool,
+    /// The sequence's number at that moment.
+    pub sequence: u64,
+}
+
+/// Why a tier did not answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TierError {
+    /// There is no link to the server. It is being looked for.
+    Down,
+    /// So many calls failed lately that the server is left alone for a while.
+    Resting,
+    /// The answer did not come in time. Whether the server did as it was told is not known.
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The link was lost before the answer came. Whether the server did as it was told is not known.
+    Lost {
+        /// What was seen of it.
+        why: Arc<str>,
+    },
+    /// The server answered with an error.
+    Refused {
+        /// Which kind of error.
+        refusal: Refusal,
+        /// The server's own words.
+        message: Arc<str>,
+    },
+    /// The server's answer is not one that the request can have.
+    Garbled {
+        /// What came.
+        what: Arc<str>,
+    },
+    /// A blocking call was made from the tier's own thread (from a removal listener, say), where waiting would never
+    /// end.
+    OwnThread,
+    /// The value could not be turned into bytes.
+    Unencodable(Arc<dyn Error + Send + Sync>),
+    /// The wait for another call's load was given up.
+    NotWaited {
+        /// Why, in that error's words.
+        why: Arc<str>,
+    },
+    /// So many others change the same thing that this change did not come to pass.
+    Contended,
+}
+
+/// The kinds of errors that a server answers with, as far as they ask for different actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// NOAUTH: a password is needed.
+    NoAuth,
+    /// WRONGPASS: the password, or the user, is wrong.
+    WrongPass,
+    /// NOPERM: the user may not do this.
+    NoPermission,
+    /// OOM: the server's memory is full, and it may not evict.
+    OutOfMemory,
+    /// READONLY: the server is a replica.
+    ReadOnly,
+    /// MASTERDOWN: the server is a replica that has lost its primary.
+    MasterDown,
+    /// LOADING: the server reads its data from disk.
+    Loading,
+    /// WRONGTYPE: under the key is something that larder did not put there.
+    WrongType,
+    /// Anything else.
+    Other,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Refusal; 9] = [
+        Refusal::NoAuth,
+        Refusal::WrongPass,
+        Refusal::NoPermission,
+        Refusal::OutOfMemory,
+        Refusal::ReadOnly,
+        Refusal::MasterDown,
+        Refusal::Loading,
+        Refusal::WrongType,
+        Refusal::Other,
+    ];
+
+    /// What to do about it.
+    fn advice(self) -> &'static str {
+        match self {
+            Refusal::NoAuth => "give the URL a password",
+            Refusal::WrongPass => "check the URL's user and password",
+            Refusal::NoPermission => {
+                "allow the user the commands and the key prefix that larder's documentation lists"
+            }
+            Refusal::OutOfMemory => {
+                "raise the server's maxmemory, or let it evict (maxmemory-policy allkeys-lru)"
+            }
+            Refusal::ReadOnly => "point the URL at the primary",
+            Refusal::MasterDown => "bring the server's primary back, or point the URL at it",
+            Refusal::Loading => "wait: the server reads its data",
+            Refusal::WrongType => "give larder a prefix of its own",
+            Refusal::Other => "see the server's log",
+        }
+    }
+}
+
+impl fmt::Display for TierError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TierError::Down => f.write_str(
+                "there is no link to the shared tier: it is dialled again by itself; see the tier's stats for why",
+            ),
+            TierError::Resting => f.write_str(
+                "the shared tier failed so often that it is left alone for a while: see the tier's stats for why",
+            ),
+            TierError::TimedOut { after } => write!(
+                f,
+                "the shared tier did not answer within {after:?}: what was asked for may have been done or not"
+            ),
+            TierError::Lost { why } => write!(
+                f,
+                "the link to the shared tier was lost ({why}): what was asked for may have been done or not"
+            ),
+            TierError::Refused { refusal, message } => {
+                write!(
+                    f,
+                    "the shared tier refused ({message}): {}",
+                    refusal.advice()
+                )
+            }
+            TierError::Garbled { what } => write!(
+                f,
+                "the shared tier's answer cannot be read ({what}): is it the server that the URL names?"
+            ),
+            TierError::OwnThread => f.write_str(
+                "a blocking call from the tier's own thread would wait for itself: hand the work to another thread",
+            ),
+            TierError::Unencodable(error) => {
+                write!(f, "the value could not be encoded: {error}")
+            }
+            TierError::NotWaited { why } => write!(f, "another call's load was not waited for: {why}"),
+            TierError::Contended => f.write_str(
+                "others change the same key, or versions, so often that this change did not come to pass: try again",
+            ),
+        }
+    }
+}
+
+impl Error for TierError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            TierError::Unencodable(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! A tier in this process: for tests, and for running without a server.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::ready;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::contract::{Change, Fence, Pledge, Tier, TierFuture, TierListener};
+use super::envelope;
+use crate::sync::Mutex;
+use crate::time::{Clock, nanos};
+
+/// What several [`MemoryTier`]s share: the server, as it were.
+///
+/// ```
+/// use larder::tier::MemoryServer;
+///
+/// let server = MemoryServer::new();
+/// let (one_process, another) = (server.tier(), server.tier());
+/// # let _ = (one_process, another);
+/// ```
+#[derive(Clone)]
+pub struct MemoryServer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct State {
+    contents: HashMap<Vec<u8>, Content>,
+    versions: HashMap<Box<str>, u64>,
+    sequence: u64,
+    listeners: Vec<Weak<dyn TierListener>>,
+}
+
+struct Content {
+    bytes: Vec<u8>,
+    expires_at: u64,
+}
+
+impl MemoryServer {
+    /// An empty one.
+    ///
+    /// ```
+    /// let server = larder::tier::MemoryServer::new();
+    /// # let _ = server;
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        MemoryServer::with_clock(Clock::system())
+    }
+
+    /// An empty one that tells the time by this clock.
+    ///
+    /// ```
+    /// let time = larder::ManualClock::new();
+    /// let server = larder::tier::MemoryServer::with_clock(time.clock());
+    /// # let _ = server;
+    /// ```
+    #[must_use]
+    pub fn with_clock(clock: Clock) -> Self {
+        MemoryServer {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State::default()),
+                clock,
+            }),
+        }
+    }
+
+    /// One process's way to it. Each [`Tiered`](super::Tiered) takes one of its own.
+    ///
+    /// ```
+    /// let tier = larder::tier::MemoryServer::new().tier();
+    /// # let _ = tier;
+    /// ```
+    #[must_use]
+    pub fn tier(&self) -> MemoryTier {
+        MemoryTier {
+            shared: self.shared.clone(),
+            own: Mutex::new(None),
+        }
+    }
+}
+
+impl Default for MemoryServer {
+    fn default() -> Self {
+        MemoryServer::new()
+    }
+}
+
+impl fmt::Debug for MemoryServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryServer").finish_non_exhaustive()
+    }
+}
+
+/// A [`Tier`] in this process. Unbounded: what has expired goes when its key is looked at.
+///
+/// ```
+/// use larder::tier::{MemoryServer, Tiered};
+///
+/// let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier())
+///     .max_capacity(100)
+///     .build()?;
+/// assert_eq!(cache.get_or_load("six", || 6)?, 6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct MemoryTier {
+    shared: Arc<Shared>,
+    own: Mutex<Option<Weak<dyn TierListener>>>,
+}
+
+impl fmt::Debug for MemoryTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTier").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// What lives under a key. The dead is dropped.
+    fn live(&mut self, key: &[u8], now: u64) -> Option<&Content> {
+        if self.contents.get(key)?.expires_at <= now {
+            self.contents.remove(key);
+        }
+        self.contents.get(key)
+    }
+
+    fn holds(&mut self, key: &[u8], fence: Fence, now: u64) -> bool {
+        match fence {
+            Fence::None => true,
+            Fence::Placeholder(seal) | Fence::Value(seal) => self
+                .live(key, now)
+                .is_some_and(|content| envelope::seal_of(&content.bytes) == Some(seal)),
+        }
+    }
+
+    fn store(&mut self, key: Vec<u8>, bytes: Vec<u8>, now: u64, time_to_live: Duration) {
+        let expires_at = now.saturating_add(nanos(time_to_live));
+        self.contents.insert(key, Content { bytes, expires_at });
+    }
+}
+
+impl MemoryTier {
+    fn with<T>(&self, work: impl FnOnce(&mut State, u64) -> T) -> T {
+        let now = self.shared.clock.now();
+        work(&mut self.shared.state.lock(), now)
+    }
+
+    /// Tells everybody, or everybody else, of a change; with no lock held, for listeners call back.
+    fn tell(&self, changes: &[Change], also_own: bool) {
+        let own = self.own.lock().clone();
+        let listeners = self.with(|state, _| {
+            state
+                .listeners
+                .retain(|listener| listener.strong_count() > 0);
+            state.listeners.clone()
+        });
+        for listener in listeners {
+            let is_own = own.as_ref().is_some_and(|own| own.ptr_eq(&listener));
+            if is_own && !also_own {
+                continue;
+            }
+            if let Some(listener) = listener.upgrade() {
+                listener.changed(changes);
+            }
+        }
+    }
+}
+
+impl Tier for MemoryTier {
+    fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>> {
+        let found = self.with(|state, now| {
+            let look = |key: &Vec<u8>| Some(state.live(key, now)?.bytes.clone());
+            keys.iter().map(look).collect()
+        });
+        Box::pin(ready(Ok(found)))
+    }
+
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<Pledge> {
+        let changes = [Change::Key(key.clone())];
+        let pledge = self.with(|state, now| {
+            let stored = state.live(&key, now).is_none();
+            if stored {
+                state.store(key, content, now, time_to_live);
+            }
+            Pledge {
+                stored,
+                sequence: state.sequence,
+            }
+        });
+        if pledge.stored {
+            self.tell(&changes, false);
+        }
+        Box::pin(ready(Ok(pledge)))
+    }
+
+    fn put(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        fence: Fence,
+        time_to_live: Duration,
+    ) -> TierFuture<bool> {
+        let changes = [Change::Key(key.clone())];
+        let stored = self.with(|state, now| {
+            let stored = state.holds(&key, fence, now);
+            if stored {
+                state.store(key, content, now, time_to_live);
+            }
+            stored
+        });
+        if stored {
+            self.tell(&changes, !matches!(fence, Fence::Placeholder(_)));
+        }
+        Box::pin(ready(Ok(stored)))
+    }
+
+    fn remove(&self, key: Vec<u8>, fence: Fence) -> TierFuture<bool> {
+        let removed = self.with(|state, now| {
+            state.holds(&key, fence, now)
+                && state.live(&key, now).is_some()
+                && state.contents.remove(&key).is_some()
+        });
+        let placeholder = matches!(fence, Fence::Placeholder(_));
+        if removed || !placeholder {
+            self.tell(&[Change::Key(key)], !placeholder);
+        }
+        Box::pin(ready(Ok(removed)))
+    }
+
+    fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64> {
+        let removed = self.with(|state, now| {
+            let mut removed = 0;
+            for key in &keys {
+                removed += u64::from(state.live(key, now).is_some());
+                state.contents.remove(key);
+            }
+            removed
+        });
+        let changes: Vec<Change> = keys.into_iter().map(Change::Key).collect();
+        self.tell(&changes, true);
+        Box::pin(ready(Ok(removed)))
+    }
+
+    fn versions(&self, names: Vec<Box<str>>) -> TierFuture<Vec<Option<u64>>> {
+        let found = self.with(|state, _| {
+            names
+                .iter()
+                .map(|name| state.versions.get(name).copied())
+                .collect()
+        });
+        Box::pin(ready(Ok(found)))
+    }
+
+    fn sequence(&self) -> TierFuture<u64> {
+        let sequence = self.with(|state, _| state.sequence);
+        Box::pin(ready(Ok(sequence)))
+    }
+
+    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
+        let changes = self.with(|state, _| {
+            let mut changes = Vec::new();
+            for name in names {
+                if state.versions.contains_key(&name) {
+                    continue;
+                }
+                state.sequence += u64::from(state.sequence != born);
+                state.versions.insert(name.clone(), state.sequence);
+                changes.push(Change::Version(name));
+            }
+            changes
+        });
+        self.tell(&changes, true);
+        Box::pin(ready(Ok(())))
+    }
+
+    fn bump(&self, name: Box<str>) -> TierFuture<u64> {
+        let changes = [Change::Version(name.clone())];
+        let version = self.with(|state, _| {
+            state.sequence += 1;
+            state.versions.insert(name, state.sequence);
+            state.sequence
+        });
+        self.tell(&changes, true);
+        Box::pin(ready(Ok(version)))
+    }
+
+    fn listen(&self, listener: Weak<dyn TierListener>) {
+        *self.own.lock() = Some(listener.clone());
+        self.with(|state, _| state.listeners.push(listener.clone()));
+        if let Some(listener) = listener.upgrade() {
+            listener.linked(true);
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(super::sleep::Sleep::until(self.shared.clock.clone(), time))
+    }
+}

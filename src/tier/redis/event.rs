@@ -1,0 +1,107 @@
+//! What the state machine of the link is told, and what it wants done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reply::{Push, Reply};
+use crate::tier::contract::{Change, FlushCause, TierError};
+
+/// One command: its words.
+pub type Command = Vec<Vec<u8>>;
+
+/// A number that stands for one connection.
+pub type Link = u64;
+
+/// What the state machine is told.
+#[derive(Debug)]
+pub enum Event {
+    /// Somebody asks for something.
+    Request(Request),
+    /// A connection that was dialled stands.
+    Dialed(Link),
+    /// A connection that was dialled does not.
+    DialFailed(Link, TierError),
+    /// The answers to the commands of one [`Action::Send`], or that there will be none.
+    Replied(Link, u64, Result<Vec<Reply>, Arc<str>>),
+    /// A message that nobody asked for.
+    Pushed(Link, Push),
+    /// The connection is gone.
+    Lost(Link, Arc<str>),
+    /// Nothing but that time has passed.
+    Tick,
+}
+
+/// What the state machine wants done, in this order.
+#[derive(Debug)]
+pub enum Action {
+    /// Make a connection. Answered by [`Event::Dialed`] or [`Event::DialFailed`].
+    Dial(Link),
+    /// Send these over it, in one write if that can be. Answered by [`Event::Replied`].
+    Send(Link, u64, Vec<Command>),
+    /// Close it. Nothing that was sent may be answered any more.
+    Close(Link),
+    /// Tell the listener.
+    Tell(Vec<Change>),
+    /// Tell the listener.
+    Flush(FlushCause),
+    /// Tell the listener whether there is a link.
+    Linked(bool),
+    /// Answer the request with this number.
+    Answer(u64, Result<Vec<Reply>, TierError>),
+}
+
+/// Something that somebody asks for.
+#[derive(Debug)]
+pub struct Request {
+    /// Its number, never used before.
+    pub id: u64,
+    /// What to send.
+    pub commands: Vec<Command>,
+    /// What it does to the server's contents.
+    pub effect: Effect,
+}
+
+/// What a request does, as far as the cache of this process has to know.
+#[derive(Debug)]
+pub enum Effect {
+    /// It reads.
+    Read,
+    /// It changes these. Should it be lost, the commands in `owed` are sent before the next link is used: they
+    /// remove what the lost one may have left.
+    Write {
+        /// What it changes.
+        changes: Vec<Change>,
+        /// What makes up for it.
+        owed: Vec<Command>,
+    },
+    /// It changes this key, if a fence holds, and then reads the content's seal, which should then be this.
+    Fenced {
+        /// What it changes.
+        key: Vec<u8>,
+        /// What the last answer is if it did.
+        seal: [u8; 16],
+    },
+}
+
+/// The times and bounds of a link.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How long a request may take, and a connection to be made and armed.
+    pub timeout: Duration,
+    /// How often the server is asked whether it is there.
+    pub heartbeat: Duration,
+    /// The shortest wait before dialling again, and the longest.
+    pub backoff: (Duration, Duration),
+    /// So many failures in a row open the breaker.
+    pub trips_at: u32,
+    /// For so long.
+    pub rest: Duration,
+    /// What is sent first over each link. Its last answer is the server's role.
+    pub arming: Vec<Command>,
+    /// What asks for the server's role.
+    pub role: Command,
+    /// What makes everything that was ever stored invalid: for when more is owed than is remembered.
+    pub invalidate_all: Command,
+    /// How many commands are remembered as owed.
+    pub most_owed: usize,
+}

@@ -1,0 +1,213 @@
+//! Where things lie on the server, and the scripts that change them.
+//!
+//! Under the prefix: `v:` and a key, its content; `t:` and a name, its version; `s`, the sequence. Every script names
+//! the keys that it touches, and touches one key of the user's beside the sequence.
+
+use std::time::Duration;
+
+use super::event::Command;
+use crate::tier::contract::Change;
+use crate::tier::envelope::{SEAL, Seal};
+
+/// The names of keys on the server.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    prefix: Box<[u8]>,
+}
+
+/// Reads the sequence, after giving it its first number where it has none: the server's time in microseconds, so
+/// that a sequence that was lost goes on above where it was (it grows by one a bump).
+const SEQUENCE: &str = "local function sequence(key) \
+     local at = redis.call('GET', key) \
+     if at then return at end \
+     local time = redis.call('TIME') \
+     at = string.format('%d%06d', time[1], time[2]) \
+     redis.call('SET', key, at) \
+     return at end ";
+
+const ADD: &str = "local stored = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) \
+     return {stored and 1 or 0, sequence(KEYS[2])}";
+
+const PUT: &str = "if redis.call('GETRANGE', KEYS[1], ARGV[3], ARGV[4]) ~= ARGV[5] then return 0 end \
+     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1";
+
+const REMOVE: &str = "if redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2]) ~= ARGV[3] then return '' end \
+     redis.call('DEL', KEYS[1]) return ARGV[3]";
+
+const BUMP: &str = "sequence(KEYS[2]) local at = redis.call('INCR', KEYS[2]) \
+     redis.call('SET', KEYS[1], string.format('%d', at)) return at";
+
+/// The first number of a name: `born`, if nothing has moved since; else the next of the sequence.
+const SETTLE: &str = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end \
+     local at = sequence(KEYS[2]) \
+     if at ~= ARGV[1] then at = string.format('%d', redis.call('INCR', KEYS[2])) end \
+     redis.call('SET', KEYS[1], at) return 1";
+
+/// Numbers of the sequence stay below 2^53, which a script's numbers hold exactly: microseconds since 1970, and one
+/// a bump, until the year 2255.
+const READ_SEQUENCE: &str = "return sequence(KEYS[1])";
+
+fn words(words: &[&[u8]]) -> Command {
+    words.iter().map(|word| word.to_vec()).collect()
+}
+
+fn text(number: impl ToString) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+/// Milliseconds, at least one: a time to live of none would be refused.
+fn millis(time: Duration) -> Vec<u8> {
+    // Redis adds them to the time of day in a signed word.
+    let most = 1 << 53;
+    text(
+        u64::try_from(time.as_millis())
+            .unwrap_or(most)
+            .clamp(1, most),
+    )
+}
+
+fn script(parts: &[&str], keys: &[&[u8]], arguments: &[&[u8]]) -> Command {
+    let mut command = vec![
+        b"EVAL".to_vec(),
+        parts.concat().into_bytes(),
+        text(keys.len()),
+    ];
+    command.extend(keys.iter().chain(arguments).map(|word| word.to_vec()));
+    command
+}
+
+impl Layout {
+    /// Under a prefix.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Layout {
+            prefix: prefix.as_bytes().into(),
+        }
+    }
+
+    fn at(&self, kind: &[u8], name: &[u8]) -> Vec<u8> {
+        [&self.prefix, kind, name].concat()
+    }
+
+    fn content(&self, key: &[u8]) -> Vec<u8> {
+        self.at(b"v:", key)
+    }
+
+    fn version(&self, name: &str) -> Vec<u8> {
+        self.at(b"t:", name.as_bytes())
+    }
+
+    fn sequence(&self) -> Vec<u8> {
+        self.at(b"s", b"")
+    }
+
+    /// What changed if this key on the server did.
+    #[must_use]
+    pub fn change(&self, key: &[u8]) -> Option<Change> {
+        let rest = key.strip_prefix(&*self.prefix)?;
+        if let Some(key) = rest.strip_prefix(b"v:") {
+            return Some(Change::Key(key.to_vec()));
+        }
+        let name = std::str::from_utf8(rest.strip_prefix(b"t:")?).ok()?;
+        Some(Change::Version(name.into()))
+    }
+
+    /// What is sent first over a link: tracking, and who the server is.
+    #[must_use]
+    pub fn arming(&self, broadcast: bool) -> Vec<Command> {
+        let tracking = if broadcast {
+            // Here echoes would come after all answers of the server's turn, too late to be told apart; and what the
+            // server evicts by itself is announced all the same.
+            words(&[
+                b"CLIENT",
+                b"TRACKING",
+                b"ON",
+                b"BCAST",
+                b"PREFIX",
+                &self.prefix,
+                b"NOLOOP",
+            ])
+        } else {
+            words(&[b"CLIENT", b"TRACKING", b"ON"])
+        };
+        vec![tracking, self.role()]
+    }
+
+    /// Asks for the server's role.
+    #[must_use]
+    pub fn role(&self) -> Command {
+        words(&[b"ROLE"])
+    }
+
+    pub(super) fn get_many(&self, keys: &[Vec<u8>]) -> Command {
+        self.read_all(keys.iter().map(|key| self.content(key)).collect())
+    }
+
+    pub(super) fn versions(&self, names: &[Box<str>]) -> Command {
+        self.read_all(names.iter().map(|name| self.version(name)).collect())
+    }
+
+    fn read_all(&self, mut keys: Vec<Vec<u8>>) -> Command {
+        let command = if keys.len() == 1 { "GET" } else { "MGET" };
+        keys.insert(0, command.into());
+        keys
+    }
+
+    pub(super) fn add(&self, key: &[u8], content: &[u8], time: Duration) -> Command {
+        let keys: [&[u8]; 2] = [&self.content(key), &self.sequence()];
+        script(&[SEQUENCE, ADD], &keys, &[content, &millis(time)])
+    }
+
+    /// Reads the seal of what stands under a key.
+    pub(super) fn seal(&self, key: &[u8]) -> Command {
+        let (first, last) = seal_bounds();
+        words(&[b"GETRANGE", &self.content(key), &first, &last])
+    }
+
+    pub(super) fn put(&self, key: &[u8], content: &[u8], time: Duration) -> Command {
+        words(&[b"SET", &self.content(key), content, b"PX", &millis(time)])
+    }
+
+    pub(super) fn put_over(
+        &self,
+        key: &[u8],
+        content: &[u8],
+        seal: Seal,
+        time: Duration,
+    ) -> Command {
+        let (first, last) = seal_bounds();
+        let arguments: [&[u8]; 5] = [content, &millis(time), &first, &last, &seal.0];
+        script(&[PUT], &[&self.content(key)], &arguments)
+    }
+
+    pub(super) fn remove(&self, keys: &[Vec<u8>]) -> Command {
+        let mut command = vec![b"DEL".to_vec()];
+        command.extend(keys.iter().map(|key| self.content(key)));
+        command
+    }
+
+    pub(super) fn remove_over(&self, key: &[u8], seal: Seal) -> Command {
+        let (first, last) = seal_bounds();
+        script(&[REMOVE], &[&self.content(key)], &[&first, &last, &seal.0])
+    }
+
+    pub(super) fn read_sequence(&self) -> Command {
+        script(&[SEQUENCE, READ_SEQUENCE], &[&self.sequence()], &[])
+    }
+
+    pub(super) fn settle(&self, name: &str, born: u64) -> Command {
+        let keys: [&[u8]; 2] = [&self.version(name), &self.sequence()];
+        script(&[SEQUENCE, SETTLE], &keys, &[&text(born)])
+    }
+
+    /// Moves the version of a name.
+    #[must_use]
+    pub fn bump(&self, name: &str) -> Command {
+        let keys: [&[u8]; 2] = [&self.version(name), &self.sequence()];
+        script(&[SEQUENCE, BUMP], &keys, &[])
+    }
+}
+
+fn seal_bounds() -> (Vec<u8>, Vec<u8>) {
+    (text(SEAL.start), text(SEAL.end - 1))
+}

@@ -1,0 +1,322 @@
+//! The settings of a [`Tiered`].
+
+use std::error::Error;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::atomic::AtomicBool;
+use std::sync::{OnceLock, Weak};
+use std::time::Duration;
+
+use super::{Held, Inner, Pledges, Rules, Scope, Seals, Tiered, TieredCounters};
+use crate::cache::{Cache, CacheBuilder};
+use crate::entry::Loaded;
+use crate::error::BuildError;
+use crate::sync::Arc;
+use crate::tier::codec::{Codec, Postcard};
+use crate::tier::contract::Tier;
+use crate::tier::envelope::Limits;
+use crate::tier::key::FromTierKey;
+use crate::tier::wake::{Waiters, block_on};
+use crate::time::Clock;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+type Loader<K, V> = Box<dyn Fn(&K) -> Result<Loaded<V>, BoxError> + Send + Sync>;
+
+/// Settings of a [`Tiered`]; made by [`Tiered::builder`].
+///
+/// ```
+/// use larder::tier::{MemoryServer, Tiered};
+/// use std::time::Duration;
+///
+/// let cache: Tiered<String, String> = Tiered::builder(MemoryServer::new().tier())
+///     .max_capacity(10_000)
+///     .time_to_live(Duration::from_secs(3600))
+///     .own_time_to_live(Duration::from_secs(60))
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub struct TieredBuilder<K, V> {
+    l1: CacheBuilder<K, Held<V>>,
+    tier: Arc<dyn Tier>,
+    clock: Clock,
+    loader: Option<Loader<K, V>>,
+    rules: Rules,
+}
+
+/// Why a [`Tiered`] was not built.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TieredBuildError {
+    /// The own cache was not.
+    Own(BuildError),
+    /// The time to live, in the shared tier or the own cache, is zero: nothing would be kept.
+    ZeroTimeToLive,
+    /// The budget is not longer than one call to the tier may take: no call would get past it.
+    Budget {
+        /// The budget.
+        budget: Duration,
+        /// How long one call to the tier may take.
+        timeout: Duration,
+    },
+}
+
+impl fmt::Display for TieredBuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TieredBuildError::Own(error) => write!(f, "the own cache: {error}"),
+            TieredBuildError::ZeroTimeToLive => f.write_str(
+                "a time to live of zero keeps nothing: give time_to_live and own_time_to_live more",
+            ),
+            TieredBuildError::Budget { budget, timeout } => write!(
+                f,
+                "the budget of {budget:?} is used up by one call to the tier, which may take {timeout:?}: raise the \
+                 budget, or lower the tier's timeout"
+            ),
+        }
+    }
+}
+
+impl Error for TieredBuildError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            TieredBuildError::Own(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for TieredBuilder<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TieredBuilder").finish_non_exhaustive()
+    }
+}
+
+impl<K, V> TieredBuilder<K, V>
+where
+    K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    pub(super) fn new(tier: Box<dyn Tier>) -> Self {
+        TieredBuilder {
+            l1: Cache::builder(),
+            tier: tier.into(),
+            clock: Clock::system(),
+            loader: None,
+            rules: Rules {
+                schema: 0,
+                limits: Limits::default(),
+                time_to_live: Duration::from_secs(300),
+                own_time_to_live: Duration::from_secs(60),
+                stale: Duration::ZERO,
+                lease: Duration::from_secs(30),
+                patience: Duration::ZERO,
+                keep_while_down: Duration::ZERO,
+                budget: None,
+            },
+        }
+    }
+
+    /// How much the own cache holds; see [`CacheBuilder::max_capacity`]. Must be given.
+    pub fn max_capacity(mut self, capacity: u64) -> Self {
+        self.l1 = self.l1.max_capacity(capacity);
+        self
+    }
+
+    /// What a value weighs in the own cache; see [`CacheBuilder::weigher`]. The news that there is none weighs 1.
+    pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
+        self.l1 = self.l1.weigher(move |key, held: &Held<V>| {
+            held.value.as_ref().map_or(1, |value| weigher(key, value))
+        });
+        self
+    }
+
+    /// How long a value lives in the shared tier if nothing else is said of it. 300 s unless set.
+    pub fn time_to_live(mut self, time: Duration) -> Self {
+        self.rules.time_to_live = time;
+        self
+    }
+
+    /// The longest that the own cache keeps a value without asking the shared tier again: the last bound on staleness,
+    /// whatever messages get lost. 60 s unless set.
+    pub fn own_time_to_live(mut self, time: Duration) -> Self {
+        self.rules.own_time_to_live = time;
+        self
+    }
+
+    /// The version of the values' type. Contents of another one are not read, and are replaced: raise it when the type
+    /// changes. 0 unless set.
+    pub fn schema(mut self, version: u32) -> Self {
+        self.rules.schema = version;
+        self
+    }
+
+    /// The most bytes that a value may have in the shared tier. Larger ones are not stored there, nor read. 64 MiB
+    /// unless set.
+    pub fn max_value_bytes(mut self, bytes: usize) -> Self {
+        self.rules.limits.payload = bytes;
+        self
+    }
+
+    /// How long the placeholder of a load stands in the shared tier. A load that takes longer is answered to its
+    /// callers, and not stored. 30 s unless set.
+    pub fn lease(mut self, time: Duration) -> Self {
+        self.rules.lease = time;
+        self
+    }
+
+    /// Waits this long for another process that loads the same key, instead of loading at the same time; then loads
+    /// all the same. Woken by the tier's message. Zero, as is so unless set, waits for nobody.
+    pub fn wait_for_others(mut self, time: Duration) -> Self {
+        self.rules.patience = time;
+        self
+    }
+
+    /// Keeps what is loaded while the tier is down for this long in the own cache, where nobody can invalidate it from
+    /// elsewhere; all of it goes when the link is back. Zero, as is so unless set, keeps nothing.
+    pub fn keep_while_down(mut self, time: Duration) -> Self {
+        self.rules.keep_while_down = time;
+        self
+    }
+
+    /// The longest that a reading call takes, all its waiting together: for others' loads, for the tier, for others'
+    /// processes and for an asynchronous loader. (A loader that blocks its thread cannot be stopped.) A call over it
+    /// ends with [`LoadError::LoadTimedOut`](crate::LoadError::LoadTimedOut). Not bounded by anything but the tier's own
+    /// timeout and the wait deadline of 30 s unless set.
+    pub fn budget(mut self, time: Duration) -> Self {
+        self.rules.budget = Some(time);
+        self
+    }
+
+    /// As [`CacheBuilder::early_expiration`]: the own cache's values are loaded again before their time is up, the
+    /// shared tier being asked first whether it has a newer one. How long a value took to load travels with it.
+    pub fn early_expiration(mut self, beta: f64) -> Self {
+        self.l1 = self.l1.early_expiration(beta);
+        self
+    }
+
+    /// As [`CacheBuilder::stale_while_revalidate`], for the own cache's copies.
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.l1 = self.l1.stale_while_revalidate(window);
+        self
+    }
+
+    /// As [`CacheBuilder::stale_if_error`]. The shared tier keeps values as much longer, so that a process that has no
+    /// copy of its own has something to serve, too.
+    pub fn stale_if_error(mut self, window: Duration, rest: Duration) -> Self {
+        self.rules.stale = window;
+        self.l1 = self.l1.stale_if_error(window, rest);
+        self
+    }
+
+    /// Where the own cache reads the time.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.l1 = self.l1.clock(clock.clone());
+        self.clock = clock;
+        self
+    }
+
+    /// The loader behind [`Tiered::load`]; values are loaded again in the background by it.
+    pub fn loader<F, E>(mut self, loader: F) -> Self
+    where
+        F: Fn(&K) -> Result<Loaded<V>, E> + Send + Sync + 'static,
+        E: Into<BoxError>,
+    {
+        self.loader = Some(Box::new(move |key| loader(key).map_err(Into::into)));
+        self
+    }
+
+    /// Builds it, with values in the tier as [postcard](Postcard).
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn build(self) -> Result<Tiered<K, V>, TieredBuildError>
+    where
+        V: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        self.build_with(Postcard)
+    }
+
+    /// Builds it, with values in the tier as this codec has them.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    ///
+    /// ```
+    /// use larder::tier::{MemoryServer, Plain, Tiered};
+    ///
+    /// let cache: Tiered<String, String> = Tiered::builder(MemoryServer::new().tier())
+    ///     .max_capacity(1_000)
+    ///     .build_with(Plain)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn build_with(self, codec: impl Codec<V>) -> Result<Tiered<K, V>, TieredBuildError> {
+        let TieredBuilder {
+            l1,
+            tier,
+            clock,
+            loader,
+            rules,
+        } = self;
+        if rules.time_to_live.is_zero() || rules.own_time_to_live.is_zero() {
+            return Err(TieredBuildError::ZeroTimeToLive);
+        }
+        if let Some(budget) = rules.budget.filter(|budget| *budget <= tier.timeout()) {
+            let timeout = tier.timeout();
+            return Err(TieredBuildError::Budget { budget, timeout });
+        }
+        let whole: Arc<OnceLock<Weak<Inner<K, V>>>> = Arc::default();
+        let timer = tier.clone();
+        let mut l1 = l1.timer(move |time| timer.sleep(time));
+        if let Some(loader) = loader {
+            l1 = l1.loader_with_previous(attached(whole.clone(), loader));
+        }
+        let versions = Cache::builder()
+            .max_capacity(VERSIONS)
+            .time_to_live(rules.own_time_to_live)
+            .clock(clock.clone())
+            .build();
+        let inner = Arc::new(Inner {
+            l1: l1.build().map_err(TieredBuildError::Own)?,
+            versions: versions.map_err(TieredBuildError::Own)?,
+            tier: tier.clone(),
+            codec: Box::new(codec),
+            rules,
+            seals: Seals::new(),
+            pledges: Pledges::default(),
+            waiters: Waiters::default(),
+            linked: AtomicBool::new(false),
+            clock,
+            counters: TieredCounters::default(),
+        });
+        let _ = whole.set(Arc::downgrade(&inner));
+        let listener: Arc<dyn crate::tier::contract::TierListener> = inner.clone();
+        tier.listen(Arc::downgrade(&listener));
+        Ok(Tiered {
+            inner,
+            scope: Scope::default(),
+        })
+    }
+}
+
+/// How many tags' versions are known at a time. An unknown one costs a command.
+const VERSIONS: u64 = 65_536;
+
+/// The attached loader as the own cache runs it: the shared tier first.
+fn attached<K, V>(
+    whole: Arc<OnceLock<Weak<Inner<K, V>>>>,
+    loader: Loader<K, V>,
+) -> impl Fn(&K, Option<&Held<V>>) -> Result<Loaded<Held<V>>, BoxError> + Send + Sync + 'static
+where
+    K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    move |key, previous| {
+        let inner = whole.get().and_then(Weak::upgrade);
+        let inner = inner.ok_or("the cache is gone")?;
+        let mut load = Some(|| async { loader(key) });
+        let bytes = key.to_tier();
+        let fill = inner.fill(&bytes, previous.cloned(), &mut load);
+        block_on(fill).map_err(BoxError::from)?
+    }
+}

@@ -1,0 +1,334 @@
+//! The protocol of a miss: ask the shared tier; if it has nothing, put a placeholder, load, and store under its fence.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use super::versions::{EVERYTHING, tag_of};
+use super::{Held, Inner, TieredCounters};
+use crate::entry::{Loaded, What};
+use crate::tier::contract::{Fence, Pledge, TierError, TierFuture};
+use crate::tier::envelope::{Envelope, Kind, Seal, seal_of};
+use crate::tier::key::FromTierKey;
+use crate::tier::wake::unless;
+use crate::time::nanos;
+
+/// What the shared tier has to say about a key.
+pub(super) enum Look<V> {
+    /// This.
+    Found(Loaded<Held<V>>),
+    /// Nothing that can be used: load it.
+    Load(Pass<V>),
+}
+
+/// What a loader's value may be stored under, and what to serve if there is none.
+pub(super) struct Pass<V> {
+    /// `None`: it is for the callers alone.
+    pub(super) right: Option<Right>,
+    stale: Option<Held<V>>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Right {
+    pub(super) fence: Fence,
+    /// The sequence's number before the load began.
+    pub(super) born: u64,
+}
+
+/// A content, as far as it could be read.
+enum Read<V> {
+    /// Another call, of this process or another, loads.
+    Placeholder,
+    Fresh(Loaded<Held<V>>),
+    /// Past its date, of a time before its tags moved, or not readable.
+    Dead {
+        stale: Option<Held<V>>,
+    },
+}
+
+/// How often a miss looks again because others were faster.
+const TURNS: usize = 8;
+
+impl<V> Pass<V> {
+    pub(super) const NONE: Pass<V> = Pass {
+        right: None,
+        stale: None,
+    };
+
+    pub(super) fn take_stale(&mut self) -> Option<Held<V>> {
+        self.stale.take()
+    }
+}
+
+impl<K, V> Inner<K, V>
+where
+    K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// What the shared tier says about a key, for a call that will load if it says nothing. `previous` is what is to
+    /// be replaced: the same content once more is nothing.
+    pub(super) async fn look(&self, key: &[u8], previous: Option<&Held<V>>) -> Look<V> {
+        match self.try_look(key, previous).await {
+            Ok(look) => look,
+            Err(_) => {
+                TieredCounters::count(&self.counters.l2_errors);
+                Look::Load(Pass::NONE)
+            }
+        }
+    }
+
+    /// The same for a call that has no loader: nothing is put there.
+    pub(super) async fn look_only(&self, key: &[u8]) -> Result<Option<Loaded<Held<V>>>, TierError> {
+        let read = self.read(key).await;
+        if read.is_err() {
+            TieredCounters::count(&self.counters.l2_errors);
+        }
+        let found = match read? {
+            Some((_, Read::Fresh(loaded))) => Some(loaded),
+            _ => None,
+        };
+        self.count_look(found.is_some());
+        Ok(found)
+    }
+
+    fn count_look(&self, hit: bool) {
+        TieredCounters::count(if hit {
+            &self.counters.l2_hits
+        } else {
+            &self.counters.l2_misses
+        });
+    }
+
+    async fn try_look(&self, key: &[u8], previous: Option<&Held<V>>) -> Result<Look<V>, TierError> {
+        let until = self.clock.now().saturating_add(nanos(self.rules.patience));
+        // Others may come and go between our reading and our writing: not for ever.
+        let mut turns = TURNS;
+        while turns > 0 {
+            turns -= 1;
+            let left = Duration::from_nanos(until.saturating_sub(self.clock.now()));
+            let changed = (!left.is_zero()).then(|| self.waiters.wait_for(key));
+            let Some((seal, read)) = self.read(key).await? else {
+                self.count_look(false);
+                match self.pledge(key).await? {
+                    Some(pass) => return Ok(Look::Load(pass)),
+                    None => continue,
+                }
+            };
+            let (fence, stale) = match read {
+                Read::Fresh(loaded) if is_news(&loaded, previous) => {
+                    self.count_look(true);
+                    return Ok(Look::Found(loaded));
+                }
+                Read::Fresh(_) => (Fence::Value(seal), None),
+                Read::Dead { stale } => (Fence::Value(seal), stale),
+                Read::Placeholder => {
+                    if let Some(changed) = changed {
+                        TieredCounters::count(&self.counters.waits);
+                        unless(changed, self.tier.sleep(left)).await;
+                        // Bounded by the time that is left.
+                        turns += 1;
+                        continue;
+                    }
+                    (Fence::Placeholder(seal), None)
+                }
+            };
+            self.count_look(false);
+            // After the fence was read and before the loader begins.
+            let born = self.tier.sequence().await?;
+            let right = Some(Right { fence, born });
+            return Ok(Look::Load(Pass { right, stale }));
+        }
+        Ok(Look::Load(Pass::NONE))
+    }
+
+    /// Puts a placeholder where there is nothing. `None`: there is something now.
+    async fn pledge(&self, key: &[u8]) -> Result<Option<Pass<V>>, TierError> {
+        let (seal, added) = self.begin_pledge(key)?;
+        Ok(passed(seal, added.await?))
+    }
+
+    /// The placeholder on its way.
+    fn begin_pledge(&self, key: &[u8]) -> Result<(Seal, TierFuture<Pledge>), TierError> {
+        let seal = self.seals.next();
+        let placeholder = Envelope {
+            kind: Kind::Placeholder,
+            codec: 0,
+            schema: self.rules.schema,
+            seal,
+            created: self.clock.unix_millis(),
+            expires: u64::MAX,
+            stale_until: u64::MAX,
+            load_time: 0,
+            tags: Vec::new(),
+            payload: &[],
+        };
+        let content = placeholder
+            .encode(key, &self.rules.limits)
+            .map_err(unencodable)?;
+        let added = self.tier.add(key.to_vec(), content, self.rules.lease);
+        Ok((seal, added))
+    }
+
+    /// What the shared tier says about several keys, by one command for all and one for each that it has not. Waits
+    /// for nobody.
+    pub(super) async fn look_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Look<V>>, TierError> {
+        let found = self.tier.get_many(keys.to_vec()).await?;
+        let mut looks: Vec<Look<V>> = keys.iter().map(|_| Look::Load(Pass::NONE)).collect();
+        let (mut pledges, mut fenced) = (Vec::new(), Vec::new());
+        for (place, (key, content)) in keys.iter().zip(found).enumerate() {
+            let read = match content {
+                Some(content) => self.decode(key, &content).await?,
+                None => None,
+            };
+            let hit = matches!(read, Some((_, Read::Fresh(_))));
+            self.count_look(hit);
+            match read {
+                None => pledges.push((place, self.begin_pledge(key)?)),
+                Some((_, Read::Fresh(loaded))) => looks[place] = Look::Found(loaded),
+                Some((seal, Read::Dead { stale })) => {
+                    fenced.push((place, Fence::Value(seal), stale));
+                }
+                Some((seal, Read::Placeholder)) => {
+                    fenced.push((place, Fence::Placeholder(seal), None));
+                }
+            }
+        }
+        if !fenced.is_empty() {
+            let born = self.tier.sequence().await?;
+            for (place, fence, stale) in fenced {
+                let right = Some(Right { fence, born });
+                looks[place] = Look::Load(Pass { right, stale });
+            }
+        }
+        for (place, (seal, added)) in pledges {
+            // Somebody was faster: that one will store.
+            looks[place] = Look::Load(passed(seal, added.await?).unwrap_or(Pass::NONE));
+        }
+        Ok(looks)
+    }
+
+    /// What stands under a key, with its seal.
+    async fn read(&self, key: &[u8]) -> Result<Option<(Seal, Read<V>)>, TierError> {
+        let found = self.tier.get_many(vec![key.to_vec()]).await?;
+        match found.into_iter().next().flatten() {
+            Some(content) => self.decode(key, &content).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Reads a content. One without a seal cannot be fenced: it is removed, and is nothing.
+    async fn decode(
+        &self,
+        key: &[u8],
+        content: &[u8],
+    ) -> Result<Option<(Seal, Read<V>)>, TierError> {
+        let Some(seal) = seal_of(content) else {
+            TieredCounters::count(&self.counters.bad_contents);
+            self.tier.remove(key.to_vec(), Fence::None).await?;
+            return Ok(None);
+        };
+        let Ok(envelope) = Envelope::decode(content, key, &self.rules.limits) else {
+            TieredCounters::count(&self.counters.bad_contents);
+            return Ok(Some((seal, Read::Dead { stale: None })));
+        };
+        Ok(Some((seal, self.judge(&envelope).await?)))
+    }
+
+    async fn judge(&self, envelope: &Envelope<'_>) -> Result<Read<V>, TierError> {
+        if envelope.kind == Kind::Placeholder {
+            return Ok(Read::Placeholder);
+        }
+        let now = self.clock.unix_millis();
+        let names: Vec<Box<str>> = envelope
+            .tags
+            .iter()
+            .map(|(name, _)| (*name).into())
+            .collect();
+        let listed = envelope.tags.iter().map(|(_, version)| Some(*version));
+        let stands = now < envelope.stale_until
+            && names.iter().any(|name| **name == *EVERYTHING)
+            && self.versions_of(&names).await?.into_iter().eq(listed);
+        if !stands {
+            return Ok(Read::Dead { stale: None });
+        }
+        let Some(value) = self.value_of(envelope) else {
+            TieredCounters::count(&self.counters.bad_contents);
+            return Ok(Read::Dead { stale: None });
+        };
+        let held = Held {
+            value,
+            seal: Some(envelope.seal),
+            created: envelope.created,
+        };
+        if now >= envelope.expires {
+            return Ok(Read::Dead { stale: Some(held) });
+        }
+        let left = Duration::from_millis(envelope.expires - now);
+        let mut loaded = Loaded::new(held)
+            .time_to_live(left.min(self.rules.own_time_to_live))
+            .tags(names.iter().filter_map(|name| tag_of(name)));
+        loaded.options.load_time = Some(Duration::from_micros(envelope.load_time.into()));
+        Ok(Read::Fresh(loaded))
+    }
+
+    /// `None` if it is of another schema or codec, or the codec cannot read it.
+    fn value_of(&self, envelope: &Envelope<'_>) -> Option<Option<V>> {
+        if envelope.schema != self.rules.schema {
+            return None;
+        }
+        match envelope.kind {
+            Kind::Absent => Some(None),
+            _ if envelope.codec == self.codec.id() => {
+                self.codec.decode(envelope.payload).ok().map(Some)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a placeholder away that nothing will take the place of, so that others need not wait for it. If that
+    /// fails, its time ends it.
+    pub(super) async fn give_back(&self, key: &[u8], pass: &Pass<V>) {
+        if let Some(Right {
+            fence: fence @ Fence::Placeholder(_),
+            ..
+        }) = pass.right
+        {
+            let _ = self.tier.remove(key.to_vec(), fence).await;
+        }
+    }
+}
+
+impl<V> Held<V> {
+    /// What is in no shared tier.
+    pub(super) fn unsealed(value: Option<V>) -> Self {
+        Held {
+            value,
+            seal: None,
+            created: 0,
+        }
+    }
+}
+
+/// What a placeholder that was put entitles to.
+fn passed<V>(seal: Seal, pledge: Pledge) -> Option<Pass<V>> {
+    let right = Right {
+        fence: Fence::Placeholder(seal),
+        born: pledge.sequence,
+    };
+    pledge.stored.then_some(Pass {
+        right: Some(right),
+        stale: None,
+    })
+}
+
+/// Whether this is newer than what is to be replaced. Nothing is to be replaced by itself, nor by what is older (a
+/// server that took over from another may have lost the latest).
+fn is_news<V>(loaded: &Loaded<Held<V>>, previous: Option<&Held<V>>) -> bool {
+    let (What::Value(found), Some(previous)) = (&loaded.what, previous) else {
+        return true;
+    };
+    found.seal != previous.seal && found.created >= previous.created
+}
+
+pub(super) fn unencodable<E: std::error::Error + Send + Sync + 'static>(error: E) -> TierError {
+    TierError::Unencodable(std::sync::Arc::new(error))
+}

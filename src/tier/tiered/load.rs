@@ -1,0 +1,335 @@
+//! Reading, with a loader and without.
+
+use std::fmt::Display;
+use std::hash::Hash;
+use std::time::Duration;
+
+use equivalent::Equivalent;
+
+use super::fetch::Look;
+use super::{Held, Inner, Tiered, TieredCounters};
+use crate::entry::Loaded;
+use crate::error::{LoadError, TryLoadError};
+use crate::sync::{Arc, Mutex};
+use crate::tier::contract::TierError;
+use crate::tier::key::{FromTierKey, TierKey};
+use crate::tier::wake::{block_on, unless};
+
+/// How often a call asks again that was answered by a call without a loader.
+const TURNS: usize = 16;
+
+impl<K, V> Tiered<K, V>
+where
+    K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// The value under a key, from the own cache or the shared tier; `None` if neither has one.
+    ///
+    /// # Errors
+    /// The tier's, if the own cache has nothing and the tier could not be asked.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// assert_eq!(cache.get("a")?, None);
+    /// cache.insert("a".to_owned(), 1)?;
+    /// assert_eq!(cache.get("a")?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<V>, TierError>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+    {
+        block_on(self.get_async(key))?
+    }
+
+    /// [`get`](Self::get) for tasks.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_async<Q>(&self, key: &Q) -> Result<Option<V>, TierError>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+    {
+        let inner = &self.inner;
+        for _ in 0..TURNS {
+            // What this call itself was told by the tier, if it was the one that asked.
+            let own = Mutex::new(None);
+            let look = || async {
+                let bytes = key.to_tier();
+                let _pledged = inner.pledges.begin(&bytes);
+                let (told, answer) = match inner.look_only(&bytes).await {
+                    Ok(Some(loaded)) => (Ok(()), loaded),
+                    Ok(None) => (Ok(()), nothing()),
+                    Err(error) => (Err(error), nothing()),
+                };
+                *own.lock() = Some(told);
+                Ok::<_, TierError>(answer)
+            };
+            let found = inner
+                .within_budget(inner.l1.get_or_load_with_async(key, look))
+                .await;
+            let told = own.lock().take();
+            match (found, told) {
+                (Ok(held), _) => return Ok(held.value),
+                (Err(_), Some(told)) => return told.map(|()| None),
+                (Err(TryLoadError::Shared(LoadError::Absent | LoadError::Failed(_))), None) => {
+                    // Another call's answer, which had no loader, or one that failed: ask by ourselves.
+                }
+                (Err(error), None) => {
+                    return Err(TierError::NotWaited {
+                        why: error.to_string().into(),
+                    });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The value under a key; if neither the own cache nor the shared tier has one, the loader's, which both keep.
+    ///
+    /// One call a key asks the tier and runs its loader, in this process; another process may load at the same time,
+    /// and whichever is first stores ([`wait_for_others`](super::TieredBuilder::wait_for_others) makes it wait). The
+    /// value is stored only if nothing was written or invalidated under the key while it was loaded.
+    ///
+    /// # Errors
+    /// [`LoadError::Failed`] if this call waited for another's loader, which failed; the other errors of waiting.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// assert_eq!(cache.get_or_load("six", || 6)?, 6);
+    /// assert_eq!(cache.get_or_load("six", || unreachable!())?, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_or_load<Q, F>(&self, key: &Q, loader: F) -> Result<V, LoadError>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+        F: FnOnce() -> V,
+    {
+        blocking(self.get_or_load_async(key, || async { loader() }))
+    }
+
+    /// [`get_or_load`](Self::get_or_load) for tasks.
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_async<Q, F, Fut>(&self, key: &Q, loader: F) -> Result<V, LoadError>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = V>,
+    {
+        let loader = || async { Ok::<_, std::convert::Infallible>(loader().await) };
+        self.try_get_or_load_async(key, loader)
+            .await
+            .map_err(|error| match error {
+                TryLoadError::Own(never) => match never {},
+                TryLoadError::Shared(error) => error,
+            })
+    }
+
+    /// [`get_or_load`](Self::get_or_load) for a loader that can fail.
+    ///
+    /// # Errors
+    /// [`TryLoadError::Own`] with this call's loader's error; [`TryLoadError::Shared`] as with
+    /// [`get_or_load`](Self::get_or_load), and with [`LoadError::Absent`] if it is remembered that there is nothing.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// assert_eq!(cache.try_get_or_load("7", || "7".parse::<u64>())?, 7);
+    /// assert!(cache.try_get_or_load("seven", || "seven".parse::<u64>()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_get_or_load<Q, F, E>(&self, key: &Q, loader: F) -> Result<V, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+        F: FnOnce() -> Result<V, E>,
+        E: Display,
+    {
+        blocking_as(self.try_get_or_load_async(key, || async { loader() }))
+    }
+
+    /// [`try_get_or_load`](Self::try_get_or_load) for tasks.
+    ///
+    /// # Errors
+    /// As [`try_get_or_load`](Self::try_get_or_load).
+    pub async fn try_get_or_load_async<Q, F, Fut, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<V, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+        E: Display,
+    {
+        self.get_or_load_with_async(key, || async { loader().await.map(Loaded::new) })
+            .await?
+            .ok_or(TryLoadError::Shared(LoadError::Absent))
+    }
+
+    /// As [`try_get_or_load`](Self::try_get_or_load), for a loader that also says how to keep its value: for how long
+    /// (in the shared tier; the own cache keeps it no longer), under which tags, or that there is none
+    /// ([`Loaded::absent`], which both remember for as long).
+    ///
+    /// # Errors
+    /// As [`try_get_or_load`](Self::try_get_or_load), but an absence is `None`.
+    ///
+    /// ```
+    /// use larder::Loaded;
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// let price = cache.get_or_load_with("price:7", || Ok::<_, String>(Loaded::new(10).tag("product:7")))?;
+    /// assert_eq!(price, Some(10));
+    /// cache.invalidate_tag("product:7")?; // in every process
+    /// let price = cache.get_or_load_with("price:7", || Ok::<_, String>(Loaded::absent()))?;
+    /// assert_eq!(price, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_or_load_with<Q, F, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+        F: FnOnce() -> Result<Loaded<V>, E>,
+        E: Display,
+    {
+        blocking_as(self.get_or_load_with_async(key, || async { loader() }))
+    }
+
+    /// [`get_or_load_with`](Self::get_or_load_with) for tasks.
+    ///
+    /// # Errors
+    /// As [`get_or_load_with`](Self::get_or_load_with).
+    pub async fn get_or_load_with_async<Q, F, Fut, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded<V>, E>>,
+        E: Display,
+    {
+        let inner = &self.inner;
+        let mut loader = Some(loader);
+        let mut found = Err(TryLoadError::Shared(LoadError::Absent));
+        for _ in 0..TURNS {
+            let slot = &mut loader;
+            let fill = |previous| async move { inner.fill(&key.to_tier(), previous, slot).await };
+            let load = inner.l1.get_or_load_with_previous_async(key, fill);
+            found = inner.within_budget(load).await;
+            match &found {
+                // The answer of a call without a loader. This one has one.
+                Err(TryLoadError::Shared(LoadError::Absent)) if loader.is_some() => {}
+                _ => break,
+            }
+        }
+        found.map(|held| held.value)
+    }
+
+    /// The value under a key, by the loader that the builder was given.
+    ///
+    /// # Errors
+    /// [`LoadError::Failed`] with the loader's error, also if no loader was given.
+    ///
+    /// ```
+    /// use larder::Loaded;
+    /// use larder::tier::{MemoryServer, Tiered};
+    ///
+    /// let cache: Tiered<u64, u64> = Tiered::builder(MemoryServer::new().tier())
+    ///     .max_capacity(9)
+    ///     .loader(|n: &u64| Ok::<_, String>(Loaded::new(n * n)))
+    ///     .build()?;
+    /// assert_eq!(cache.load(&3)?, Some(9));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load<Q>(&self, key: &Q) -> Result<Option<V>, LoadError>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+    {
+        self.inner.l1.load(key).map(|held| held.value)
+    }
+}
+
+impl<K, V> Inner<K, V>
+where
+    K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// What the own cache is to keep under a key: the shared tier's, or the loader's.
+    pub(super) async fn fill<F, Fut, E>(
+        &self,
+        key: &[u8],
+        previous: Option<Held<V>>,
+        loader: &mut Option<F>,
+    ) -> Result<Loaded<Held<V>>, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded<V>, E>>,
+    {
+        let _pledged = self.pledges.begin(key);
+        let mut pass = match self.look(key, previous.as_ref()).await {
+            Look::Found(loaded) => return Ok(loaded),
+            Look::Load(pass) => pass,
+        };
+        let Some(load) = loader.take() else {
+            self.give_back(key, &pass).await;
+            return Ok(nothing());
+        };
+        let began = self.clock.now();
+        match load().await {
+            Ok(answer) => {
+                let took = Duration::from_nanos(self.clock.now().saturating_sub(began));
+                Ok(self.publish(key, &pass, answer, took).await)
+            }
+            Err(error) => {
+                self.give_back(key, &pass).await;
+                match pass.take_stale() {
+                    Some(stale) => {
+                        TieredCounters::count(&self.counters.stale_served);
+                        Ok(Loaded::new(stale).time_to_live(Duration::ZERO))
+                    }
+                    None => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Ends a call that has used up its time. A hit asks for no timer.
+    pub(super) async fn within_budget<T, E>(
+        &self,
+        call: impl Future<Output = Result<T, TryLoadError<E>>>,
+    ) -> Result<T, TryLoadError<E>> {
+        let Some(budget) = self.rules.budget else {
+            return call.await;
+        };
+        let too_long = async { self.tier.sleep(budget).await };
+        let late = LoadError::LoadTimedOut { after: budget };
+        unless(call, too_long)
+            .await
+            .unwrap_or(Err(TryLoadError::Shared(late)))
+    }
+}
+
+/// What a call without a loader answers those who wait for it.
+pub(super) fn nothing<V>() -> Loaded<Held<V>> {
+    Loaded::absent().time_to_live(Duration::ZERO)
+}
+
+fn blocking<T>(load: impl Future<Output = Result<T, LoadError>>) -> Result<T, LoadError> {
+    block_on(load).unwrap_or_else(|error| Err(LoadError::Failed(Arc::new(error))))
+}
+
+pub(super) fn blocking_as<T, E>(
+    load: impl Future<Output = Result<T, TryLoadError<E>>>,
+) -> Result<T, TryLoadError<E>> {
+    block_on(load)
+        .unwrap_or_else(|error| Err(TryLoadError::Shared(LoadError::Failed(Arc::new(error)))))
+}

@@ -1,0 +1,323 @@
+//! A cache of this process over a shared tier over a loader.
+//!
+//! `fetch.rs` is the protocol of a miss: what is asked of the shared tier before and after a loader runs. `load.rs`
+//! and `bulk.rs` are the calls that begin it, `write.rs` those that change things, `hear.rs` what is done about the
+//! changes that others make. `versions.rs` keeps the versions of tags.
+//!
+//! # Why nothing stale stays in the cache of this process
+//! Whatever enters it does so as the answer of a load of its own (`Cache`'s promise 4: a load in flight loses its
+//! right to publish when its key, its tags or everything is invalidated), and holds what a tracked read of that load
+//! brought, or what a fenced write of it wrote and read back. A change that follows the read is told by the tier
+//! (its promise 1), and invalidates; a change before it was in what was read. What this process writes itself is
+//! told in the same way before the write is answered (promise 2). When the tier cannot promise to tell any more, it
+//! flushes first, and nothing that is read after a flush was answered before it (promise 4).
+//!
+//! # Why nothing stale stays in the shared tier
+//! A loader's value is stored only if what stood under the key when the loader began stands there still: the
+//! placeholder that was put there, or the older content that was read. Writers remove it, and no seal is used twice.
+//! A tag that moved while the loader ran has a version above the sequence's number when it began, and the value is
+//! not stored; one that moves later has another version than the value lists.
+
+mod builder;
+mod bulk;
+mod fetch;
+mod hear;
+mod load;
+mod publish;
+mod versions;
+mod write;
+
+pub use builder::{TieredBuildError, TieredBuilder};
+#[cfg(feature = "redis")]
+pub(super) use versions::EVERYTHING;
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::codec::Codec;
+use super::contract::Tier;
+use super::counters::{TieredCounters, TieredStats};
+use super::envelope::{Limits, Seal};
+use super::key::FromTierKey;
+use super::wake::Waiters;
+use crate::cache::Cache;
+use crate::stats::Stats;
+use crate::sync::{Arc, Mutex};
+use crate::time::Clock;
+
+/// A bounded cache of this process ahead of a [`Tier`](super::Tier) that is shared with others. A handle: clones are
+/// cheap and share one cache.
+///
+/// A hit in the own cache costs what a hit of a [`Cache`] costs. A miss asks the tier, and if that has nothing, the
+/// loader; one call a key does so, the others wait for it. What another process changes through its `Tiered` is not
+/// served here once the tier's message about it has come.
+///
+/// The tier may be down or slow: then loading calls ask their loaders, and nothing is kept that could not be kept
+/// coherent (or, if [`keep_while_down`](TieredBuilder::keep_while_down) says so, for a short time).
+///
+/// Every call that may wait comes in two forms, one for threads and one for tasks (`_async`) on any runtime.
+///
+/// ```
+/// use larder::tier::{MemoryServer, Tiered};
+///
+/// let server = MemoryServer::new(); // or a `Redis`
+/// let here: Tiered<String, u64> = Tiered::builder(server.tier()).max_capacity(100).build()?;
+/// let there: Tiered<String, u64> = Tiered::builder(server.tier()).max_capacity(100).build()?;
+///
+/// assert_eq!(here.get_or_load("price:7", || 10)?, 10);
+/// assert_eq!(there.get("price:7")?, Some(10)); // from the shared tier
+/// there.invalidate("price:7")?;
+/// assert_eq!(here.get_or_load("price:7", || 12)?, 12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Tiered<K, V> {
+    inner: Arc<Inner<K, V>>,
+    scope: Scope,
+}
+
+/// How far a change reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// This process's own cache alone. What is inserted so is not coherent: it lives for the own cache's time to
+    /// live at most.
+    Local,
+    /// The shared tier. The own cache loses its copy when the tier has answered, as every other process's does.
+    Shared,
+    /// Both: the own copy goes before the tier is asked, also if the tier then fails.
+    #[default]
+    Both,
+}
+
+struct Inner<K, V> {
+    l1: Cache<K, Held<V>>,
+    /// The versions of tags that tracked reads have brought.
+    versions: Cache<Box<str>, u64>,
+    tier: Arc<dyn Tier>,
+    codec: Box<dyn Codec<V>>,
+    rules: Rules,
+    seals: Seals,
+    pledges: Pledges,
+    waiters: Waiters,
+    linked: AtomicBool,
+    clock: Clock,
+    counters: TieredCounters,
+}
+
+/// What the builder was told.
+struct Rules {
+    schema: u32,
+    limits: Limits,
+    time_to_live: Duration,
+    own_time_to_live: Duration,
+    stale: Duration,
+    lease: Duration,
+    /// How long to wait for another process's load; zero for not at all.
+    patience: Duration,
+    keep_while_down: Duration,
+    budget: Option<Duration>,
+}
+
+/// A value in the own cache: `None` is the news that there is nothing.
+#[derive(Clone)]
+struct Held<V> {
+    value: Option<V>,
+    /// Which content of the shared tier this is; `None` for what never was there.
+    seal: Option<Seal>,
+    /// When that was made, in milliseconds since 1970.
+    created: u64,
+}
+
+/// Makes seals: a keyed hash of a counter, so that neither another process nor another handle makes the same.
+struct Seals {
+    keys: [RandomState; 2],
+    next: AtomicU64,
+}
+
+impl Seals {
+    fn new() -> Self {
+        Seals {
+            keys: [RandomState::new(), RandomState::new()],
+            next: AtomicU64::new(0),
+        }
+    }
+
+    fn next(&self) -> Seal {
+        // Relaxed: only uniqueness matters.
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut seal = [0; 16];
+        seal[..8].copy_from_slice(&self.keys[0].hash_one(number).to_le_bytes());
+        seal[8..].copy_from_slice(&self.keys[1].hash_one(number).to_le_bytes());
+        Seal(seal)
+    }
+}
+
+/// Which loads may have written under a key themselves: the leaders of each, for as long as they run.
+#[derive(Default)]
+struct Pledges(Mutex<HashMap<Vec<u8>, Vec<u64>>>);
+
+/// A load that may write under its key, until it ends or is dropped.
+struct Pledged<'a> {
+    pledges: &'a Pledges,
+    key: &'a [u8],
+    leaders: Vec<u64>,
+}
+
+impl Pledges {
+    fn begin<'a>(&'a self, key: &'a [u8]) -> Pledged<'a> {
+        let leaders = crate::flight::chain::leaders_here();
+        let mut pledges = self.0.lock();
+        pledges
+            .entry(key.to_vec())
+            .or_default()
+            .extend_from_slice(&leaders);
+        drop(pledges);
+        Pledged {
+            pledges: self,
+            key,
+            leaders,
+        }
+    }
+
+    fn of(&self, key: &[u8]) -> Vec<u64> {
+        self.0.lock().get(key).cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Pledged<'_> {
+    fn drop(&mut self) {
+        let mut pledges = self.pledges.0.lock();
+        if let Some(leaders) = pledges.get_mut(self.key) {
+            leaders.retain(|leader| !self.leaders.contains(leader));
+            if leaders.is_empty() {
+                pledges.remove(self.key);
+            }
+        }
+    }
+}
+
+impl<K, V> Tiered<K, V>
+where
+    K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Starts the configuration of a cache over this tier; [`max_capacity`](TieredBuilder::max_capacity) must be given.
+    ///
+    /// ```
+    /// use larder::tier::{MemoryServer, Tiered};
+    ///
+    /// let cache: Tiered<u64, String> = Tiered::builder(MemoryServer::new().tier())
+    ///     .max_capacity(1_000)
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder(tier: impl Tier) -> TieredBuilder<K, V> {
+        TieredBuilder::new(Box::new(tier))
+    }
+
+    /// The same cache, through which changes reach as far as this says.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Scope, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// cache.insert("a".to_owned(), 1)?;
+    /// cache.within(Scope::Local).invalidate("a")?; // the own copy; the next read asks the shared tier
+    /// assert_eq!(cache.get("a")?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn within(&self, scope: Scope) -> Self {
+        Tiered {
+            inner: self.inner.clone(),
+            scope,
+        }
+    }
+
+    /// Whether the tier tells of changes now.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// assert!(cache.is_linked());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        // Relaxed: a report, not a permission.
+        self.inner.linked.load(Ordering::Relaxed)
+    }
+
+    /// How many entries the own cache holds. O(shards).
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// assert!(cache.is_empty() && cache.len() == 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.inner.l1.len()
+    }
+
+    /// Whether the own cache holds nothing. O(shards).
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// assert!(cache.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner.l1.is_empty()
+    }
+
+    /// The counters of the own cache.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// assert_eq!(cache.stats().hits(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.l1.stats()
+    }
+
+    /// What the shared tier was asked, and what came of it.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// cache.get("nothing")?;
+    /// assert_eq!(cache.tiered_stats().l2_misses, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn tiered_stats(&self) -> TieredStats {
+        self.inner.counters.snapshot()
+    }
+}
+
+impl<K, V> Clone for Tiered<K, V> {
+    fn clone(&self) -> Self {
+        Tiered {
+            inner: self.inner.clone(),
+            scope: self.scope,
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for Tiered<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tiered")
+            .field("scope", &self.scope)
+            .field("linked", &self.inner.linked)
+            .finish_non_exhaustive()
+    }
+}

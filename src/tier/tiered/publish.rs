@@ -1,0 +1,233 @@
+//! What a loader brought, on its way into the shared tier.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use super::fetch::{Pass, unencodable};
+use super::versions::{EVERYTHING, name_of};
+use super::{Held, Inner, TieredCounters};
+use crate::entry::{EntryOptions, Loaded, Ttl, What};
+use crate::tier::contract::{Fence, TierError, TierFuture};
+use crate::tier::envelope::{Envelope, Kind, Seal};
+use crate::tier::key::FromTierKey;
+
+/// The longest that anything is stored for: a hundred years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A loader's answer on its way into the shared tier.
+pub(super) enum Prepared<V> {
+    /// It does not go there.
+    Not(Loaded<Held<V>>),
+    Store {
+        value: Option<V>,
+        options: EntryOptions,
+        fence: Fence,
+        content: Content,
+    },
+}
+
+/// Bytes for the shared tier, and what they say.
+pub(super) struct Content {
+    pub(super) bytes: Vec<u8>,
+    seal: Seal,
+    created: u64,
+    time_to_live: Duration,
+    /// The same with the time for which it may be served stale.
+    pub(super) kept_for: Duration,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl<K, V> Inner<K, V>
+where
+    K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Makes a content of a value, valid for the versions of its tags as of `born`. `None`: they have moved.
+    pub(super) async fn content_of(
+        &self,
+        key: &[u8],
+        value: Option<&V>,
+        options: &EntryOptions,
+        born: u64,
+    ) -> Result<Option<Content>, TierError> {
+        let mut names = vec![Box::from(EVERYTHING)];
+        names.extend(options.tags.iter().map(|tag| name_of(tag)));
+        let Some(versions) = self.versions_as_of(&names, born).await? else {
+            return Ok(None);
+        };
+        let mut payload = Vec::new();
+        if let Some(value) = value {
+            self.codec
+                .encode(value, &mut payload)
+                .map_err(unencodable)?;
+        }
+        let time_to_live = match options.ttl {
+            Ttl::Default => self.rules.time_to_live,
+            Ttl::For(time) => time,
+            Ttl::Forever => LONGEST,
+        };
+        let time_to_live = time_to_live.min(LONGEST);
+        let kept_for = time_to_live
+            .saturating_add(self.rules.stale)
+            .min(LONGEST * 2);
+        let created = self.clock.unix_millis();
+        let seal = self.seals.next();
+        let load_time = options.load_time.unwrap_or_default().as_micros();
+        let envelope = Envelope {
+            kind: if value.is_some() {
+                Kind::Value
+            } else {
+                Kind::Absent
+            },
+            codec: self.codec.id(),
+            schema: self.rules.schema,
+            seal,
+            created,
+            expires: created.saturating_add(millis(time_to_live)),
+            stale_until: created.saturating_add(millis(kept_for)),
+            load_time: u32::try_from(load_time).unwrap_or(u32::MAX),
+            tags: names.iter().map(|name| &**name).zip(versions).collect(),
+            payload: &payload,
+        };
+        let bytes = envelope
+            .encode(key, &self.rules.limits)
+            .map_err(unencodable)?;
+        Ok(Some(Content {
+            bytes,
+            seal,
+            created,
+            time_to_live,
+            kept_for,
+        }))
+    }
+
+    /// Stores what a loader brought, if its right stands, and says how the own cache is to keep it.
+    pub(super) async fn publish(
+        &self,
+        key: &[u8],
+        pass: &Pass<V>,
+        answer: Loaded<V>,
+        took: Duration,
+    ) -> Loaded<Held<V>> {
+        let prepared = self.prepare(key, pass, answer, took).await;
+        let sent = self.send(key, &prepared);
+        self.conclude(key, pass, prepared, sent).await
+    }
+
+    /// The first part: what to store.
+    pub(super) async fn prepare(
+        &self,
+        key: &[u8],
+        pass: &Pass<V>,
+        answer: Loaded<V>,
+        took: Duration,
+    ) -> Prepared<V> {
+        let Loaded { what, mut options } = answer;
+        options.load_time.get_or_insert(took);
+        let value = match what {
+            What::Value(value) => Some(value),
+            What::Absent => None,
+            What::Uncacheable(value) => {
+                return Prepared::Not(Loaded::uncacheable(Held::unsealed(Some(value))));
+            }
+            What::Unchanged => return Prepared::Not(Loaded::unchanged()),
+        };
+        let right = match pass.right {
+            Some(_) if options.ttl == Ttl::For(Duration::ZERO) => {
+                return Prepared::Not(
+                    Loaded::new(Held::unsealed(value)).time_to_live(Duration::ZERO),
+                );
+            }
+            Some(right) => right,
+            None => return Prepared::Not(self.kept_alone(value, options)),
+        };
+        match self
+            .content_of(key, value.as_ref(), &options, right.born)
+            .await
+        {
+            Ok(Some(content)) => Prepared::Store {
+                value,
+                options,
+                fence: right.fence,
+                content,
+            },
+            Ok(None) => {
+                TieredCounters::count(&self.counters.refused_publishes);
+                Prepared::Not(Loaded::new(Held::unsealed(value)).time_to_live(Duration::ZERO))
+            }
+            Err(_) => {
+                TieredCounters::count(&self.counters.l2_errors);
+                Prepared::Not(self.kept_alone(value, options))
+            }
+        }
+    }
+
+    /// The second: it is on its way.
+    pub(super) fn send(&self, key: &[u8], prepared: &Prepared<V>) -> Option<TierFuture<bool>> {
+        let Prepared::Store { fence, content, .. } = prepared else {
+            return None;
+        };
+        let bytes = content.bytes.clone();
+        Some(self.tier.put(key.to_vec(), bytes, *fence, content.kept_for))
+    }
+
+    /// The third: it is there, or is not.
+    pub(super) async fn conclude(
+        &self,
+        key: &[u8],
+        pass: &Pass<V>,
+        prepared: Prepared<V>,
+        sent: Option<TierFuture<bool>>,
+    ) -> Loaded<Held<V>> {
+        let (prepared, sent) = match (prepared, sent) {
+            (Prepared::Not(answer), _) => {
+                self.give_back(key, pass).await;
+                return answer;
+            }
+            (prepared, None) => (prepared, Ok(false)),
+            (prepared, Some(sent)) => (prepared, sent.await),
+        };
+        let Prepared::Store {
+            value,
+            mut options,
+            content,
+            ..
+        } = prepared
+        else {
+            return super::load::nothing();
+        };
+        match sent {
+            Ok(true) => {
+                let held = Held {
+                    value,
+                    seal: Some(content.seal),
+                    created: content.created,
+                };
+                let own = content.time_to_live.min(self.rules.own_time_to_live);
+                let mut loaded = Loaded::new(held);
+                options.ttl = Ttl::For(own);
+                loaded.options = options;
+                loaded
+            }
+            Ok(false) => {
+                TieredCounters::count(&self.counters.refused_publishes);
+                Loaded::new(Held::unsealed(value)).time_to_live(Duration::ZERO)
+            }
+            Err(_) => {
+                TieredCounters::count(&self.counters.l2_errors);
+                self.kept_alone(value, options)
+            }
+        }
+    }
+
+    /// How the own cache keeps what the tier could not be asked about.
+    fn kept_alone(&self, value: Option<V>, options: EntryOptions) -> Loaded<Held<V>> {
+        let own = self.rules.keep_while_down.min(self.rules.own_time_to_live);
+        Loaded::new(Held::unsealed(value))
+            .time_to_live(own)
+            .tags(options.tags)
+    }
+}

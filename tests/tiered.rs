@@ -2,6 +2,8 @@
 #![cfg(feature = "tiered")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "tiered/fence.rs"]
+mod fence;
 #[path = "tiered/suite.rs"]
 mod suite;
 #[path = "tiered/time.rs"]

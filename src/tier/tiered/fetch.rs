@@ -24,7 +24,7 @@ pub(super) enum Look<V> {
 pub(super) struct Pass<V> {
     /// `None`: it is for the callers alone.
     pub(super) right: Option<Right>,
-    stale: Option<Held<V>>,
+    stale: Option<Loaded<Held<V>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ enum Read<V> {
     Fresh(Loaded<Held<V>>),
     /// Past its date, of a time before its tags moved, or not readable.
     Dead {
-        stale: Option<Held<V>>,
+        stale: Option<Loaded<Held<V>>>,
     },
 }
 
@@ -54,7 +54,7 @@ impl<V> Pass<V> {
         stale: None,
     };
 
-    pub(super) fn take_stale(&mut self) -> Option<Held<V>> {
+    pub(super) fn take_stale(&mut self) -> Option<Loaded<Held<V>>> {
         self.stale.take()
     }
 }
@@ -259,13 +259,15 @@ where
             seal: Some(envelope.seal),
             created: envelope.created,
         };
-        if now >= envelope.expires {
-            return Ok(Read::Dead { stale: Some(held) });
-        }
-        let left = Duration::from_millis(envelope.expires - now);
+        let left = Duration::from_millis(envelope.expires.saturating_sub(now));
         let mut loaded = Loaded::new(held)
             .time_to_live(left.min(self.rules.own_time_to_live))
             .tags(names.iter().filter_map(|name| tag_of(name)));
+        if left.is_zero() {
+            return Ok(Read::Dead {
+                stale: Some(loaded),
+            });
+        }
         loaded.options.load_time = Some(Duration::from_micros(envelope.load_time.into()));
         Ok(Read::Fresh(loaded))
     }

@@ -294,7 +294,7 @@ where
                 match pass.take_stale() {
                     Some(stale) => {
                         TieredCounters::count(&self.counters.stale_served);
-                        Ok(Loaded::new(stale).time_to_live(Duration::ZERO))
+                        Ok(stale)
                     }
                     None => Err(error),
                 }

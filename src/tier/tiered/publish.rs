@@ -11,6 +11,14 @@ use crate::tier::contract::{Fence, TierError, TierFuture};
 use crate::tier::envelope::{Envelope, Kind, Seal};
 use crate::tier::key::FromTierKey;
 
+/// An answer for those who wait for it, which is not kept. It names its tags: who began to wait after one of them had
+/// moved must not take it.
+fn for_callers<V>(value: Option<V>, options: EntryOptions) -> Loaded<Held<V>> {
+    Loaded::new(Held::unsealed(value))
+        .time_to_live(Duration::ZERO)
+        .tags(options.tags)
+}
+
 /// The longest that anything is stored for: a hundred years.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -137,9 +145,7 @@ where
         };
         let right = match pass.right {
             Some(_) if options.ttl == Ttl::For(Duration::ZERO) => {
-                return Prepared::Not(
-                    Loaded::new(Held::unsealed(value)).time_to_live(Duration::ZERO),
-                );
+                return Prepared::Not(for_callers(value, options));
             }
             Some(right) => right,
             None => return Prepared::Not(self.kept_alone(value, options)),
@@ -156,7 +162,7 @@ where
             },
             Ok(None) => {
                 TieredCounters::count(&self.counters.refused_publishes);
-                Prepared::Not(Loaded::new(Held::unsealed(value)).time_to_live(Duration::ZERO))
+                Prepared::Not(for_callers(value, options))
             }
             Err(_) => {
                 TieredCounters::count(&self.counters.l2_errors);
@@ -214,7 +220,7 @@ where
             }
             Ok(false) => {
                 TieredCounters::count(&self.counters.refused_publishes);
-                Loaded::new(Held::unsealed(value)).time_to_live(Duration::ZERO)
+                for_callers(value, options)
             }
             Err(_) => {
                 TieredCounters::count(&self.counters.l2_errors);

@@ -1,6 +1,7 @@
 //! What a `Tiered` promises, on the tier in memory. `tests/redis` runs the same suite on a real server.
 #![cfg(feature = "tiered")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "counts are what the run shows")]
 
 #[path = "tiered/fence.rs"]
 mod fence;

@@ -38,7 +38,7 @@ pub use codec::{Codec, CodecError, Plain, Postcard};
 pub use contract::{
     Change, Fence, FlushCause, Pledge, Refusal, Tier, TierError, TierFuture, TierListener,
 };
-pub use counters::{TierStats, TieredStats};
+pub use counters::TieredStats;
 pub use envelope::{EnvelopeError, Seal};
 pub use key::{FromTierKey, TierKey};
 pub use memory::{MemoryServer, MemoryTier};

@@ -238,8 +238,10 @@ struct Run {
     nodes: Vec<Tiered<String, u64>>,
 }
 
+type Task<'a> = Option<Pin<Box<dyn Future<Output = ()> + 'a>>>;
+
 /// Polls until nobody gets any further without a turn.
-fn settle(tasks: &mut [Option<Pin<Box<dyn Future<Output = ()> + '_>>>]) {
+fn settle(tasks: &mut [Task<'_>]) {
     let mut context = Context::from_waker(Waker::noop());
     // One task's step can wake another, a few times over.
     for _ in 0..3 {
@@ -296,8 +298,7 @@ impl Run {
                         .unwrap();
                 }
             };
-            let mut tasks: [Option<Pin<Box<dyn Future<Output = ()> + '_>>>; 1] =
-                [Some(Box::pin(warm()))];
+            let mut tasks: [Task<'_>; 1] = [Some(Box::pin(warm()))];
             while tasks[0].is_some() {
                 settle(&mut tasks);
                 let waiting = std::mem::take(&mut *run.turns.waiting.lock());
@@ -363,7 +364,7 @@ impl Run {
                 .await
                 .unwrap();
         };
-        let mut tasks: [Option<Pin<Box<dyn Future<Output = ()> + '_>>>; 3] = [
+        let mut tasks: [Task<'_>; 3] = [
             Some(Box::pin(write)),
             Some(Box::pin(load(0))),
             Some(Box::pin(load(1))),

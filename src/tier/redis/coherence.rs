@@ -24,10 +24,10 @@ use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::breaker::Breaker;
+use super::counters::LinkCounters;
 use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
 use super::reply::{Push, Reply};
 use crate::tier::contract::{Change, FlushCause, Refusal, TierError};
-use crate::tier::counters::TierCounters;
 use crate::time::{NEVER, nanos};
 
 struct Pending {
@@ -77,7 +77,7 @@ pub struct Coherence {
     breaker: Breaker,
     backoff: Backoff,
     draw: Box<dyn FnMut() -> f64 + Send>,
-    counters: Arc<TierCounters>,
+    counters: Arc<LinkCounters>,
 }
 
 impl std::fmt::Debug for Coherence {
@@ -93,7 +93,7 @@ impl Coherence {
     /// One that dials at its first tick. `draw` gives numbers in `0.0..1.0`.
     pub fn new(
         rules: Rules,
-        counters: Arc<TierCounters>,
+        counters: Arc<LinkCounters>,
         draw: Box<dyn FnMut() -> f64 + Send>,
     ) -> Self {
         Coherence {
@@ -181,6 +181,9 @@ impl Coherence {
             return;
         }
         self.counters.commands(commands.len() as u64);
+        if matches!(effect, Effect::Read) {
+            self.counters.reads();
+        }
         self.send(now, link, id, commands, Errand::For(effect), out);
     }
 
@@ -358,6 +361,7 @@ impl Coherence {
         self.counters.pushed();
         match push {
             Push::Changed(changes) => {
+                self.counters.changed(changes.len() as u64);
                 let changes: Vec<Change> = changes
                     .into_iter()
                     .filter(|change| !self.set_aside(change))

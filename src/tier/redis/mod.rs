@@ -6,6 +6,7 @@
 mod backoff;
 mod breaker;
 mod coherence;
+mod counters;
 mod event;
 mod layout;
 mod link;
@@ -13,15 +14,16 @@ mod port;
 mod reply;
 mod settings;
 
+pub use counters::{RedisStats, TrackingAdvice};
 pub use settings::{Redis, RedisBuilder, RedisError, RedisWatch};
 
 /// What a simulation needs to stand in for the server and the network.
 #[doc(hidden)]
 pub mod parts {
     pub use super::coherence::Coherence;
+    pub use super::counters::LinkCounters;
     pub use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
     pub use super::layout::Layout;
     pub use super::port::{Answer, Port, RedisTier};
     pub use super::reply::{Push, Reply};
-    pub use crate::tier::counters::TierCounters;
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::coherence::Coherence;
+use super::counters::{LinkCounters, RedisStats};
 use super::event::{Command, Rules};
 use super::layout::Layout;
 use super::link::{self, Address, LinkPort};
 use super::port::{Port, RedisTier};
 use crate::tier::contract::{Fence, Pledge, Tier, TierFuture, TierListener};
-use crate::tier::counters::{TierCounters, TierStats};
 
 /// A [`Tier`] on a Redis server (6.2 or newer), over one connection, kept by a thread of its own.
 ///
@@ -35,7 +35,7 @@ use crate::tier::counters::{TierCounters, TierStats};
 /// ```
 pub struct Redis {
     tier: Arc<RedisTier<LinkPort>>,
-    counters: Arc<TierCounters>,
+    counters: Arc<LinkCounters>,
 }
 
 /// Settings of a [`Redis`]; made by [`Redis::builder`].
@@ -163,7 +163,7 @@ impl Redis {
     /// # Ok::<(), larder::tier::redis::RedisError>(())
     /// ```
     #[must_use]
-    pub fn stats(&self) -> TierStats {
+    pub fn stats(&self) -> RedisStats {
         self.counters.snapshot()
     }
 
@@ -177,12 +177,12 @@ impl Redis {
 
 /// Tells what a [`Redis`] has seen, wherever that is.
 #[derive(Clone, Debug)]
-pub struct RedisWatch(Arc<TierCounters>);
+pub struct RedisWatch(Arc<LinkCounters>);
 
 impl RedisWatch {
     /// What the link has seen.
     #[must_use]
-    pub fn stats(&self) -> TierStats {
+    pub fn stats(&self) -> RedisStats {
         self.0.snapshot()
     }
 }
@@ -260,7 +260,8 @@ impl RedisBuilder {
             invalidate_all: layout.bump(crate::tier::tiered::EVERYTHING),
             most_owed: self.most_owed,
         };
-        let counters = Arc::new(TierCounters::default());
+        let silence = self.heartbeat.saturating_add(self.timeout);
+        let counters = Arc::new(LinkCounters::new(self.broadcast, silence));
         let coherence = Coherence::new(rules, counters.clone(), Box::new(crate::rand::unit));
         let port = link::start(address, layout.clone(), coherence, self.timeout)
             .map_err(RedisError::Thread)?;

@@ -86,8 +86,8 @@ pub trait TierListener: Send + Sync {
     /// Anything may have changed.
     fn flushed(&self, cause: FlushCause);
 
-    /// Changes will be heard of (`true`); or will not be, until it is said again (`false`). While they are not, calls
-    /// fail.
+    /// Changes will be heard of (`true`); or will not be, until it is said again (`false`, after a flush). While they are
+    /// not, calls fail.
     fn linked(&self, up: bool);
 }
 

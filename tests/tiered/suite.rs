@@ -8,6 +8,10 @@ use larder::{EntryOptions, LoadError, Loaded, TryLoadError};
 /// A server that several processes share.
 pub(crate) trait World: Sized {
     type Tier: Tier;
+    /// Whether one can be made here.
+    fn exists() -> bool {
+        true
+    }
     fn new() -> Self;
     /// Another process's way to it.
     fn tier(&self) -> Self::Tier;
@@ -54,7 +58,9 @@ macro_rules! suite {
     ($world:ty: $($test:ident)*) => {$(
         #[test]
         fn $test() {
-            $crate::suite::$test::<$world>();
+            if <$world as $crate::suite::World>::exists() {
+                $crate::suite::$test::<$world>();
+            }
         }
     )*};
 }
@@ -69,13 +75,16 @@ pub(crate) fn one_loads_and_the_other_reads<W: World>() {
     let (here, there) = (world.node(), world.node());
     assert_eq!(here.get_or_load("k", || 1).unwrap(), 1);
     assert_eq!(there.get_or_load("k", || unreachable!()).unwrap(), 1);
-    let asked = (here.tiered_stats(), there.tiered_stats());
-    for node in [&here, &there] {
-        assert_eq!(node.get("k").unwrap(), Some(1));
-        assert_eq!(node.get_or_load("k", || unreachable!()).unwrap(), 1);
-    }
-    let asked_since = (here.tiered_stats(), there.tiered_stats());
-    assert_eq!(asked, asked_since, "a copy of one's own is not asked for");
+    // A tier may announce what one has read already, and so take a copy away in vain; but not for ever.
+    world.until(|| {
+        let asked = (here.tiered_stats(), there.tiered_stats());
+        for node in [&here, &there] {
+            assert_eq!(node.get("k").unwrap(), Some(1));
+            assert_eq!(node.get_or_load("k", || unreachable!()).unwrap(), 1);
+        }
+        // A copy of one's own is not asked for.
+        asked == (here.tiered_stats(), there.tiered_stats())
+    });
     assert_eq!(here.get("nothing").unwrap(), None);
 }
 
@@ -297,10 +306,11 @@ pub(crate) fn a_scope_bounds_a_change<W: World>() {
     let (here, there) = (world.node(), world.node());
     here.get_or_load("k", || 1).unwrap();
     assert_eq!(there.get("k").unwrap(), Some(1));
-    let copies = |node: &Tiered<String, u64>| node.len();
-    let before = copies(&here);
-    assert!(here.within(Scope::Local).invalidate("k").unwrap());
-    assert_eq!(copies(&here), before - 1);
+    world.until(|| {
+        assert_eq!(here.get("k").unwrap(), Some(1));
+        here.within(Scope::Local).invalidate("k").unwrap()
+    });
+    assert!(!here.within(Scope::Local).invalidate("k").unwrap());
     assert_eq!(
         here.get("k").unwrap(),
         Some(1),
@@ -315,7 +325,7 @@ pub(crate) fn a_scope_bounds_a_change<W: World>() {
     assert_eq!(here.get("k").unwrap(), None);
     world.until(|| there.get("k").unwrap().is_none());
     here.within(Scope::Local).clear().unwrap();
-    assert_eq!(copies(&here), 0);
+    assert!(here.is_empty());
 }
 
 pub(crate) fn what_cannot_be_read_is_loaded_again<W: World>() {

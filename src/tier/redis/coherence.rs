@@ -28,6 +28,7 @@ use super::counters::LinkCounters;
 use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
 use super::reply::{Push, Reply};
 use crate::tier::contract::{Change, FlushCause, Refusal, TierError};
+use crate::tier::tiered::EVERYTHING;
 use crate::time::{NEVER, nanos};
 
 struct Pending {
@@ -36,6 +37,12 @@ struct Pending {
     errand: Errand,
     /// Pushes that came for the key of a fenced write.
     aside: bool,
+}
+
+/// What makes up for a write that was lost or refused.
+struct Owed {
+    command: Command,
+    changes: Vec<Change>,
 }
 
 enum Errand {
@@ -73,7 +80,7 @@ pub struct Coherence {
     next_errand: u64,
     pending: BTreeMap<u64, Pending>,
     role: Option<Reply>,
-    owed: VecDeque<Command>,
+    owed: VecDeque<Owed>,
     breaker: Breaker,
     backoff: Backoff,
     draw: Box<dyn FnMut() -> f64 + Send>,
@@ -275,8 +282,7 @@ impl Coherence {
     /// Sends what is owed, and opens the link to everybody once nothing is.
     fn repay(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
         if !self.owed.is_empty() {
-            let commands = self.owed.iter().cloned().collect();
-            self.send_own(now, link, commands, Errand::Repay, out);
+            self.pay(now, link, out);
             return;
         }
         self.phase = Phase::Up {
@@ -291,17 +297,44 @@ impl Coherence {
         out.push(Action::Linked(true));
     }
 
+    fn pay(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
+        let commands = self.owed.iter().map(|owed| owed.command.clone());
+        let commands = commands.collect();
+        self.send_own(now, link, commands, Errand::Repay, out);
+    }
+
+    /// Over a link that stands: for what was refused, or asked for while the server was left alone.
+    fn pay_soon(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
+        let mut pending = self.pending.values();
+        let is_paying = pending.any(|pending| matches!(pending.errand, Errand::Repay));
+        if !self.owed.is_empty() && !is_paying {
+            self.pay(now, link, out);
+        }
+    }
+
     fn repaid(&mut self, now: u64, link: Link, replies: &[Reply], out: &mut Vec<Action>) {
-        if let Some(error) = replies.iter().find_map(Reply::as_error) {
-            out.push(Action::Close(link));
-            self.pending.clear();
-            self.back_off(now, &error);
-            return;
+        let refused = replies.iter().find_map(Reply::as_error);
+        match refused {
+            // It is tried again with the next heartbeat.
+            Some(_) if self.is_up() => return,
+            Some(error) => {
+                out.push(Action::Close(link));
+                self.pending.clear();
+                self.back_off(now, &error);
+                return;
+            }
+            None => {}
         }
         // What was owed after these were sent stands behind them.
         let paid = replies.len().min(self.owed.len());
-        self.owed.drain(..paid);
-        self.repay(now, link, out);
+        let changes = self.owed.drain(..paid).flat_map(|owed| owed.changes);
+        let changes: Vec<Change> = changes.collect();
+        self.counters.owes(self.owed.len() as u64);
+        if self.is_up() {
+            out.push(Action::Tell(changes));
+        } else {
+            self.repay(now, link, out);
+        }
     }
 
     fn beat(&mut self, now: u64, mut replies: Vec<Reply>, out: &mut Vec<Action>) {
@@ -330,9 +363,19 @@ impl Coherence {
         replies: Vec<Reply>,
         out: &mut Vec<Action>,
     ) {
+        let refusal = replies.iter().find_map(Reply::refusal);
         match effect {
             Effect::Read => {}
-            Effect::Write { changes, .. } => out.push(Action::Tell(changes)),
+            Effect::Write { changes, owed } => {
+                out.push(Action::Tell(changes.clone()));
+                if refusal.is_some() {
+                    // It has not come to pass, and somebody counts on it.
+                    self.owe(Effect::Write { changes, owed });
+                    if let Phase::Up { link, .. } = self.phase {
+                        self.pay_soon(now, link, out);
+                    }
+                }
+            }
             Effect::Fenced { key, seal } => {
                 let stands = matches!(replies.last(), Some(Reply::Bytes(read)) if *read == seal);
                 if stands {
@@ -342,7 +385,6 @@ impl Coherence {
                 }
             }
         }
-        let refusal = replies.iter().find_map(Reply::refusal);
         match refusal {
             // The key's own fault, or the caller's.
             None | Some(Refusal::WrongType) => self.breaker.succeeded(),
@@ -408,10 +450,11 @@ impl Coherence {
         let was_up = self.is_up();
         self.back_off(now, error);
         out.push(Action::Close(link));
+        self.flush(cause, out);
         if was_up {
+            // Not before the flush: who is told that there is no link shall find nothing old.
             out.push(Action::Linked(false));
         }
-        self.flush(cause, out);
         for (id, pending) in std::mem::take(&mut self.pending) {
             if let Errand::For(effect) = pending.errand {
                 self.owe(effect);
@@ -420,16 +463,23 @@ impl Coherence {
         }
     }
 
-    /// Remembers what makes up for a write that was lost, or that could not be made.
+    /// Remembers what makes up for a write that was lost or refused, or that could not be made.
     fn owe(&mut self, effect: Effect) {
-        let Effect::Write { owed, .. } = effect else {
+        let Effect::Write { owed, changes } = effect else {
             return;
         };
-        if self.owed.len() + owed.len() <= self.rules.most_owed {
-            self.owed.extend(owed);
-        } else if self.owed.back() != Some(&self.rules.invalidate_all) {
+        for command in owed {
+            if self.owed.len() < self.rules.most_owed {
+                let changes = changes.clone();
+                self.owed.push_back(Owed { command, changes });
+                continue;
+            }
+            let command = self.rules.invalidate_all.clone();
             // What is being paid now stands in front, and stays there until it is answered for.
-            self.owed.push_back(self.rules.invalidate_all.clone());
+            if self.owed.back().is_none_or(|last| last.command != command) {
+                let changes = vec![Change::Version(EVERYTHING.into())];
+                self.owed.push_back(Owed { command, changes });
+            }
         }
         self.counters.owes(self.owed.len() as u64);
     }
@@ -483,6 +533,7 @@ impl Coherence {
                 };
                 let role = vec![self.rules.role.clone()];
                 self.send_own(now, link, role, Errand::Heartbeat, out);
+                self.pay_soon(now, link, out);
             }
             _ => {}
         }

@@ -163,7 +163,8 @@ pub struct RedisStats {
     pub breaker_openings: u64,
     /// Whether it is open.
     pub breaker_open: bool,
-    /// Commands that will be sent before the next link is used, for writes that were lost.
+    /// Commands that will make up for writes that were lost or refused: before the next link is used, or with the next
+    /// heartbeat.
     pub owed: u64,
     /// How often everything was flushed, by cause.
     pub flushes: Vec<(FlushCause, u64)>,

@@ -69,7 +69,8 @@ impl Port for LinkPort {
     }
 
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let sleeping = self.runtime.spawn(sleep(time));
+        // Made inside the task: a timer asks which runtime it is of.
+        let sleeping = self.runtime.spawn(async move { sleep(time).await });
         Box::pin(async move {
             let _ = Sleeping(sleeping).await;
         })

@@ -123,6 +123,10 @@ pub(super) fn refusal_of(message: &str) -> Refusal {
         "MASTERDOWN" => Refusal::MasterDown,
         "LOADING" => Refusal::Loading,
         "WRONGTYPE" => Refusal::WrongType,
+        // A script that meets such a command is told so in a sentence of its own.
+        _ if message.contains("ACL failure") || message.contains("can't run this command") => {
+            Refusal::NoPermission
+        }
         _ => Refusal::Other,
     }
 }

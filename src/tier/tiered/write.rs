@@ -27,7 +27,8 @@ where
     /// for values that have a source, change the source and [`invalidate`](Self::invalidate).
     ///
     /// # Errors
-    /// The tier's. What stood under the key may then be there still, until the link is back, when it is removed.
+    /// The tier's. What stood under the key may then be there still; it is removed as soon as the tier can be reached
+    /// and lets it.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -143,8 +144,8 @@ where
     /// it is served in this process; in others, from when the tier's message has come.
     ///
     /// # Errors
-    /// The tier's. The own copy is gone all the same; the removal in the tier is made up for before the next link is
-    /// used.
+    /// The tier's. The own copy is gone all the same, and the removal in the tier is made up for: before the next link is
+    /// used, or (if it was refused) with a later heartbeat.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};

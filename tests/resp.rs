@@ -1,0 +1,14 @@
+//! A server that says what no server should: on the wire, byte by byte, through the real link.
+#![cfg(all(feature = "redis", unix))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "counts are what the run shows")]
+#![allow(dead_code, reason = "what is shared serves other tests, too")]
+
+#[path = "resp/answers.rs"]
+mod answers;
+#[path = "support/mini_redis.rs"]
+mod mini_redis;
+#[path = "resp/pushes.rs"]
+mod pushes;
+#[path = "resp/wire.rs"]
+mod wire;

@@ -8,6 +8,11 @@
 
 #[path = "redis/contract.rs"]
 mod contract;
+#[path = "redis/journal.rs"]
+mod journal;
+#[path = "support/mini_redis.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod mini_redis;
 #[path = "redis/server.rs"]
 mod server;
 #[path = "redis/states.rs"]

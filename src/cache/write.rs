@@ -295,7 +295,11 @@ where
 
     /// [`invalidate`](Self::invalidate), but for the load that one of these leaders leads.
     #[cfg(feature = "tiered")]
-    pub(crate) fn invalidate_beside(&self, key: &K, leaders: &[u64]) -> bool {
+    pub(crate) fn invalidate_beside(
+        &self,
+        key: &K,
+        leaders: &std::collections::HashSet<u64>,
+    ) -> bool {
         let hash = self.hash(key);
         let store = &self.inner.store;
         store.remove_beside(hash, &self.namespace, key, leaders)

@@ -1,5 +1,7 @@
 //! Removing what is there beside a load that may go on.
 
+use std::collections::HashSet;
+
 use equivalent::Equivalent;
 
 use super::Store;
@@ -18,7 +20,7 @@ impl<K, V> Store<K, V> {
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-        leaders: &[u64],
+        leaders: &HashSet<u64>,
     ) -> bool
     where
         Q: Equivalent<K> + ?Sized,

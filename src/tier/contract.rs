@@ -17,10 +17,11 @@ pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Sen
 
 /// A shared cache behind the cache of this process: the L2.
 ///
-/// Keys and contents are bytes. A content's bytes 8 to 24 are its [`Seal`], which no two contents share; a
-/// [`Fence`] names the seal that has to be there still. *Versions* are numbers under names (tags, and the whole),
-/// drawn from one *sequence*, so that a version that moved later is the greater one. They only grow and do not
-/// expire.
+/// Keys and contents are bytes. A content's bytes 8 to 24 are its [`Seal`], which no two contents share; a fenced
+/// call names the seal that has to stand there still. No value is ever stored but under a fence, so a command that
+/// arrives late, from a link that has been given up, cannot bring back what was removed meanwhile. *Versions* are
+/// numbers under names (tags, namespaces, and the whole), drawn from one *sequence*, so that a version that moved later
+/// is the greater one. They only grow and do not expire.
 ///
 /// # What makes it coherent
 /// 1. After a [`get_many`](Self::get_many) or [`versions`](Self::versions) has answered, the
@@ -28,9 +29,10 @@ pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Sen
 ///    [`flush`](TierListener::flushed); expiry may go unheard.
 /// 2. A write through this handle is answered only after the listener has heard of it: of one by `add`, or under a
 ///    fence, as [`Change::Own`], of any other as of anybody's.
-/// 3. `add`, and `put` under a fence, say that they have stored only if the content has been read back, so that 1.
-///    holds from then on.
+/// 3. `add` and `put` say that they have stored only if the content has been read back, so that 1. holds from then on.
 /// 4. No call that begins after `flushed` has returned is answered from before it.
+/// 5. What an unanswered or refused `seize`, `remove_many` or `bump` was to do is made up for: before the next link is
+///    used, or soon.
 ///
 /// Every call ends within [`timeout`](Self::timeout).
 pub trait Tier: Send + Sync + 'static {
@@ -40,19 +42,22 @@ pub trait Tier: Send + Sync + 'static {
     /// Stores where there is nothing, and says whether it did, with the sequence's number at that moment.
     fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<Pledge>;
 
-    /// Stores if the fence holds, and says whether it did. Atomic.
+    /// Stores a placeholder whatever stands there, and says which number the sequence has at that moment.
+    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<u64>;
+
+    /// Stores over the content with this seal, and says whether that stood there. Atomic.
     fn put(
         &self,
         key: Vec<u8>,
         content: Vec<u8>,
-        fence: Fence,
+        over: Seal,
         time_to_live: Duration,
     ) -> TierFuture<bool>;
 
-    /// Removes if the fence holds, and says whether there was something to remove. Atomic.
-    fn remove(&self, key: Vec<u8>, fence: Fence) -> TierFuture<bool>;
+    /// Removes the content with this seal, and says whether that stood there. Atomic.
+    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool>;
 
-    /// Removes them all, and says how many there were. Not atomic.
+    /// Removes whatever stands under these keys, and says how many did. Not atomic.
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64>;
 
     /// The version under each of the names, in their order; `None` where there is none (yet, or any more).
@@ -97,9 +102,10 @@ pub trait TierListener: Send + Sync {
 pub enum Change {
     /// What stands under a key.
     Key(Vec<u8>),
-    /// What stands under a key, by an [`add`](Tier::add) or a fenced [`put`](Tier::put) of this handle's own, which has
-    /// been read back: older copies are stale, and whoever made the write knows what stands there now.
-    Own(Vec<u8>),
+    /// What stands under a key, by a write of this handle's own with this seal, which has been read back (or, by a
+    /// fenced [`remove`](Tier::remove), the content with this seal is gone): older copies are stale, and whoever made
+    /// that write knows what stands there now.
+    Own(Vec<u8>, Seal),
     /// The version of a name.
     Version(Box<str>),
 }
@@ -132,17 +138,6 @@ impl FlushCause {
         FlushCause::Unreadable,
         FlushCause::ServerChange,
     ];
-}
-
-/// What has to stand under a key for a write to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fence {
-    /// Whatever.
-    None,
-    /// The placeholder with this seal.
-    Placeholder(Seal),
-    /// The content with this seal, which may have been read and cached by anybody.
-    Value(Seal),
 }
 
 /// What [`Tier::add`] answers.

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::contract::{Change, Fence, Pledge, Tier, TierFuture, TierListener};
-use super::envelope;
+use super::contract::{Change, Pledge, Tier, TierFuture, TierListener};
+use super::envelope::{self, Seal};
 use crate::sync::Mutex;
 use crate::time::{Clock, nanos};
 
@@ -131,13 +131,9 @@ impl State {
         self.contents.get(key)
     }
 
-    fn holds(&mut self, key: &[u8], fence: Fence, now: u64) -> bool {
-        match fence {
-            Fence::None => true,
-            Fence::Placeholder(seal) | Fence::Value(seal) => self
-                .live(key, now)
-                .is_some_and(|content| envelope::seal_of(&content.bytes) == Some(seal)),
-        }
+    fn holds(&mut self, key: &[u8], seal: Seal, now: u64) -> bool {
+        self.live(key, now)
+            .is_some_and(|content| envelope::seal_of(&content.bytes) == Some(seal))
     }
 
     fn store(&mut self, key: Vec<u8>, bytes: Vec<u8>, now: u64, time_to_live: Duration) {
@@ -152,8 +148,22 @@ impl MemoryTier {
         work(&mut self.shared.state.lock(), now)
     }
 
-    /// Tells everybody, or everybody else, of a change; with no lock held, for listeners call back.
-    fn tell(&self, changes: &[Change], also_own: bool) {
+    /// Tells everybody of a change; with no lock held, for listeners call back.
+    fn tell(&self, changes: &[Change]) {
+        self.tell_and(changes, changes);
+    }
+
+    /// The same, for one under a fence.
+    fn tell_own(&self, key: Vec<u8>, seal: Option<Seal>) {
+        let own = seal.map(|seal| Change::Own(key.clone(), seal));
+        let changes = [Change::Key(key)];
+        self.tell_and(
+            &changes,
+            own.as_ref().map_or(&changes, std::slice::from_ref),
+        );
+    }
+
+    fn tell_and(&self, changes: &[Change], to_own: &[Change]) {
         let own = self.own.lock().clone();
         let listeners = self.with(|state, _| {
             state
@@ -163,11 +173,8 @@ impl MemoryTier {
         });
         for listener in listeners {
             let is_own = own.as_ref().is_some_and(|own| own.ptr_eq(&listener));
-            if is_own && !also_own {
-                continue;
-            }
             if let Some(listener) = listener.upgrade() {
-                listener.changed(changes);
+                listener.changed(if is_own { to_own } else { changes });
             }
         }
     }
@@ -183,7 +190,7 @@ impl Tier for MemoryTier {
     }
 
     fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<Pledge> {
-        let changes = [Change::Key(key.clone())];
+        let (told, seal) = (key.clone(), envelope::seal_of(&content));
         let pledge = self.with(|state, now| {
             let stored = state.live(&key, now).is_none();
             if stored {
@@ -195,41 +202,48 @@ impl Tier for MemoryTier {
             }
         });
         if pledge.stored {
-            self.tell(&changes, false);
+            self.tell_own(told, seal);
         }
         Box::pin(ready(Ok(pledge)))
+    }
+
+    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<u64> {
+        let changes = [Change::Key(key.clone())];
+        let sequence = self.with(|state, now| {
+            state.store(key, content, now, time_to_live);
+            state.sequence
+        });
+        self.tell(&changes);
+        Box::pin(ready(Ok(sequence)))
     }
 
     fn put(
         &self,
         key: Vec<u8>,
         content: Vec<u8>,
-        fence: Fence,
+        over: Seal,
         time_to_live: Duration,
     ) -> TierFuture<bool> {
-        let changes = [Change::Key(key.clone())];
+        let (told, seal) = (key.clone(), envelope::seal_of(&content));
         let stored = self.with(|state, now| {
-            let stored = state.holds(&key, fence, now);
+            let stored = state.holds(&key, over, now);
             if stored {
                 state.store(key, content, now, time_to_live);
             }
             stored
         });
         if stored {
-            self.tell(&changes, !matches!(fence, Fence::Placeholder(_)));
+            self.tell_own(told, seal);
         }
         Box::pin(ready(Ok(stored)))
     }
 
-    fn remove(&self, key: Vec<u8>, fence: Fence) -> TierFuture<bool> {
+    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
         let removed = self.with(|state, now| {
-            state.holds(&key, fence, now)
-                && state.live(&key, now).is_some()
-                && state.contents.remove(&key).is_some()
+            state.holds(&key, over, now) && state.contents.remove(&key).is_some()
         });
-        let placeholder = matches!(fence, Fence::Placeholder(_));
-        if removed || !placeholder {
-            self.tell(&[Change::Key(key)], !placeholder);
+        if removed {
+            self.tell_own(key, Some(over));
         }
         Box::pin(ready(Ok(removed)))
     }
@@ -244,7 +258,7 @@ impl Tier for MemoryTier {
             removed
         });
         let changes: Vec<Change> = keys.into_iter().map(Change::Key).collect();
-        self.tell(&changes, true);
+        self.tell(&changes);
         Box::pin(ready(Ok(removed)))
     }
 
@@ -276,7 +290,7 @@ impl Tier for MemoryTier {
             }
             changes
         });
-        self.tell(&changes, true);
+        self.tell(&changes);
         Box::pin(ready(Ok(())))
     }
 
@@ -287,7 +301,7 @@ impl Tier for MemoryTier {
             state.versions.insert(name, state.sequence);
             state.sequence
         });
-        self.tell(&changes, true);
+        self.tell(&changes);
         Box::pin(ready(Ok(version)))
     }
 

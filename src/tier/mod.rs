@@ -36,7 +36,7 @@ mod wake;
 pub use codec::Json;
 pub use codec::{Codec, CodecError, Plain, Postcard};
 pub use contract::{
-    Change, Fence, FlushCause, Pledge, Refusal, Tier, TierError, TierFuture, TierListener,
+    Change, FlushCause, Pledge, Refusal, Tier, TierError, TierFuture, TierListener,
 };
 pub use counters::TieredStats;
 pub use envelope::{EnvelopeError, Seal};

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use crate::sync::Mutex;
@@ -13,8 +13,14 @@ use crate::time::{Clock, nanos};
 pub(super) struct Sleep {
     clock: Clock,
     until: u64,
-    /// Who waits, once a thread has been asked to wake them; emptied when the sleep is dropped, which ends the thread.
-    waker: Option<Arc<Mutex<Option<Waker>>>>,
+    watch: Option<Watch>,
+}
+
+/// A thread that has been asked to wake whoever waits.
+struct Watch {
+    /// Held by the thread as well; when it holds it alone, nobody waits any more.
+    waker: Arc<Mutex<Option<Waker>>>,
+    thread: Thread,
 }
 
 impl Sleep {
@@ -22,7 +28,7 @@ impl Sleep {
         Sleep {
             until: clock.now().saturating_add(nanos(time)),
             clock,
-            waker: None,
+            watch: None,
         }
     }
 }
@@ -34,13 +40,14 @@ impl Future for Sleep {
         if self.clock.now() >= self.until {
             return Poll::Ready(());
         }
-        if let Some(waker) = &self.waker {
-            *waker.lock() = Some(context.waker().clone());
+        if let Some(watch) = &self.watch {
+            let waker = context.waker().clone();
+            let before = watch.waker.lock().replace(waker);
+            drop(before);
             return Poll::Pending;
         }
         let shared = Arc::new(Mutex::new(Some(context.waker().clone())));
-        self.waker = Some(shared.clone());
-        let (clock, until) = (self.clock.clone(), self.until);
+        let (clock, until, waker) = (self.clock.clone(), self.until, shared.clone());
         let watch = move || {
             loop {
                 let left = until.saturating_sub(clock.now());
@@ -54,15 +61,24 @@ impl Future for Sleep {
                 waker.wake();
             }
         };
-        if thread::Builder::new()
-            .name("larder-sleep".to_owned())
-            .spawn(watch)
-            .is_err()
-        {
+        let builder = thread::Builder::new().name("larder-sleep".to_owned());
+        match builder.spawn(watch) {
+            Ok(thread) => {
+                let thread = thread.thread().clone();
+                self.watch = Some(Watch { waker, thread });
+            }
             // Without a thread nobody would wake the task: let it look again.
-            context.waker().wake_by_ref();
-            self.waker = None;
+            Err(_) => context.waker().wake_by_ref(),
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(Watch { waker, thread }) = self.watch.take() {
+            drop(waker);
+            thread.unpark();
+        }
     }
 }

@@ -67,7 +67,7 @@ fn out_of_memory() {
     // A write that could not be made is still a write.
     node.insert("old".to_owned(), 2).unwrap_err();
     until("the older value is gone", || {
-        server.cli(&["EXISTS", "larder:v:old"]) == "0"
+        server.cli(&["EXISTS", "larder:v::old"]) == "0"
     });
     loads_all_the_same(&node);
     until("it was counted", || {
@@ -133,11 +133,6 @@ fn without_its_primary() {
         loads_all_the_same(&node);
         let _ = node.get("k");
         refused(&watch, Refusal::MasterDown) > 0
-    });
-    // Nothing is answered well any more, so it is left alone.
-    until("the breaker opened", || {
-        loads_all_the_same(&node);
-        watch.stats().breaker_openings > 0
     });
     server.cli(&["REPLICAOF", "NO", "ONE"]);
     recovers(&node);
@@ -221,7 +216,6 @@ fn a_user_who_may_not_do_it() {
     let link = Redis::builder(&url).build().unwrap();
     let watch = link.watch();
     let node: Node = Tiered::builder(link).max_capacity(100).build().unwrap();
-    until("there is a link", || node.is_linked());
     until("NOPERM was counted", || {
         let _ = node.insert("k".to_owned(), 1);
         refused(&watch, Refusal::NoPermission) > 0
@@ -250,6 +244,7 @@ fn what_the_documents_say_a_user_needs_is_enough() {
         "+getrange",
         "+exists",
         "+incr",
+        "+info",
         "+time",
         "+eval",
     ]);
@@ -308,7 +303,7 @@ fn something_else_under_the_key() {
         return;
     };
     let (node, watch) = node(&server);
-    server.cli(&["RPUSH", "larder:v:k", "1"]);
+    server.cli(&["RPUSH", "larder:v::k", "1"]);
     assert!(is(&node.get("k").unwrap_err(), Refusal::WrongType));
     assert_eq!(node.get_or_load("k", || 7).unwrap(), 7);
     // It is nobody else's fault: the breaker stays closed.

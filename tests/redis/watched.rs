@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use larder::tier::{Change, Fence, FlushCause, Pledge, Tier, TierFuture, TierListener, Tiered};
+use larder::tier::{Change, FlushCause, Pledge, Seal, Tier, TierFuture, TierListener, Tiered};
 use parking_lot::Mutex;
 
 pub(crate) const KEYS: usize = 8;
@@ -80,7 +80,7 @@ impl TierListener for Ear {
         let keys = changes.iter().filter_map(|change| match change {
             Change::Key(key) => std::str::from_utf8(key)
                 .ok()?
-                .strip_prefix('k')?
+                .strip_prefix(":k")?
                 .parse()
                 .ok(),
             _ => None,
@@ -128,17 +128,14 @@ impl<T: Tier> Tier for Watched<T> {
     fn add(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<Pledge> {
         self.inner.add(key, content, time)
     }
-    fn put(
-        &self,
-        key: Vec<u8>,
-        content: Vec<u8>,
-        fence: Fence,
-        time: Duration,
-    ) -> TierFuture<bool> {
-        self.inner.put(key, content, fence, time)
+    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<u64> {
+        self.inner.seize(key, content, time)
     }
-    fn remove(&self, key: Vec<u8>, fence: Fence) -> TierFuture<bool> {
-        self.inner.remove(key, fence)
+    fn put(&self, key: Vec<u8>, content: Vec<u8>, over: Seal, time: Duration) -> TierFuture<bool> {
+        self.inner.put(key, content, over, time)
+    }
+    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
+        self.inner.remove(key, over)
     }
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64> {
         self.inner.remove_many(keys)

@@ -299,3 +299,37 @@ fn calls_that_are_given_up_leave_every_answer_to_its_own_question() {
     assert_eq!(node.tiered_stats().bad_contents, 0);
     assert_eq!(watch.stats().dials, 1);
 }
+
+#[test]
+fn a_server_that_answers_nothing_well_is_left_alone_and_asked_by_one_probe() {
+    let fake = Fake::start();
+    let (node, watch) = fake.warm();
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = asked.clone();
+    fake.hook(move |words| {
+        if words[0] == "ROLE" {
+            return Say::Right;
+        }
+        counted.fetch_add(1, Relaxed);
+        Say::Instead(b"-BUSY Redis is busy running a script\r\n".to_vec())
+    });
+    let mut calls = 0u64;
+    until("the breaker has opened, and again after its rest", || {
+        let _ = node.get("k");
+        watch.stats().breaker_openings > 2
+    });
+    for n in 0..1_000 {
+        calls += 1;
+        assert_eq!(node.get_or_load(&format!("k{n}"), || n).unwrap(), n);
+    }
+    assert!(watch.stats().breaker_open);
+    let asked = asked.load(Relaxed);
+    println!("counts: {calls} calls, of which {asked} went to a server that answers nothing well");
+    assert!(asked < 50, "{asked} of {calls}");
+    assert_eq!(watch.stats().dials, 1);
+    fake.honest();
+    until("the breaker has closed", || {
+        let _ = node.get("k");
+        !watch.stats().breaker_open
+    });
+}

@@ -62,7 +62,7 @@ fn a_message_before_the_answer_keeps_the_answer_out() {
     node.insert("k".to_owned(), 1).unwrap();
     fake.mute();
     fake.hook(|words| match &*words[0] {
-        "GET" if words[1] == "larder:v:k" => Say::Before(push_of(&["k"])),
+        "GET" if words[1] == "larder:v::k" => Say::Before(push_of(&["k"])),
         _ => Say::Right,
     });
     for _ in 0..50 {
@@ -81,7 +81,7 @@ fn a_message_after_the_answer_takes_it_out() {
     node.insert("k".to_owned(), 1).unwrap();
     fake.mute();
     fake.hook(|words| match &*words[0] {
-        "GET" if words[1] == "larder:v:k" => Say::After(push_of(&["k"])),
+        "GET" if words[1] == "larder:v::k" => Say::After(push_of(&["k"])),
         _ => Say::Right,
     });
     for round in 1..50 {
@@ -100,7 +100,7 @@ fn one_that_cannot_be_read_flushes_everything() {
         b">1\r\n$10\r\ninvalidate\r\n",
         b">3\r\n$10\r\ninvalidate\r\n_\r\n_\r\n",
         b">2\r\n$10\r\ninvalidate\r\n*1\r\n:7\r\n",
-        b">2\r\n$10\r\ninvalidate\r\n*2\r\n$10\r\nlarder:v:k\r\n_\r\n",
+        b">2\r\n$10\r\ninvalidate\r\n*2\r\n$11\r\nlarder:v::k\r\n_\r\n",
         b">1\r\n$21\r\ntracking-redir-broken\r\n",
     ];
     for (round, odd) in odd.into_iter().enumerate() {
@@ -218,7 +218,7 @@ fn everything_may_come_in_two_parts_split_at_any_byte() {
         assert!(whole.len() <= length);
         let at = at.min(whole.len());
         fake.hook(move |words| {
-            if words[0] != "GET" || words[1] != "larder:v:k" {
+            if words[0] != "GET" || words[1] != "larder:v::k" {
                 return Say::Right;
             }
             let (first, rest) = (whole[..at].to_vec(), whole[at..].to_vec());

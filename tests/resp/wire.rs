@@ -108,7 +108,7 @@ impl Fake {
     }
 
     pub(crate) fn content(&self, key: &str) -> Vec<u8> {
-        let key = format!("larder:v:{key}").into_bytes();
+        let key = format!("larder:v::{key}").into_bytes();
         self.state.lock().redis.contents[&key].bytes.clone()
     }
 
@@ -251,7 +251,7 @@ pub(crate) fn push(keys: Option<&[Vec<u8>]>) -> Vec<u8> {
 pub(crate) fn push_of(keys: &[&str]) -> Vec<u8> {
     let keys: Vec<Vec<u8>> = keys
         .iter()
-        .map(|key| format!("larder:v:{key}").into_bytes())
+        .map(|key| format!("larder:v::{key}").into_bytes())
         .collect();
     push(Some(&keys))
 }

@@ -15,7 +15,8 @@ pub(crate) struct MiniRedis {
     connections: BTreeMap<u64, Connection>,
     /// Milliseconds since 1970.
     pub(crate) now: u64,
-    /// "slave" for a replica.
+    /// Which run of the server this is.
+    pub(crate) run: u64,
     pub(crate) is_replica: bool,
     pub(crate) is_full: bool,
     /// Tells nobody of anything.
@@ -115,6 +116,9 @@ impl MiniRedis {
 
     fn script(&mut self, by: u64, text: &str, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Reply {
         // Each known by a phrase of its own.
+        if text.contains("run_id") {
+            return self.new_run(by, keys);
+        }
         if text.contains("'NX'") {
             let is_free = self.live(by, &keys[0]).is_none();
             if is_free {
@@ -122,6 +126,10 @@ impl MiniRedis {
             }
             let sequence = self.sequence(by, &keys[1]);
             return Reply::List(vec![Reply::Int(is_free.into()), digits(sequence)]);
+        }
+        if text.contains("return sequence(KEYS[2])") {
+            self.set(by, &keys[0], &arguments[0], number(&arguments[1]));
+            return digits(self.sequence(by, &keys[1]));
         }
         if text.contains("~= ARGV[5]") {
             let (first, last) = (number(&arguments[2]), number(&arguments[3]));
@@ -161,6 +169,21 @@ impl MiniRedis {
             "an unknown script"
         );
         digits(self.sequence(by, &keys[0]))
+    }
+
+    fn new_run(&mut self, by: u64, keys: &[Vec<u8>]) -> Reply {
+        let run = self.run.to_string().into_bytes();
+        if self.get(by, &keys[2]) == Reply::Bytes(run.clone()) {
+            return Reply::Int(0);
+        }
+        let time = self.now * 1_000;
+        if self.sequence(by, &keys[1]) < time {
+            self.set(by, &keys[1], time.to_string().as_bytes(), u64::MAX);
+        }
+        let at = self.increment(by, &keys[1]);
+        self.set(by, &keys[0], at.to_string().as_bytes(), u64::MAX);
+        self.set(by, &keys[2], &run, u64::MAX);
+        Reply::Int(1)
     }
 
     fn sequence(&mut self, by: u64, key: &[u8]) -> u64 {

@@ -7,186 +7,20 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use larder::tier::{
-    Change, Fence, FlushCause, MemoryServer, MemoryTier, Pledge, Scope, Tier, TierFuture,
-    TierListener, Tiered,
-};
+use larder::tier::{MemoryServer, Scope, Tiered};
 use larder::{Loaded, ManualClock};
 use parking_lot::Mutex;
 
-/// What is done wrong on purpose.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Bug {
-    None,
-    /// A put is made whatever stands there.
-    NoFence,
-    /// Messages get lost.
-    Deaf,
-    /// A write's own process is not told of it before the answer.
-    NoDetach,
-}
+use crate::stepped::{Bug, Stepped, TASK, Turns};
 
 /// How often in one run somebody else goes on though the last one could.
 const SWITCHES: usize = 3;
-
-thread_local! {
-    /// Which task is being polled.
-    static TASK: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Everything that waits for its turn.
-#[derive(Default)]
-struct Turns {
-    /// Who waits, and the turn.
-    waiting: Mutex<Vec<(usize, Arc<AtomicBool>)>>,
-    messages: Mutex<Vec<VecDeque<Message>>>,
-}
-
-type Message = (Weak<dyn TierListener>, Vec<Change>);
-
-impl Turns {
-    fn take(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
-        let turn = Arc::new(AtomicBool::new(false));
-        let turns = self.clone();
-        let mut enlisted = false;
-        poll_fn(move |_| {
-            if turn.load(Relaxed) {
-                return Poll::Ready(());
-            }
-            if !enlisted {
-                enlisted = true;
-                turns.waiting.lock().push((TASK.get(), turn.clone()));
-            }
-            Poll::Pending
-        })
-    }
-}
-
-/// A process's tier, each of whose commands waits for its turn.
-struct Stepped {
-    inner: Arc<MemoryTier>,
-    turns: Arc<Turns>,
-    process: usize,
-    bug: Bug,
-    ear: Mutex<Option<Arc<Ear>>>,
-}
-
-/// Hears of changes at once, and passes them on in their turn; but at once what the process does itself.
-struct Ear {
-    turns: Arc<Turns>,
-    process: usize,
-    bug: Bug,
-    listener: Weak<dyn TierListener>,
-    own: AtomicBool,
-}
-
-impl TierListener for Ear {
-    fn changed(&self, changes: &[Change]) {
-        if self.own.load(Relaxed) {
-            if let (Some(listener), true) = (self.listener.upgrade(), self.bug != Bug::NoDetach) {
-                listener.changed(changes);
-            }
-        } else if self.bug != Bug::Deaf {
-            let message = (self.listener.clone(), changes.to_vec());
-            self.turns.messages.lock()[self.process].push_back(message);
-        }
-    }
-
-    fn flushed(&self, _: FlushCause) {}
-
-    fn linked(&self, up: bool) {
-        if let Some(listener) = self.listener.upgrade() {
-            listener.linked(up);
-        }
-    }
-}
-
-impl Stepped {
-    fn step<T: Send + 'static>(
-        &self,
-        command: impl FnOnce(&MemoryTier) -> TierFuture<T> + Send + 'static,
-    ) -> TierFuture<T> {
-        let (turn, inner) = (self.turns.take(), self.inner.clone());
-        let ear = self.ear.lock().clone();
-        Box::pin(async move {
-            turn.await;
-            let own = |own| ear.iter().for_each(|ear| ear.own.store(own, Relaxed));
-            own(true);
-            let answer = command(&inner);
-            own(false);
-            answer.await
-        })
-    }
-}
-
-impl Tier for Stepped {
-    fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>> {
-        self.step(|tier| tier.get_many(keys))
-    }
-    fn add(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<Pledge> {
-        self.step(move |tier| tier.add(key, content, time))
-    }
-    fn put(
-        &self,
-        key: Vec<u8>,
-        content: Vec<u8>,
-        fence: Fence,
-        time: Duration,
-    ) -> TierFuture<bool> {
-        let bug = self.bug;
-        self.step(move |tier| {
-            let fence = if bug == Bug::NoFence {
-                Fence::None
-            } else {
-                fence
-            };
-            tier.put(key, content, fence, time)
-        })
-    }
-    fn remove(&self, key: Vec<u8>, fence: Fence) -> TierFuture<bool> {
-        self.step(move |tier| tier.remove(key, fence))
-    }
-    fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64> {
-        self.step(|tier| tier.remove_many(keys))
-    }
-    fn versions(&self, names: Vec<Box<str>>) -> TierFuture<Vec<Option<u64>>> {
-        self.step(|tier| tier.versions(names))
-    }
-    fn sequence(&self) -> TierFuture<u64> {
-        self.step(|tier| tier.sequence())
-    }
-    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
-        self.step(move |tier| tier.settle(names, born))
-    }
-    fn bump(&self, name: Box<str>) -> TierFuture<u64> {
-        self.step(|tier| tier.bump(name))
-    }
-    fn listen(&self, listener: Weak<dyn TierListener>) {
-        let ear = Arc::new(Ear {
-            turns: self.turns.clone(),
-            process: self.process,
-            bug: self.bug,
-            listener,
-            own: AtomicBool::new(false),
-        });
-        let heard: Arc<dyn TierListener> = ear.clone();
-        *self.ear.lock() = Some(ear);
-        self.inner.listen(Arc::downgrade(&heard));
-    }
-    fn timeout(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(std::future::pending())
-    }
-}
 
 /// The turns of one run: what to choose first, and then always the first that there is.
 struct Path {
@@ -218,6 +52,28 @@ impl Path {
             }
         }
         false
+    }
+}
+
+/// Who goes on next: whoever went on last, unless a switch is spent on somebody else.
+struct Order {
+    last: usize,
+    switches: usize,
+}
+
+impl Order {
+    fn choose(&mut self, mut open: Vec<usize>, path: &mut Path) -> usize {
+        let last = open.iter().position(|&who| who == self.last);
+        if let Some(at) = last {
+            open.swap(0, at);
+            if self.switches == 0 {
+                open.truncate(1);
+            }
+        }
+        let choice = path.choose(open.len());
+        self.switches -= usize::from(choice > 0 && last.is_some());
+        self.last = open[choice];
+        self.last
     }
 }
 
@@ -369,47 +225,24 @@ impl Run {
             Some(Box::pin(load(0))),
             Some(Box::pin(load(1))),
         ];
-        let (mut last, mut switches) = (usize::MAX, SWITCHES);
+        let mut order = Order {
+            last: usize::MAX,
+            switches: SWITCHES,
+        };
         loop {
             settle(&mut tasks);
             if tasks.iter().all(Option::is_none) {
                 break;
             }
-            // What can go on: a task by its number, a process's next message behind them.
-            let mut open: Vec<usize> = self
-                .turns
-                .waiting
-                .lock()
-                .iter()
-                .map(|turn| turn.0)
-                .collect();
-            open.extend(
-                (0..2)
-                    .filter(|&p| !self.turns.messages.lock()[p].is_empty())
-                    .map(|p| p + 3),
-            );
-            assert!(!open.is_empty(), "nobody can go on");
-            if known.get() && open.contains(&0) {
-                // The writer reads back at once: what is in question is what it finds.
-                open.retain(|&who| who == 0);
-            } else if let (true, Some(at)) = (
-                open.contains(&last),
-                open.iter().position(|&who| who == last),
-            ) {
-                open.swap(0, at);
-                if switches == 0 {
-                    open.truncate(1);
-                }
-            }
-            let choice = path.choose(open.len());
-            switches -= usize::from(choice > 0 && open[0] == last);
-            last = open[choice];
-            if last < 3 {
+            // The writer reads back at once: what is in question is what it finds.
+            let open = self.open(known.get());
+            let next = order.choose(open, path);
+            if next < 3 {
                 let mut waiting = self.turns.waiting.lock();
-                let at = waiting.iter().position(|turn| turn.0 == last).unwrap();
+                let at = waiting.iter().position(|turn| turn.0 == next).unwrap();
                 waiting.remove(at).1.store(true, Relaxed);
             } else {
-                self.deliver(last - 3);
+                self.deliver(next - 3);
             }
         }
         if read_back.get() != Some(1) {
@@ -418,6 +251,21 @@ impl Run {
         }
         self.deliver_all();
         self.check()
+    }
+
+    /// What can go on: a task by its number, a process's next message behind them. The writer alone, if it can and is
+    /// to go `first`.
+    fn open(&self, first: bool) -> Vec<usize> {
+        let waiting = self.turns.waiting.lock();
+        let mut open: Vec<usize> = waiting.iter().map(|turn| turn.0).collect();
+        let messages = self.turns.messages.lock();
+        let told = (0..2).filter(|&process| !messages[process].is_empty());
+        open.extend(told.map(|process| process + 3));
+        assert!(!open.is_empty(), "nobody can go on");
+        if first && open.contains(&0) {
+            return vec![0];
+        }
+        open
     }
 
     /// What is left anywhere once everybody has heard of everything.

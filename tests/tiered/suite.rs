@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use larder::tier::{Fence, Scope, Tier, Tiered, TieredBuilder};
+use larder::tier::{Scope, Tier, Tiered, TieredBuilder};
 use larder::{EntryOptions, LoadError, Loaded, TryLoadError};
 
 /// A server that several processes share.
@@ -340,7 +340,11 @@ pub(crate) fn what_cannot_be_read_is_loaded_again<W: World>() {
         node.insert(key.clone(), 1).unwrap();
         let mut bad = bad.to_vec();
         bad.resize(bad.len().max(24), 0);
-        pollster::block_on(raw.put(key.clone().into(), bad, Fence::None, minute)).unwrap();
+        let place = format!(":{key}").into_bytes();
+        world.until(|| {
+            let seized = raw.seize(place.clone(), bad.clone(), minute);
+            pollster::block_on(seized).is_ok()
+        });
         world.until(|| node.get(&key).unwrap().is_none());
         assert_eq!(node.get_or_load(&key, || 2).unwrap(), 2);
         assert_eq!(node.get(&key).unwrap(), Some(2));

@@ -19,38 +19,17 @@
 //! about older contents, and the listener is told of [`Change::Own`]: everything under the key goes, but the load
 //! that wrote. Otherwise it is told of what was set aside as of any change.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::breaker::Breaker;
 use super::counters::LinkCounters;
+use super::debts::Debts;
 use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
+use super::pending::{Errand, Pending, Unanswered};
 use super::reply::{Push, Reply};
 use crate::tier::contract::{Change, FlushCause, Refusal, TierError};
-use crate::tier::tiered::EVERYTHING;
 use crate::time::{NEVER, nanos};
-
-struct Pending {
-    sent_at: u64,
-    overdue_at: u64,
-    errand: Errand,
-    /// Pushes that came for the key of a fenced write.
-    aside: bool,
-}
-
-/// What makes up for a write that was lost or refused.
-struct Owed {
-    command: Command,
-    changes: Vec<Change>,
-}
-
-enum Errand {
-    Arm,
-    Repay,
-    Heartbeat,
-    For(Effect),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -78,9 +57,9 @@ pub struct Coherence {
     next_link: Link,
     /// Requests and the machine's own errands have numbers of two kinds: the latter are odd.
     next_errand: u64,
-    pending: BTreeMap<u64, Pending>,
+    unanswered: Unanswered,
     role: Option<Reply>,
-    owed: VecDeque<Owed>,
+    debts: Debts,
     breaker: Breaker,
     backoff: Backoff,
     draw: Box<dyn FnMut() -> f64 + Send>,
@@ -91,7 +70,7 @@ impl std::fmt::Debug for Coherence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Coherence")
             .field("phase", &self.phase)
-            .field("pending", &self.pending.len())
+            .field("unanswered", &self.unanswered.len())
             .finish_non_exhaustive()
     }
 }
@@ -109,9 +88,9 @@ impl Coherence {
             phase: Phase::Down { dial_at: 0 },
             next_link: 1,
             next_errand: 1,
-            pending: BTreeMap::new(),
+            unanswered: Unanswered::default(),
             role: None,
-            owed: VecDeque::new(),
+            debts: Debts::new(rules.most_owed, rules.invalidate_all.clone()),
             rules,
             draw,
             counters,
@@ -127,8 +106,7 @@ impl Coherence {
             Phase::Arming { .. } => NEVER,
             Phase::Up { ask_at, .. } => ask_at,
         };
-        let pending = self.pending.values().map(|pending| pending.overdue_at);
-        own.min(pending.min().unwrap_or(NEVER))
+        own.min(self.unanswered.overdue_at())
     }
 
     /// Whether requests are sent.
@@ -203,13 +181,8 @@ impl Coherence {
         errand: Errand,
         out: &mut Vec<Action>,
     ) {
-        let pending = Pending {
-            sent_at: now,
-            overdue_at: now.saturating_add(nanos(self.rules.timeout)),
-            errand,
-            aside: false,
-        };
-        self.pending.insert(id, pending);
+        let overdue_at = now.saturating_add(nanos(self.rules.timeout));
+        self.unanswered.add(id, now, overdue_at, errand);
         out.push(Action::Send(link, id, commands));
     }
 
@@ -245,16 +218,15 @@ impl Coherence {
         replies: Result<Vec<Reply>, Arc<str>>,
         out: &mut Vec<Action>,
     ) {
-        let Some(pending) = self.pending.remove(&id) else {
-            return;
-        };
         let replies = match replies {
             Ok(replies) => replies,
             Err(why) => {
-                self.pending.insert(id, pending);
                 self.lose(now, FlushCause::Disconnected, &TierError::Lost { why }, out);
                 return;
             }
+        };
+        let Some(pending) = self.unanswered.answered(id) else {
+            return;
         };
         match pending.errand {
             Errand::Arm => self.armed(now, link, replies, out),
@@ -267,11 +239,19 @@ impl Coherence {
         }
     }
 
+    /// What was sent over a link that is gone will not be answered.
+    fn take_unanswered(&mut self) -> std::collections::BTreeMap<u64, Pending> {
+        self.debts.unpaid();
+        self.unanswered.take_all()
+    }
+
     /// Tracking stands, or does not.
     fn armed(&mut self, now: u64, link: Link, mut replies: Vec<Reply>, out: &mut Vec<Action>) {
-        if let Some(error) = replies.iter().find_map(Reply::as_error) {
+        // A replica takes no writes, and need not: it has what its primary has, and when it is one itself, that is seen.
+        let fatal = |error: &TierError| !matches!(error, TierError::Refused { refusal, .. } if *refusal == Refusal::ReadOnly);
+        if let Some(error) = replies.iter().filter_map(Reply::as_error).find(fatal) {
             out.push(Action::Close(link));
-            self.pending.clear();
+            self.take_unanswered();
             self.back_off(now, &error);
             return;
         }
@@ -281,7 +261,7 @@ impl Coherence {
 
     /// Sends what is owed, and opens the link to everybody once nothing is.
     fn repay(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
-        if !self.owed.is_empty() {
+        if self.debts.len() > 0 {
             self.pay(now, link, out);
             return;
         }
@@ -289,8 +269,8 @@ impl Coherence {
             link,
             ask_at: now.saturating_add(nanos(self.rules.heartbeat)),
         };
-        self.backoff.reset();
         self.breaker.succeeded();
+        self.counters.breaker_is(false);
         self.counters.flushed(FlushCause::Connected);
         // What was kept while there was no link, if anything was, was never tracked.
         out.push(Action::Flush(FlushCause::Connected));
@@ -298,41 +278,34 @@ impl Coherence {
     }
 
     fn pay(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
-        let commands = self.owed.iter().map(|owed| owed.command.clone());
-        let commands = commands.collect();
+        let commands = self.debts.pay();
         self.send_own(now, link, commands, Errand::Repay, out);
     }
 
     /// Over a link that stands: for what was refused, or asked for while the server was left alone.
     fn pay_soon(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
-        let mut pending = self.pending.values();
-        let is_paying = pending.any(|pending| matches!(pending.errand, Errand::Repay));
-        if !self.owed.is_empty() && !is_paying {
+        if self.debts.len() > 0 && !self.debts.is_paying() {
             self.pay(now, link, out);
         }
     }
 
     fn repaid(&mut self, now: u64, link: Link, replies: &[Reply], out: &mut Vec<Action>) {
-        let refused = replies.iter().find_map(Reply::as_error);
-        match refused {
-            // It is tried again with the next heartbeat.
-            Some(_) if self.is_up() => return,
-            Some(error) => {
+        if let Some(error) = replies.iter().find_map(Reply::as_error) {
+            self.debts.unpaid();
+            // A link that stands goes on; it is tried again with the next heartbeat.
+            if !self.is_up() {
                 out.push(Action::Close(link));
-                self.pending.clear();
+                self.take_unanswered();
                 self.back_off(now, &error);
-                return;
             }
-            None => {}
+            return;
         }
-        // What was owed after these were sent stands behind them.
-        let paid = replies.len().min(self.owed.len());
-        let changes = self.owed.drain(..paid).flat_map(|owed| owed.changes);
-        let changes: Vec<Change> = changes.collect();
-        self.counters.owes(self.owed.len() as u64);
+        let changes = self.debts.paid();
+        self.counters.owes(self.debts.len() as u64);
         if self.is_up() {
             out.push(Action::Tell(changes));
         } else {
+            // What fell due meanwhile is still owed.
             self.repay(now, link, out);
         }
     }
@@ -340,6 +313,8 @@ impl Coherence {
     fn beat(&mut self, now: u64, mut replies: Vec<Reply>, out: &mut Vec<Action>) {
         match replies.pop() {
             Some(reply) if reply.as_error().is_none() => {
+                // The link has lasted: its loss would be news.
+                self.backoff.reset();
                 let role = Some(reply.role());
                 if role != self.role {
                     let why = TierError::Lost {
@@ -377,9 +352,9 @@ impl Coherence {
                 }
             }
             Effect::Fenced { key, seal } => {
-                let stands = matches!(replies.last(), Some(Reply::Bytes(read)) if *read == seal);
+                let stands = matches!(replies.last(), Some(Reply::Bytes(read)) if *read == seal.0);
                 if stands {
-                    out.push(Action::Tell(vec![Change::Own(key)]));
+                    out.push(Action::Tell(vec![Change::Own(key, seal)]));
                 } else if aside {
                     out.push(Action::Tell(vec![Change::Key(key)]));
                 }
@@ -429,14 +404,9 @@ impl Coherence {
         let Change::Key(changed) = change else {
             return false;
         };
-        let mut fenced = self.pending.values_mut().filter(|pending| {
-            matches!(&pending.errand, Errand::For(Effect::Fenced { key, .. }) if key == changed)
-        });
-        let Some(pending) = fenced.next() else {
-            return false;
-        };
-        pending.aside = true;
-        true
+        // The first that was sent is the first to be answered, and so the first to tell.
+        let fenced = self.unanswered.fenced(changed);
+        fenced.map(|pending| pending.aside = true).is_some()
     }
 
     fn flush(&mut self, cause: FlushCause, out: &mut Vec<Action>) {
@@ -455,7 +425,7 @@ impl Coherence {
             // Not before the flush: who is told that there is no link shall find nothing old.
             out.push(Action::Linked(false));
         }
-        for (id, pending) in std::mem::take(&mut self.pending) {
+        for (id, pending) in self.take_unanswered() {
             if let Errand::For(effect) = pending.errand {
                 self.owe(effect);
                 out.push(Action::Answer(id, Err(error.clone())));
@@ -469,19 +439,9 @@ impl Coherence {
             return;
         };
         for command in owed {
-            if self.owed.len() < self.rules.most_owed {
-                let changes = changes.clone();
-                self.owed.push_back(Owed { command, changes });
-                continue;
-            }
-            let command = self.rules.invalidate_all.clone();
-            // What is being paid now stands in front, and stays there until it is answered for.
-            if self.owed.back().is_none_or(|last| last.command != command) {
-                let changes = vec![Change::Version(EVERYTHING.into())];
-                self.owed.push_back(Owed { command, changes });
-            }
+            self.debts.add(command, changes.clone());
         }
-        self.counters.owes(self.owed.len() as u64);
+        self.counters.owes(self.debts.len() as u64);
     }
 
     fn back_off(&mut self, now: u64, error: &TierError) {
@@ -499,11 +459,7 @@ impl Coherence {
     }
 
     fn tick(&mut self, now: u64, out: &mut Vec<Action>) {
-        let overdue = self
-            .pending
-            .values()
-            .any(|pending| pending.overdue_at <= now);
-        if overdue {
+        if self.unanswered.overdue_at() <= now {
             let error = TierError::TimedOut {
                 after: self.rules.timeout,
             };

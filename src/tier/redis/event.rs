@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::reply::{Push, Reply};
 use crate::tier::contract::{Change, FlushCause, TierError};
+use crate::tier::envelope::Seal;
 
 /// One command: its words.
 pub type Command = Vec<Vec<u8>>;
@@ -79,7 +80,7 @@ pub enum Effect {
         /// What it changes.
         key: Vec<u8>,
         /// What the last answer is if it did.
-        seal: [u8; 16],
+        seal: Seal,
     },
 }
 
@@ -102,6 +103,6 @@ pub struct Rules {
     pub role: Command,
     /// What makes everything that was ever stored invalid: for when more is owed than is remembered.
     pub invalidate_all: Command,
-    /// How many commands are remembered as owed.
+    /// How many words, of all commands together, are remembered as owed.
     pub most_owed: usize,
 }

@@ -1,7 +1,8 @@
 //! Where things lie on the server, and the scripts that change them.
 //!
-//! Under the prefix: `v:` and a key, its content; `t:` and a name, its version; `s`, the sequence. Every script names
-//! the keys that it touches, and touches one key of the user's beside the sequence.
+//! Under the prefix: `v:` and a key, its content; `t:` and a name, its version; `s`, the sequence; `r`, which run of the
+//! server all this was written under. Every script names the keys that it touches, and touches one key of the user's
+//! beside the sequence.
 
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ const SEQUENCE: &str = "local function sequence(key) \
 const ADD: &str = "local stored = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) \
      return {stored and 1 or 0, sequence(KEYS[2])}";
 
+const SEIZE: &str = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return sequence(KEYS[2])";
+
 const PUT: &str = "if redis.call('GETRANGE', KEYS[1], ARGV[3], ARGV[4]) ~= ARGV[5] then return 0 end \
      redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1";
 
@@ -46,6 +49,19 @@ const SETTLE: &str = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end \
 /// Numbers of the sequence stay below 2^53, which a script's numbers hold exactly: microseconds since 1970, and one
 /// a bump, until the year 2255.
 const READ_SEQUENCE: &str = "return sequence(KEYS[1])";
+
+/// Sent before a link is used: if the server is not the one that wrote all this (it was started again, perhaps from an
+/// older copy of its data, or a replica that lacked the latest took its place), nothing that is there is valid any
+/// more. The sequence may have been set back; so it goes on from the server's time. The first process that meets the
+/// new run does so, for all.
+const NEW_RUN: &str = "local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') \
+     if redis.call('GET', KEYS[3]) == run then return 0 end \
+     local time = redis.call('TIME') \
+     local at = string.format('%d%06d', time[1], time[2]) \
+     local was = redis.call('GET', KEYS[2]) \
+     if not was or tonumber(was) < tonumber(at) then redis.call('SET', KEYS[2], at) end \
+     redis.call('SET', KEYS[1], string.format('%d', redis.call('INCR', KEYS[2]))) \
+     redis.call('SET', KEYS[3], run) return 1";
 
 fn words(words: &[&[u8]]) -> Command {
     words.iter().map(|word| word.to_vec()).collect()
@@ -112,7 +128,7 @@ impl Layout {
         Some(Change::Version(name.into()))
     }
 
-    /// What is sent first over a link: tracking, and who the server is.
+    /// What is sent first over a link: tracking, whether all is of this server's run, and who the server is.
     #[must_use]
     pub fn arming(&self, broadcast: bool) -> Vec<Command> {
         let tracking = if broadcast {
@@ -130,7 +146,9 @@ impl Layout {
         } else {
             words(&[b"CLIENT", b"TRACKING", b"ON"])
         };
-        vec![tracking, self.role()]
+        let everything = self.version(crate::tier::tiered::EVERYTHING);
+        let keys: [&[u8]; 3] = [&everything, &self.sequence(), &self.at(b"r", b"")];
+        vec![tracking, script(&[NEW_RUN], &keys, &[]), self.role()]
     }
 
     /// Asks for the server's role.
@@ -164,8 +182,9 @@ impl Layout {
         words(&[b"GETRANGE", &self.content(key), &first, &last])
     }
 
-    pub(super) fn put(&self, key: &[u8], content: &[u8], time: Duration) -> Command {
-        words(&[b"SET", &self.content(key), content, b"PX", &millis(time)])
+    pub(super) fn seize(&self, key: &[u8], content: &[u8], time: Duration) -> Command {
+        let keys: [&[u8]; 2] = [&self.content(key), &self.sequence()];
+        script(&[SEQUENCE, SEIZE], &keys, &[content, &millis(time)])
     }
 
     pub(super) fn put_over(

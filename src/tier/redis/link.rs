@@ -41,6 +41,9 @@ pub(super) enum Address {
 /// The most bytes of one message of the server's. What claims to be longer closes the link.
 const LONGEST_MESSAGE: usize = 512 << 20;
 
+/// Bytes that are worth a write of their own.
+const PACKET: usize = 64 << 10;
+
 enum Message {
     Request(Request, Answer),
     Listen(Weak<dyn TierListener>),
@@ -160,8 +163,10 @@ struct Connection {
 impl Driver {
     async fn run(mut self, mut received: UnboundedReceiver<Message>) {
         let mut actions = Vec::new();
+        // Messages that had come before a tick was due.
+        let mut before_tick = None;
         loop {
-            let event = match self.next(&mut received).await {
+            let event = match self.next(&mut received, &mut before_tick).await {
                 Some(Message::Event(event)) => event,
                 Some(Message::Request(request, answer)) => {
                     self.answers.insert(request.id, answer);
@@ -184,12 +189,25 @@ impl Driver {
     }
 
     /// The next message, or the tick if it is due before. `None`: everybody has gone.
-    async fn next(&self, received: &mut UnboundedReceiver<Message>) -> Option<Message> {
+    async fn next(
+        &self,
+        received: &mut UnboundedReceiver<Message>,
+        before_tick: &mut Option<usize>,
+    ) -> Option<Message> {
         let due = self.coherence.next_tick();
         let left = due.saturating_sub(self.clock.now());
         if left == 0 {
+            // An answer that has come is not overdue because this thread has not got to it; but what comes from now on
+            // does not put the tick off.
+            let waiting = before_tick.get_or_insert(received.len());
+            if let Some(fewer) = waiting.checked_sub(1) {
+                *waiting = fewer;
+                return received.recv().await;
+            }
+            *before_tick = None;
             return Some(Message::Event(Event::Tick));
         }
+        *before_tick = None;
         let tick = async {
             match due {
                 NEVER => pending().await,
@@ -319,7 +337,12 @@ async fn connect(address: &Address) -> io::Result<(Reading, Writing)> {
 }
 
 async fn write_all(mut write: Writing, mut outgoing: UnboundedReceiver<Vec<u8>>) {
-    while let Some(bytes) = outgoing.recv().await {
+    while let Some(mut bytes) = outgoing.recv().await {
+        // What is waiting goes with it.
+        while bytes.len() < PACKET {
+            let Ok(more) = outgoing.try_recv() else { break };
+            bytes.extend(more);
+        }
         if write.write_all(&bytes).await.is_err() || write.flush().await.is_err() {
             return;
         }

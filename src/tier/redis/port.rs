@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::event::{Command, Effect, Request};
 use super::layout::Layout;
 use super::reply::Reply;
-use crate::tier::contract::{Change, Fence, Pledge, Tier, TierError, TierFuture, TierListener};
-use crate::tier::envelope;
+use crate::tier::contract::{Change, Pledge, Tier, TierError, TierFuture, TierListener};
+use crate::tier::envelope::{self, Seal};
 
 /// Who is waiting for a request's answers.
 pub type Answer = oneshot::Sender<Result<Vec<Reply>, TierError>>;
@@ -115,7 +115,7 @@ impl<P: Port> RedisTier<P> {
     fn fenced<T: Send + 'static>(
         &self,
         key: Vec<u8>,
-        seal: [u8; 16],
+        seal: Seal,
         change: Command,
         read: impl FnOnce(Reply, bool) -> Result<T, TierError> + Send + 'static,
     ) -> TierFuture<T> {
@@ -123,21 +123,21 @@ impl<P: Port> RedisTier<P> {
         self.ask(commands, Effect::Fenced { key, seal }, move |replies| {
             let mut replies = replies.into_iter();
             let (changed, seen) = (replies.next(), replies.next());
-            let stands = matches!(seen, Some(Reply::Bytes(seen)) if seen == seal);
+            let stands = matches!(seen, Some(Reply::Bytes(seen)) if seen == seal.0);
             read(changed.unwrap_or(Reply::Nil), stands)
         })
     }
 
-    fn write(&self, changes: Vec<Change>, command: Command, owed: Command) -> TierFuture<u64> {
+    /// A write that the command in `owed` makes up for, should it be lost.
+    fn write<T: Send + 'static>(
+        &self,
+        changes: Vec<Change>,
+        command: Command,
+        owed: Command,
+        read: impl FnOnce(Reply) -> Result<T, TierError> + Send + 'static,
+    ) -> TierFuture<T> {
         let owed = vec![owed];
-        self.ask_one(
-            command,
-            Effect::Write { changes, owed },
-            |reply| match reply {
-                Reply::Status(_) => Ok(1),
-                other => Ok(other.int()?.unsigned_abs()),
-            },
-        )
+        self.ask_one(command, Effect::Write { changes, owed }, read)
     }
 }
 
@@ -151,48 +151,44 @@ impl<P: Port> Tier for RedisTier<P> {
             return unsealed();
         };
         let add = self.layout.add(&key, &content, time_to_live);
-        self.fenced(key, seal.0, add, |added, stands| {
+        self.fenced(key, seal, add, |added, stands| {
             let mut parts = added.list(2)?.into_iter();
             let (stored, sequence) = (parts.next(), parts.next());
             let stored = stored.unwrap_or(Reply::Nil).int()? == 1;
-            let sequence = sequence.unwrap_or(Reply::Nil).version()?;
+            let sequence = sequence.unwrap_or(Reply::Nil).number()?;
             Ok(Pledge {
                 stored: stored && stands,
-                sequence: sequence.unwrap_or(0),
+                sequence,
             })
         })
+    }
+
+    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<u64> {
+        let seize = self.layout.seize(&key, &content, time_to_live);
+        let owed = self.layout.remove(std::slice::from_ref(&key));
+        self.write(vec![Change::Key(key)], seize, owed, Reply::number)
     }
 
     fn put(
         &self,
         key: Vec<u8>,
         content: Vec<u8>,
-        fence: Fence,
+        over: Seal,
         time_to_live: Duration,
     ) -> TierFuture<bool> {
         let Some(own) = envelope::seal_of(&content) else {
             return unsealed();
         };
-        let (Fence::Placeholder(seal) | Fence::Value(seal)) = fence else {
-            let put = self.layout.put(&key, &content, time_to_live);
-            let owed = self.layout.remove(std::slice::from_ref(&key));
-            let stored = self.write(vec![Change::Key(key)], put, owed);
-            return Box::pin(async { stored.await.map(|_| true) });
-        };
-        let put = self.layout.put_over(&key, &content, seal, time_to_live);
-        self.fenced(key, own.0, put, |put, stands| Ok(put.int()? == 1 && stands))
+        let put = self.layout.put_over(&key, &content, over, time_to_live);
+        self.fenced(key, own, put, |put, stands| Ok(put.int()? == 1 && stands))
     }
 
-    fn remove(&self, key: Vec<u8>, fence: Fence) -> TierFuture<bool> {
-        let (Fence::Placeholder(seal) | Fence::Value(seal)) = fence else {
-            let removed = self.remove_many(vec![key]);
-            return Box::pin(async { removed.await.map(|removed| removed > 0) });
-        };
-        let remove = self.layout.remove_over(&key, seal);
-        let effect = Effect::Fenced { key, seal: seal.0 };
+    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
+        let remove = self.layout.remove_over(&key, over);
+        let effect = Effect::Fenced { key, seal: over };
         // The script answers with the seal if it removed what bore it.
         self.ask_one(remove, effect, move |reply| {
-            Ok(reply.bytes()?.is_some_and(|removed| removed == seal.0))
+            Ok(reply.bytes()?.is_some_and(|removed| removed == over.0))
         })
     }
 
@@ -202,7 +198,9 @@ impl<P: Port> Tier for RedisTier<P> {
         }
         let remove = self.layout.remove(&keys);
         let changes = keys.into_iter().map(Change::Key).collect();
-        self.write(changes, remove.clone(), remove)
+        self.write(changes, remove.clone(), remove, |reply| {
+            Ok(reply.int()?.unsigned_abs())
+        })
     }
 
     fn versions(&self, names: Vec<Box<str>>) -> TierFuture<Vec<Option<u64>>> {
@@ -210,9 +208,7 @@ impl<P: Port> Tier for RedisTier<P> {
     }
 
     fn sequence(&self) -> TierFuture<u64> {
-        self.ask_one(self.layout.read_sequence(), Effect::Read, |reply| {
-            Ok(reply.version()?.unwrap_or(0))
-        })
+        self.ask_one(self.layout.read_sequence(), Effect::Read, Reply::number)
     }
 
     fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
@@ -230,7 +226,8 @@ impl<P: Port> Tier for RedisTier<P> {
 
     fn bump(&self, name: Box<str>) -> TierFuture<u64> {
         let bump = self.layout.bump(&name);
-        self.write(vec![Change::Version(name)], bump.clone(), bump)
+        let changes = vec![Change::Version(name)];
+        self.write(changes, bump.clone(), bump, Reply::number)
     }
 
     fn listen(&self, listener: Weak<dyn TierListener>) {

@@ -90,6 +90,12 @@ impl Reply {
         }
     }
 
+    /// A number of the sequence, which always has one.
+    pub(super) fn number(self) -> Result<u64, TierError> {
+        self.version()?
+            .ok_or_else(|| Reply::Nil.not("a number of the sequence"))
+    }
+
     /// The error of an answer that is not what was expected.
     fn not(&self, expected: &str) -> TierError {
         if let Some(error) = self.as_error() {

@@ -14,13 +14,14 @@ use super::event::{Command, Rules};
 use super::layout::Layout;
 use super::link::{self, Address, LinkPort};
 use super::port::{Port, RedisTier};
-use crate::tier::contract::{Fence, Pledge, Tier, TierFuture, TierListener};
+use crate::tier::contract::{Pledge, Tier, TierFuture, TierListener};
+use crate::tier::envelope::Seal;
 
 /// A [`Tier`] on a Redis server (6.2 or newer), over one connection, kept by a thread of its own.
 ///
 /// The server tells of changes by `CLIENT TRACKING` over the same connection. What it needs of an ACL: `HELLO`, `AUTH`,
-/// `SELECT`, `CLIENT TRACKING`, `ROLE`, `GET`, `MGET`, `SET`, `DEL`, `GETRANGE`, `EXISTS`, `INCR`, `TIME` and `EVAL` on keys
-/// with the prefix.
+/// `SELECT`, `CLIENT TRACKING`, `ROLE`, `INFO`, `TIME`, and on keys with the prefix `GET`, `MGET`, `SET`, `DEL`, `GETRANGE`,
+/// `EXISTS`, `INCR` and `EVAL`.
 ///
 /// It is made without waiting for the server: calls fail with [`TierError::Down`](crate::tier::TierError::Down) until the
 /// link stands. A link that is lost is dialled again by itself.
@@ -149,7 +150,7 @@ impl Redis {
             backoff: (Duration::from_millis(20), Duration::from_secs(5)),
             trips_at: 5,
             rest: Duration::from_secs(1),
-            most_owed: 4_096,
+            most_owed: 65_536,
         }
     }
 
@@ -291,6 +292,10 @@ fn read_url(url: &str) -> Result<(Address, Vec<Command>), RedisError> {
     };
     let settings = info.redis_settings();
     let mut hello: Command = vec![b"HELLO".to_vec(), b"3".to_vec()];
+    if settings.password().is_none() && settings.username().is_some() {
+        let why = "a user without a password".to_owned();
+        return Err(RedisError::Url { why });
+    }
     if let Some(password) = settings.password() {
         let user = settings.username().unwrap_or("default");
         hello.extend([b"AUTH".to_vec(), user.into(), password.into()]);
@@ -312,18 +317,22 @@ impl Tier for Redis {
         self.tier.add(key, content, time_to_live)
     }
 
+    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<u64> {
+        self.tier.seize(key, content, time_to_live)
+    }
+
     fn put(
         &self,
         key: Vec<u8>,
         content: Vec<u8>,
-        fence: Fence,
+        over: Seal,
         time_to_live: Duration,
     ) -> TierFuture<bool> {
-        self.tier.put(key, content, fence, time_to_live)
+        self.tier.put(key, content, over, time_to_live)
     }
 
-    fn remove(&self, key: Vec<u8>, fence: Fence) -> TierFuture<bool> {
-        self.tier.remove(key, fence)
+    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
+        self.tier.remove(key, over)
     }
 
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64> {

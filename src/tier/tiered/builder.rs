@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
-use super::{Held, Inner, Pledges, Rules, Scope, Seals, Tiered, TieredCounters};
+use super::own::{Seals, Wanted, Writes};
+use super::space::place;
+use super::{Held, Inner, Loader, Rules, Scope, Tiered, TieredCounters};
 use crate::cache::{Cache, CacheBuilder};
 use crate::entry::Loaded;
 use crate::error::BuildError;
@@ -20,7 +22,6 @@ use crate::tier::wake::{Waiters, block_on};
 use crate::time::Clock;
 
 type BoxError = Box<dyn Error + Send + Sync>;
-type Loader<K, V> = Box<dyn Fn(&K) -> Result<Loaded<V>, BoxError> + Send + Sync>;
 
 /// Settings of a [`Tiered`]; made by [`Tiered::builder`].
 ///
@@ -222,7 +223,7 @@ where
         F: Fn(&K) -> Result<Loaded<V>, E> + Send + Sync + 'static,
         E: Into<BoxError>,
     {
-        self.loader = Some(Box::new(move |key| loader(key).map_err(Into::into)));
+        self.loader = Some(Arc::new(move |key: &K| loader(key).map_err(Into::into)));
         self
     }
 
@@ -267,9 +268,14 @@ where
         }
         let whole: Arc<OnceLock<Weak<Inner<K, V>>>> = Arc::default();
         let timer = tier.clone();
-        let mut l1 = l1.timer(move |time| timer.sleep(time));
-        if let Some(loader) = loader {
+        let mut l1 = l1
+            .time_to_live(rules.own_time_to_live)
+            .timer(move |time| timer.sleep(time));
+        if let Some(loader) = loader.clone() {
             l1 = l1.loader_with_previous(attached(whole.clone(), loader));
+            if let Some(budget) = rules.budget {
+                l1 = l1.hard_timeout(budget);
+            }
         }
         let versions = Cache::builder()
             .max_capacity(VERSIONS)
@@ -283,8 +289,11 @@ where
             codec: Box::new(codec),
             rules,
             seals: Seals::new(),
-            pledges: Pledges::default(),
+            writes: Writes::default(),
+            wanted: Wanted::default(),
+            nothings: AtomicU64::new(0),
             waiters: Waiters::default(),
+            loader,
             linked: AtomicBool::new(false),
             clock,
             counters: TieredCounters::default(),
@@ -293,8 +302,10 @@ where
         let listener: Arc<dyn crate::tier::contract::TierListener> = inner.clone();
         tier.listen(Arc::downgrade(&listener));
         Ok(Tiered {
+            l1: inner.l1.clone(),
             inner,
             scope: Scope::default(),
+            space: None,
         })
     }
 }
@@ -315,8 +326,8 @@ where
         let inner = whole.get().and_then(Weak::upgrade);
         let inner = inner.ok_or("the cache is gone")?;
         let mut load = Some(|| async { loader(key) });
-        let bytes = key.to_tier();
-        let fill = inner.fill(&bytes, previous.cloned(), &mut load);
+        let place = place(None, &key.to_tier());
+        let fill = inner.fill(&place, previous.cloned(), &mut load);
         block_on(fill).map_err(BoxError::from)?
     }
 }

@@ -1,5 +1,6 @@
 //! Many keys at once: one command for what the own cache has not, one loader call for what the tier has not.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::future::ready;
 use std::hash::Hash;
@@ -8,10 +9,12 @@ use std::time::Duration;
 use equivalent::Equivalent;
 
 use super::fetch::{Look, Pass};
-use super::load::blocking_as;
+use super::load::{TURNS, blocking_as};
+use super::own::{Leaders, leaders_here};
+use super::publish::Prepared;
 use super::{Held, Inner, Tiered, TieredCounters};
 use crate::entry::Loaded;
-use crate::error::TryLoadError;
+use crate::error::{LoadError, TryLoadError};
 use crate::sync::Mutex;
 use crate::tier::key::{FromTierKey, TierKey};
 
@@ -68,6 +71,26 @@ where
         E: Display,
     {
         let inner = &self.inner;
+        let keys: Vec<&Q> = keys.into_iter().collect();
+        let loaded = inner.within_budget(self.find_or_load_many(&keys, loader));
+        loaded.await.unwrap_or_else(|| {
+            let after = inner.budget();
+            Err(TryLoadError::Shared(LoadError::LoadTimedOut { after }))
+        })
+    }
+
+    async fn find_or_load_many<Q, F, Fut, E>(
+        &self,
+        keys: &[&Q],
+        loader: F,
+    ) -> Result<Vec<Option<V>>, TryLoadError<E>>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+        F: FnMut(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<Vec<Option<V>>, E>>,
+        E: Display,
+    {
+        let inner = &self.inner;
         // The rounds of one call take turns with it. Taken out while it is called: no user code runs under a lock.
         let loader = &Mutex::new(Some(loader));
         let load = move |missing| {
@@ -76,11 +99,35 @@ where
             *loader.lock() = taken;
             load
         };
-        let fill = |missing: Vec<K>| inner.fill_many(missing, load);
-        let found = inner.l1.get_many_or_load_with_async(keys, fill);
-        let found = inner.within_budget(found).await?;
-        let value = |held: Option<Held<V>>| held.and_then(|held| held.value);
-        Ok(found.into_iter().map(value).collect())
+        let asked = &Mutex::new(HashSet::new());
+        let fill = |missing: Vec<K>| {
+            let places: Vec<Vec<u8>> = missing.iter().map(|key| self.place(key)).collect();
+            asked.lock().extend(places.iter().cloned());
+            inner.fill_many(missing, places, load)
+        };
+        let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
+        let mut open: Vec<usize> = (0..keys.len()).collect();
+        let mut wants = Vec::new();
+        for _ in 0..TURNS {
+            let before = inner.nothings();
+            let those = open.iter().map(|place| keys[*place]);
+            let found = self.l1.get_many_or_load_with_async(those, fill).await?;
+            let mut again = Vec::new();
+            for (place, held) in open.into_iter().zip(found) {
+                if held.is_none() && !asked.lock().contains(&self.place(keys[place])) {
+                    again.push(place);
+                }
+                values[place] = held.and_then(|held| held.value);
+            }
+            open = again;
+            if open.is_empty() || inner.nothings() == before {
+                break;
+            }
+            // Perhaps the answers of calls without a loader. This one has one.
+            let places = open.iter().map(|place| self.place(keys[*place]));
+            wants.extend(places.map(|place| inner.wanted.begin(&place)));
+        }
+        Ok(values)
     }
 }
 
@@ -93,26 +140,28 @@ where
     async fn fill_many<F, Fut, E>(
         &self,
         keys: Vec<K>,
+        places: Vec<Vec<u8>>,
         loader: F,
     ) -> Result<Vec<Option<Loaded<Held<V>>>>, E>
     where
         F: FnOnce(Vec<K>) -> Option<Fut>,
         Fut: Future<Output = Result<Vec<Option<V>>, E>>,
     {
-        let bytes: Vec<Vec<u8>> = keys.iter().map(|key| key.to_tier().into_owned()).collect();
-        let _pledged: Vec<_> = bytes.iter().map(|key| self.pledges.begin(key)).collect();
-        let looks = self.look_many(&bytes).await.unwrap_or_else(|_| {
+        let leaders = leaders_here();
+        let looks = self.look_many(&places, &leaders).await;
+        let looks = looks.unwrap_or_else(|error| {
             TieredCounters::count(&self.counters.l2_errors);
-            bytes.iter().map(|_| Look::Load(Pass::NONE)).collect()
+            let pass = |_| Look::Load(Pass::without(&error));
+            places.iter().map(pass).collect()
         });
         let mut answers = Vec::with_capacity(keys.len());
         let mut passes = Vec::new();
         let mut missing = Vec::new();
-        for ((key, bytes), look) in keys.into_iter().zip(&bytes).zip(looks) {
+        for ((key, place), look) in keys.into_iter().zip(&places).zip(looks) {
             answers.push(match look {
                 Look::Found(loaded) => Some(loaded),
                 Look::Load(pass) => {
-                    passes.push((answers.len(), bytes, pass));
+                    passes.push((answers.len(), place, pass));
                     missing.push(key);
                     None
                 }
@@ -130,9 +179,7 @@ where
         let values = match loaded {
             Ok(values) if values.len() == passes.len() => values,
             other => {
-                for (_, key, pass) in &passes {
-                    self.give_back(key, pass).await;
-                }
+                give_back(passes.iter_mut().map(|(_, _, pass)| pass)).await;
                 // Of a wrong number the own cache says so, and stores nothing.
                 let found = answers.len() - passes.len();
                 let wrong = other?.len();
@@ -140,7 +187,8 @@ where
                 return Ok(answers);
             }
         };
-        self.publish_many(&mut answers, passes, values, took).await;
+        self.publish_many(&mut answers, passes, values, took, &leaders)
+            .await;
         Ok(answers)
     }
 
@@ -148,23 +196,42 @@ where
     async fn publish_many(
         &self,
         answers: &mut [Option<Loaded<Held<V>>>],
-        passes: Vec<(usize, &Vec<u8>, Pass<V>)>,
+        passes: Vec<(usize, &Vec<u8>, Pass<'_, V>)>,
         values: Vec<Option<V>>,
         took: Duration,
+        leaders: &Leaders,
     ) {
         let mut sent = Vec::with_capacity(passes.len());
+        let mut unused = Vec::new();
         for ((place, key, pass), value) in passes.into_iter().zip(values) {
             let Some(value) = value else {
                 // Nothing under this key: neither tier remembers that.
-                self.give_back(key, &pass).await;
+                unused.push(pass);
                 continue;
             };
             let prepared = self.prepare(key, &pass, Loaded::new(value), took).await;
-            let put = self.send(key, &prepared);
-            sent.push((place, key, pass, prepared, put));
+            match prepared {
+                Prepared::Not(answer) => {
+                    answers[place] = Some(answer);
+                    unused.push(pass);
+                }
+                prepared => {
+                    let put = self.send(key, &prepared, leaders);
+                    sent.push((place, pass, prepared, put));
+                }
+            }
         }
-        for (place, key, pass, prepared, put) in sent {
-            answers[place] = Some(self.conclude(key, &pass, prepared, put).await);
+        give_back(unused.iter_mut()).await;
+        for (place, mut pass, prepared, put) in sent {
+            answers[place] = Some(self.conclude(&mut pass, prepared, put).await);
         }
+    }
+}
+
+/// Takes placeholders away: all are on their way before the first is waited for.
+async fn give_back<'p, 'a: 'p, V: 'p>(passes: impl Iterator<Item = &'p mut Pass<'a, V>>) {
+    let gone: Vec<_> = passes.filter_map(Pass::give_back).collect();
+    for gone in gone {
+        let _ = gone.await;
     }
 }

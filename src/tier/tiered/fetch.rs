@@ -3,39 +3,45 @@
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::versions::{EVERYTHING, tag_of};
+use super::own::{Leaders, Placeholder};
+use super::space;
+use super::versions::tag_of;
 use super::{Held, Inner, TieredCounters};
 use crate::entry::{Loaded, What};
-use crate::tier::contract::{Fence, Pledge, TierError, TierFuture};
+use crate::tier::contract::{Pledge, TierError, TierFuture};
 use crate::tier::envelope::{Envelope, Kind, Seal, seal_of};
 use crate::tier::key::FromTierKey;
 use crate::tier::wake::unless;
 use crate::time::nanos;
 
 /// What the shared tier has to say about a key.
-pub(super) enum Look<V> {
+pub(super) enum Look<'a, V> {
     /// This.
     Found(Loaded<Held<V>>),
     /// Nothing that can be used: load it.
-    Load(Pass<V>),
+    Load(Pass<'a, V>),
 }
 
-/// What a loader's value may be stored under, and what to serve if there is none.
-pub(super) struct Pass<V> {
+/// What a loader's value may be stored over, and what to serve if there is none.
+pub(super) struct Pass<'a, V> {
     /// `None`: it is for the callers alone.
     pub(super) right: Option<Right>,
+    /// The tier cannot be reached: everything kept now goes when it can be again.
+    pub(super) out_of_reach: bool,
+    placeholder: Option<Placeholder<'a>>,
     stale: Option<Loaded<Held<V>>>,
 }
 
 #[derive(Clone, Copy)]
 pub(super) struct Right {
-    pub(super) fence: Fence,
+    /// The content that has to stand there still.
+    pub(super) over: Seal,
     /// The sequence's number before the load began.
     pub(super) born: u64,
 }
 
 /// A content, as far as it could be read.
-enum Read<V> {
+pub(super) enum Read<V> {
     /// Another call, of this process or another, loads.
     Placeholder,
     Fresh(Loaded<Held<V>>),
@@ -48,14 +54,56 @@ enum Read<V> {
 /// How often a miss looks again because others were faster.
 const TURNS: usize = 8;
 
-impl<V> Pass<V> {
-    pub(super) const NONE: Pass<V> = Pass {
+impl<'a, V> Pass<'a, V> {
+    const NONE: Self = Pass {
         right: None,
+        out_of_reach: false,
+        placeholder: None,
         stale: None,
     };
 
+    /// When the tier did not say what stands there.
+    pub(super) fn without(error: &TierError) -> Self {
+        Pass {
+            out_of_reach: is_out_of_reach(error),
+            ..Pass::NONE
+        }
+    }
+
+    fn over(over: Seal, born: u64, stale: Option<Loaded<Held<V>>>) -> Self {
+        Pass {
+            right: Some(Right { over, born }),
+            stale,
+            ..Pass::NONE
+        }
+    }
+
+    /// With a placeholder of ours, if it was put.
+    fn by(mut placeholder: Placeholder<'a>, seal: Seal, pledge: Pledge) -> Option<Self> {
+        if !pledge.stored {
+            placeholder.is_gone();
+            return None;
+        }
+        Some(Pass {
+            placeholder: Some(placeholder),
+            ..Pass::over(seal, pledge.sequence, None)
+        })
+    }
+
     pub(super) fn take_stale(&mut self) -> Option<Loaded<Held<V>>> {
         self.stale.take()
+    }
+
+    /// Something took the placeholder's place.
+    pub(super) fn is_used(&mut self) {
+        if let Some(placeholder) = &mut self.placeholder {
+            placeholder.is_gone();
+        }
+    }
+
+    /// Takes our placeholder away, that nothing will take the place of. To be waited for while this is kept.
+    pub(super) fn give_back(&mut self) -> Option<TierFuture<bool>> {
+        self.placeholder.as_mut().map(Placeholder::take_away)
     }
 }
 
@@ -66,14 +114,17 @@ where
 {
     /// What the shared tier says about a key, for a call that will load if it says nothing. `previous` is what is to
     /// be replaced: the same content once more is nothing.
-    pub(super) async fn look(&self, key: &[u8], previous: Option<&Held<V>>) -> Look<V> {
-        match self.try_look(key, previous).await {
-            Ok(look) => look,
-            Err(_) => {
-                TieredCounters::count(&self.counters.l2_errors);
-                Look::Load(Pass::NONE)
-            }
-        }
+    pub(super) async fn look<'a>(
+        &'a self,
+        key: &'a [u8],
+        previous: Option<&Held<V>>,
+        leaders: &Leaders,
+    ) -> Look<'a, V> {
+        let look = self.try_look(key, previous, leaders).await;
+        look.unwrap_or_else(|error| {
+            TieredCounters::count(&self.counters.l2_errors);
+            Look::Load(Pass::without(&error))
+        })
     }
 
     /// The same for a call that has no loader: nothing is put there.
@@ -98,7 +149,12 @@ where
         });
     }
 
-    async fn try_look(&self, key: &[u8], previous: Option<&Held<V>>) -> Result<Look<V>, TierError> {
+    async fn try_look<'a>(
+        &'a self,
+        key: &'a [u8],
+        previous: Option<&Held<V>>,
+        leaders: &Leaders,
+    ) -> Result<Look<'a, V>, TierError> {
         let until = self.clock.now().saturating_add(nanos(self.rules.patience));
         // Others may come and go between our reading and our writing: not for ever.
         let mut turns = TURNS;
@@ -108,18 +164,19 @@ where
             let changed = (!left.is_zero()).then(|| self.waiters.wait_for(key));
             let Some((seal, read)) = self.read(key).await? else {
                 self.count_look(false);
-                match self.pledge(key).await? {
+                let (placeholder, seal, added) = self.pledge(key, leaders)?;
+                match Pass::by(placeholder, seal, added.await?) {
                     Some(pass) => return Ok(Look::Load(pass)),
                     None => continue,
                 }
             };
-            let (fence, stale) = match read {
+            let stale = match read {
                 Read::Fresh(loaded) if is_news(&loaded, previous) => {
                     self.count_look(true);
                     return Ok(Look::Found(loaded));
                 }
-                Read::Fresh(_) => (Fence::Value(seal), None),
-                Read::Dead { stale } => (Fence::Value(seal), stale),
+                Read::Fresh(_) => None,
+                Read::Dead { stale } => stale,
                 Read::Placeholder => {
                     if let Some(changed) = changed {
                         TieredCounters::count(&self.counters.waits);
@@ -128,26 +185,32 @@ where
                         turns += 1;
                         continue;
                     }
-                    (Fence::Placeholder(seal), None)
+                    None
                 }
             };
             self.count_look(false);
-            // After the fence was read and before the loader begins.
+            // After what stands there was read and before the loader begins.
             let born = self.tier.sequence().await?;
-            let right = Some(Right { fence, born });
-            return Ok(Look::Load(Pass { right, stale }));
+            return Ok(Look::Load(Pass::over(seal, born, stale)));
         }
         Ok(Look::Load(Pass::NONE))
     }
 
-    /// Puts a placeholder where there is nothing. `None`: there is something now.
-    async fn pledge(&self, key: &[u8]) -> Result<Option<Pass<V>>, TierError> {
-        let (seal, added) = self.begin_pledge(key)?;
-        Ok(passed(seal, added.await?))
+    /// A placeholder on its way to where there is nothing.
+    pub(super) fn pledge<'a>(
+        &'a self,
+        key: &'a [u8],
+        leaders: &Leaders,
+    ) -> Result<(Placeholder<'a>, Seal, TierFuture<Pledge>), TierError> {
+        let (seal, content) = self.placeholder(key)?;
+        let write = self.writes.begin(seal, leaders);
+        let placeholder = Placeholder::new(&*self.tier, key, write);
+        let added = self.tier.add(key.to_vec(), content, self.rules.lease);
+        Ok((placeholder, seal, added))
     }
 
-    /// The placeholder on its way.
-    fn begin_pledge(&self, key: &[u8]) -> Result<(Seal, TierFuture<Pledge>), TierError> {
+    /// A placeholder's content.
+    pub(super) fn placeholder(&self, key: &[u8]) -> Result<(Seal, Vec<u8>), TierError> {
         let seal = self.seals.next();
         let placeholder = Envelope {
             kind: Kind::Placeholder,
@@ -164,15 +227,18 @@ where
         let content = placeholder
             .encode(key, &self.rules.limits)
             .map_err(unencodable)?;
-        let added = self.tier.add(key.to_vec(), content, self.rules.lease);
-        Ok((seal, added))
+        Ok((seal, content))
     }
 
     /// What the shared tier says about several keys, by one command for all and one for each that it has not. Waits
     /// for nobody.
-    pub(super) async fn look_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Look<V>>, TierError> {
+    pub(super) async fn look_many<'a>(
+        &'a self,
+        keys: &'a [Vec<u8>],
+        leaders: &Leaders,
+    ) -> Result<Vec<Look<'a, V>>, TierError> {
         let found = self.tier.get_many(keys.to_vec()).await?;
-        let mut looks: Vec<Look<V>> = keys.iter().map(|_| Look::Load(Pass::NONE)).collect();
+        let mut looks: Vec<Look<'a, V>> = keys.iter().map(|_| Look::Load(Pass::NONE)).collect();
         let (mut pledges, mut fenced) = (Vec::new(), Vec::new());
         for (place, (key, content)) in keys.iter().zip(found).enumerate() {
             let read = match content {
@@ -182,32 +248,28 @@ where
             let hit = matches!(read, Some((_, Read::Fresh(_))));
             self.count_look(hit);
             match read {
-                None => pledges.push((place, self.begin_pledge(key)?)),
+                None => pledges.push((place, self.pledge(key, leaders)?)),
                 Some((_, Read::Fresh(loaded))) => looks[place] = Look::Found(loaded),
-                Some((seal, Read::Dead { stale })) => {
-                    fenced.push((place, Fence::Value(seal), stale));
-                }
-                Some((seal, Read::Placeholder)) => {
-                    fenced.push((place, Fence::Placeholder(seal), None));
-                }
+                Some((seal, Read::Dead { stale })) => fenced.push((place, seal, stale)),
+                Some((seal, Read::Placeholder)) => fenced.push((place, seal, None)),
             }
         }
         if !fenced.is_empty() {
             let born = self.tier.sequence().await?;
-            for (place, fence, stale) in fenced {
-                let right = Some(Right { fence, born });
-                looks[place] = Look::Load(Pass { right, stale });
+            for (place, seal, stale) in fenced {
+                looks[place] = Look::Load(Pass::over(seal, born, stale));
             }
         }
-        for (place, (seal, added)) in pledges {
+        for (place, (placeholder, seal, added)) in pledges {
             // Somebody was faster: that one will store.
-            looks[place] = Look::Load(passed(seal, added.await?).unwrap_or(Pass::NONE));
+            let pass = Pass::by(placeholder, seal, added.await?);
+            looks[place] = Look::Load(pass.unwrap_or(Pass::NONE));
         }
         Ok(looks)
     }
 
     /// What stands under a key, with its seal.
-    async fn read(&self, key: &[u8]) -> Result<Option<(Seal, Read<V>)>, TierError> {
+    pub(super) async fn read(&self, key: &[u8]) -> Result<Option<(Seal, Read<V>)>, TierError> {
         let found = self.tier.get_many(vec![key.to_vec()]).await?;
         match found.into_iter().next().flatten() {
             Some(content) => self.decode(key, &content).await,
@@ -216,24 +278,24 @@ where
     }
 
     /// Reads a content. One without a seal cannot be fenced: it is removed, and is nothing.
-    async fn decode(
+    pub(super) async fn decode(
         &self,
         key: &[u8],
         content: &[u8],
     ) -> Result<Option<(Seal, Read<V>)>, TierError> {
         let Some(seal) = seal_of(content) else {
             TieredCounters::count(&self.counters.bad_contents);
-            self.tier.remove(key.to_vec(), Fence::None).await?;
+            self.tier.remove_many(vec![key.to_vec()]).await?;
             return Ok(None);
         };
         let Ok(envelope) = Envelope::decode(content, key, &self.rules.limits) else {
             TieredCounters::count(&self.counters.bad_contents);
             return Ok(Some((seal, Read::Dead { stale: None })));
         };
-        Ok(Some((seal, self.judge(&envelope).await?)))
+        Ok(Some((seal, self.judge(key, &envelope).await?)))
     }
 
-    async fn judge(&self, envelope: &Envelope<'_>) -> Result<Read<V>, TierError> {
+    async fn judge(&self, key: &[u8], envelope: &Envelope<'_>) -> Result<Read<V>, TierError> {
         if envelope.kind == Kind::Placeholder {
             return Ok(Read::Placeholder);
         }
@@ -244,8 +306,9 @@ where
             .map(|(name, _)| (*name).into())
             .collect();
         let listed = envelope.tags.iter().map(|(_, version)| Some(*version));
+        let needed = space::names(key, std::iter::empty());
         let stands = now < envelope.stale_until
-            && names.iter().any(|name| **name == *EVERYTHING)
+            && needed.iter().all(|name| names.contains(name))
             && self.versions_of(&names).await?.into_iter().eq(listed);
         if !stands {
             return Ok(Read::Dead { stale: None });
@@ -285,18 +348,6 @@ where
             _ => None,
         }
     }
-
-    /// Takes a placeholder away that nothing will take the place of, so that others need not wait for it. If that
-    /// fails, its time ends it.
-    pub(super) async fn give_back(&self, key: &[u8], pass: &Pass<V>) {
-        if let Some(Right {
-            fence: fence @ Fence::Placeholder(_),
-            ..
-        }) = pass.right
-        {
-            let _ = self.tier.remove(key.to_vec(), fence).await;
-        }
-    }
 }
 
 impl<V> Held<V> {
@@ -310,18 +361,6 @@ impl<V> Held<V> {
     }
 }
 
-/// What a placeholder that was put entitles to.
-fn passed<V>(seal: Seal, pledge: Pledge) -> Option<Pass<V>> {
-    let right = Right {
-        fence: Fence::Placeholder(seal),
-        born: pledge.sequence,
-    };
-    pledge.stored.then_some(Pass {
-        right: Some(right),
-        stale: None,
-    })
-}
-
 /// Whether this is newer than what is to be replaced. Nothing is to be replaced by itself, nor by what is older (a
 /// server that took over from another may have lost the latest).
 fn is_news<V>(loaded: &Loaded<Held<V>>, previous: Option<&Held<V>>) -> bool {
@@ -333,4 +372,12 @@ fn is_news<V>(loaded: &Loaded<Held<V>>, previous: Option<&Held<V>>) -> bool {
 
 pub(super) fn unencodable<E: std::error::Error + Send + Sync + 'static>(error: E) -> TierError {
     TierError::Unencodable(std::sync::Arc::new(error))
+}
+
+/// Whether the link is gone for this reason, so that everything is flushed before there is another.
+pub(super) fn is_out_of_reach(error: &TierError) -> bool {
+    matches!(
+        error,
+        TierError::Down | TierError::Lost { .. } | TierError::TimedOut { .. }
+    )
 }

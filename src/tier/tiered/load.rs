@@ -2,21 +2,24 @@
 
 use std::fmt::Display;
 use std::hash::Hash;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use equivalent::Equivalent;
 
 use super::fetch::Look;
+use super::own::leaders_here;
+use super::space::place;
 use super::{Held, Inner, Tiered, TieredCounters};
-use crate::entry::Loaded;
+use crate::entry::{Loaded, What};
 use crate::error::{LoadError, TryLoadError};
 use crate::sync::{Arc, Mutex};
 use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
 use crate::tier::wake::{block_on, unless};
 
-/// How often a call asks again that was answered by a call without a loader.
-const TURNS: usize = 16;
+/// How often a call that brings a loader asks again if it was answered by one without.
+pub(super) const TURNS: usize = 16;
 
 impl<K, V> Tiered<K, V>
 where
@@ -52,38 +55,49 @@ where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
     {
         let inner = &self.inner;
-        for _ in 0..TURNS {
-            // What this call itself was told by the tier, if it was the one that asked.
-            let own = Mutex::new(None);
-            let look = || async {
-                let bytes = key.to_tier();
-                let _pledged = inner.pledges.begin(&bytes);
-                let (told, answer) = match inner.look_only(&bytes).await {
-                    Ok(Some(loaded)) => (Ok(()), loaded),
-                    Ok(None) => (Ok(()), nothing()),
-                    Err(error) => (Err(error), nothing()),
-                };
-                *own.lock() = Some(told);
-                Ok::<_, TierError>(answer)
+        let found = inner.within_budget(self.find(key)).await;
+        found.unwrap_or_else(|| {
+            let why = format!("the budget of {:?} is used up", inner.budget());
+            Err(TierError::NotWaited { why: why.into() })
+        })
+    }
+
+    async fn find<Q>(&self, key: &Q) -> Result<Option<V>, TierError>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+    {
+        let inner = &self.inner;
+        if inner.wanted.any() && inner.wanted.has(&self.place(key)) {
+            return match self.l1.get(key) {
+                Some(held) => Ok(held.value),
+                None => inner.look_alone(&self.place(key)).await,
             };
-            let found = inner
-                .within_budget(inner.l1.get_or_load_with_async(key, look))
-                .await;
-            let told = own.lock().take();
-            match (found, told) {
-                (Ok(held), _) => return Ok(held.value),
-                (Err(_), Some(told)) => return told.map(|()| None),
-                (Err(TryLoadError::Shared(LoadError::Absent | LoadError::Failed(_))), None) => {
-                    // Another call's answer, which had no loader, or one that failed: ask by ourselves.
-                }
-                (Err(error), None) => {
-                    return Err(TierError::NotWaited {
-                        why: error.to_string().into(),
-                    });
-                }
-            }
         }
-        Ok(None)
+        // What this call itself was told by the tier, if it was the one that asked.
+        let own = Mutex::new(None);
+        let look = || async {
+            let (told, answer) = match inner.look_only(&self.place(key)).await {
+                Ok(Some(loaded)) => (Ok(()), loaded),
+                Ok(None) => (Ok(()), inner.nothing()),
+                Err(error) => (Err(error), inner.nothing()),
+            };
+            *own.lock() = Some(told);
+            Ok::<_, TierError>(answer)
+        };
+        let found = self.l1.get_or_load_with_async(key, look).await;
+        let told = own.lock().take();
+        match (found, told) {
+            (Ok(held), _) => Ok(held.value),
+            (Err(_), Some(told)) => told.map(|()| None),
+            (Err(TryLoadError::Shared(LoadError::Absent)), None) => Ok(None),
+            // Another call's loader, or its tier. This call has none.
+            (Err(TryLoadError::Shared(LoadError::Failed(_))), None) => {
+                inner.look_alone(&self.place(key)).await
+            }
+            (Err(error), None) => Err(TierError::NotWaited {
+                why: error.to_string().into(),
+            }),
+        }
     }
 
     /// The value under a key; if neither the own cache nor the shared tier has one, the loader's, which both keep.
@@ -218,23 +232,45 @@ where
         E: Display,
     {
         let inner = &self.inner;
-        let mut loader = Some(loader);
-        let mut found = Err(TryLoadError::Shared(LoadError::Absent));
-        for _ in 0..TURNS {
-            let slot = &mut loader;
-            let fill = |previous| async move { inner.fill(&key.to_tier(), previous, slot).await };
-            let load = inner.l1.get_or_load_with_previous_async(key, fill);
-            found = inner.within_budget(load).await;
-            match &found {
-                // The answer of a call without a loader. This one has one.
-                Err(TryLoadError::Shared(LoadError::Absent)) if loader.is_some() => {}
-                _ => break,
-            }
-        }
-        found.map(|held| held.value)
+        let loaded = inner.within_budget(self.find_or_load(key, loader)).await;
+        loaded.unwrap_or_else(|| {
+            let after = inner.budget();
+            Err(TryLoadError::Shared(LoadError::LoadTimedOut { after }))
+        })
     }
 
-    /// The value under a key, by the loader that the builder was given.
+    async fn find_or_load<Q, F, Fut, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<Option<V>, TryLoadError<E>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded<V>, E>>,
+        E: Display,
+    {
+        let inner = &self.inner;
+        let mut loader = Some(loader);
+        let mut want = None;
+        for _ in 0..TURNS {
+            let before = inner.nothings();
+            let slot = &mut loader;
+            let fill = |previous| async move { inner.fill(&self.place(key), previous, slot).await };
+            let found = self.l1.get_or_load_with_previous_async(key, fill).await;
+            let is_nothing = matches!(found, Err(TryLoadError::Shared(LoadError::Absent)));
+            if !is_nothing || loader.is_none() || inner.nothings() == before {
+                return found.map(|held| held.value);
+            }
+            // Perhaps the answer of a call without a loader. This one has one.
+            want.get_or_insert_with(|| inner.wanted.begin(&self.place(key)));
+        }
+        let alone = inner.fill(&self.place(key), None, &mut loader).await;
+        Ok(value_of(alone.map_err(TryLoadError::Own)?))
+    }
+
+    /// The value under a key, by the loader that the builder was given. In a namespace the calling thread runs it, and
+    /// values are not loaded again in the background.
     ///
     /// # Errors
     /// [`LoadError::Failed`] with the loader's error, also if no loader was given.
@@ -254,7 +290,28 @@ where
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
     {
-        self.inner.l1.load(key).map(|held| held.value)
+        let Some(space) = &self.space else {
+            return self.l1.load(key).map(|held| held.value);
+        };
+        // The own cache's loader is not told of namespaces.
+        let loader = self.inner.loader.as_ref().ok_or(LoadError::NoLoader)?;
+        let key = key.to_owned();
+        let place = place(Some(space), &key.to_tier());
+        let fill = |previous| {
+            let mut load = Some(|| async { loader(&key) });
+            let (inner, place) = (&self.inner, &place);
+            async move { inner.fill(place, previous, &mut load).await }
+        };
+        let load = self.l1.get_or_load_with_previous_async(&key, fill);
+        let load = async { Ok::<_, LoadError>(self.inner.within_budget(load).await) };
+        let Some(found) = blocking(load)? else {
+            let after = self.inner.budget();
+            return Err(LoadError::LoadTimedOut { after });
+        };
+        found.map(|held| held.value).map_err(|error| match error {
+            TryLoadError::Own(error) => LoadError::Failed(error.into()),
+            TryLoadError::Shared(error) => error,
+        })
     }
 }
 
@@ -274,23 +331,28 @@ where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let _pledged = self.pledges.begin(key);
-        let mut pass = match self.look(key, previous.as_ref()).await {
+        let leaders = leaders_here();
+        let mut pass = match self.look(key, previous.as_ref(), &leaders).await {
             Look::Found(loaded) => return Ok(loaded),
             Look::Load(pass) => pass,
         };
         let Some(load) = loader.take() else {
-            self.give_back(key, &pass).await;
-            return Ok(nothing());
+            if let Some(gone) = pass.give_back() {
+                let _ = gone.await;
+            }
+            return Ok(self.nothing());
         };
         let began = self.clock.now();
         match load().await {
             Ok(answer) => {
                 let took = Duration::from_nanos(self.clock.now().saturating_sub(began));
-                Ok(self.publish(key, &pass, answer, took).await)
+                let answer = self.renewed(answer, previous);
+                Ok(self.publish(key, &mut pass, answer, took, &leaders).await)
             }
             Err(error) => {
-                self.give_back(key, &pass).await;
+                if let Some(gone) = pass.give_back() {
+                    let _ = gone.await;
+                }
                 match pass.take_stale() {
                     Some(stale) => {
                         TieredCounters::count(&self.counters.stale_served);
@@ -302,25 +364,44 @@ where
         }
     }
 
-    /// Ends a call that has used up its time. A hit asks for no timer.
-    pub(super) async fn within_budget<T, E>(
-        &self,
-        call: impl Future<Output = Result<T, TryLoadError<E>>>,
-    ) -> Result<T, TryLoadError<E>> {
-        let Some(budget) = self.rules.budget else {
-            return call.await;
-        };
-        let too_long = async { self.tier.sleep(budget).await };
-        let late = LoadError::LoadTimedOut { after: budget };
-        unless(call, too_long)
-            .await
-            .unwrap_or(Err(TryLoadError::Shared(late)))
+    /// Asks the tier for this call alone: what it says is not kept.
+    async fn look_alone(&self, key: &[u8]) -> Result<Option<V>, TierError> {
+        let found = self.look_only(key).await?;
+        Ok(found.and_then(value_of))
+    }
+
+    /// What a call without a loader answers those who wait for it.
+    fn nothing(&self) -> Loaded<Held<V>> {
+        // Relaxed: whoever waits for the answer has it through the flight's lock, and this was before it.
+        self.nothings.fetch_add(1, Ordering::Relaxed);
+        Loaded::absent().time_to_live(Duration::ZERO)
+    }
+
+    /// How often that was answered.
+    pub(super) fn nothings(&self) -> u64 {
+        // Relaxed: see `nothing`.
+        self.nothings.load(Ordering::Relaxed)
+    }
+
+    /// How long a reading call may take.
+    pub(super) fn budget(&self) -> Duration {
+        self.rules.budget.unwrap_or(Duration::MAX)
+    }
+
+    /// A call's output; `None` if it has used up its time. A hit asks for no timer.
+    pub(super) async fn within_budget<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        match self.rules.budget {
+            None => Some(call.await),
+            Some(budget) => unless(call, async { self.tier.sleep(budget).await }).await,
+        }
     }
 }
 
-/// What a call without a loader answers those who wait for it.
-pub(super) fn nothing<V>() -> Loaded<Held<V>> {
-    Loaded::absent().time_to_live(Duration::ZERO)
+fn value_of<V>(loaded: Loaded<Held<V>>) -> Option<V> {
+    match loaded.what {
+        What::Value(held) | What::Uncacheable(held) => held.value,
+        What::Absent | What::Unchanged => None,
+    }
 }
 
 fn blocking<T>(load: impl Future<Output = Result<T, LoadError>>) -> Result<T, LoadError> {

@@ -1,20 +1,24 @@
 //! A cache of this process over a shared tier over a loader.
 //!
-//! `fetch.rs` is the protocol of a miss: what is asked of the shared tier before and after a loader runs. `load.rs`
-//! and `bulk.rs` are the calls that begin it, `write.rs` those that change things, `hear.rs` what is done about the
-//! changes that others make. `versions.rs` keeps the versions of tags.
+//! `fetch.rs` is the protocol of a miss, what is asked of the shared tier before a loader runs; `publish.rs` what is
+//! done with what it brought. `load.rs` and `bulk.rs` are the calls that begin it, `write.rs` those that change things,
+//! `hear.rs` what is done about changes. `own.rs` knows this process's writes again; `versions.rs` keeps the versions
+//! of tags, `space.rs` has namespaces.
 //!
 //! # Why nothing stale stays in the cache of this process
 //! Whatever enters it does so as the answer of a load of its own (`Cache`'s promise 4: a load in flight loses its
 //! right to publish when its key, its tags or everything is invalidated), and holds what a tracked read of that load
 //! brought, or what a fenced write of it wrote and read back. A change that follows the read is told by the tier
 //! (its promise 1), and invalidates; a change before it was in what was read. What this process writes itself is
-//! told in the same way before the write is answered (promise 2). When the tier cannot promise to tell any more, it
+//! told in the same way before the write is answered (promise 2): a load's own fenced write detaches every load of the
+//! key but the one that made it, which is known by the seal (`own.rs`). When the tier cannot promise to tell any more, it
 //! flushes first, and nothing that is read after a flush was answered before it (promise 4).
 //!
 //! # Why nothing stale stays in the shared tier
-//! A loader's value is stored only if what stood under the key when the loader began stands there still: the
-//! placeholder that was put there, or the older content that was read. Writers remove it, and no seal is used twice.
+//! A value is stored only over a content that was there when it was made: the placeholder that was put there, or the
+//! older content that was read. Writers remove it, or take its place, and no seal is used twice. That holds for what a
+//! caller inserts, too: it takes the key's place by a placeholder and, once that is answered, stores over it. So no
+//! command that arrives late can bring a value back.
 //! A tag that moved while the loader ran has a version above the sequence's number when it began, and the value is
 //! not stored; one that moves later has another version than the value lists.
 
@@ -23,7 +27,9 @@ mod bulk;
 mod fetch;
 mod hear;
 mod load;
+mod own;
 mod publish;
+mod space;
 mod versions;
 mod write;
 
@@ -31,10 +37,9 @@ pub use builder::{TieredBuildError, TieredBuilder};
 #[cfg(feature = "redis")]
 pub(super) use versions::EVERYTHING;
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::error::Error;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -45,9 +50,11 @@ use super::envelope::{Limits, Seal};
 use super::key::FromTierKey;
 use super::wake::Waiters;
 use crate::cache::Cache;
+use crate::entry::Loaded;
 use crate::stats::Stats;
-use crate::sync::{Arc, Mutex};
+use crate::sync::Arc;
 use crate::time::Clock;
+use own::{Seals, Wanted, Writes};
 
 /// A bounded cache of this process ahead of a [`Tier`](super::Tier) that is shared with others. A handle: clones are
 /// cheap and share one cache.
@@ -59,7 +66,8 @@ use crate::time::Clock;
 /// The tier may be down or slow: then loading calls ask their loaders, and nothing is kept that could not be kept
 /// coherent (or, if [`keep_while_down`](TieredBuilder::keep_while_down) says so, for a short time).
 ///
-/// Every call that may wait comes in two forms, one for threads and one for tasks (`_async`) on any runtime.
+/// Every call that may wait comes in two forms, one for threads and one for tasks (`_async`) on any runtime; but
+/// [`load`](Self::load), whose loader blocks a thread in any case.
 ///
 /// ```
 /// use larder::tier::{MemoryServer, Tiered};
@@ -77,6 +85,9 @@ use crate::time::Clock;
 pub struct Tiered<K, V> {
     inner: Arc<Inner<K, V>>,
     scope: Scope,
+    /// The own cache, in the namespace.
+    l1: Cache<K, Held<V>>,
+    space: Option<Arc<str>>,
 }
 
 /// How far a change reaches.
@@ -100,12 +111,19 @@ struct Inner<K, V> {
     codec: Box<dyn Codec<V>>,
     rules: Rules,
     seals: Seals,
-    pledges: Pledges,
+    writes: Writes,
+    wanted: Wanted,
+    nothings: AtomicU64,
     waiters: Waiters,
+    loader: Option<Loader<K, V>>,
     linked: AtomicBool,
     clock: Clock,
     counters: TieredCounters,
 }
+
+/// The loader that the builder was given.
+type Loader<K, V> =
+    Arc<dyn Fn(&K) -> Result<Loaded<V>, Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 /// What the builder was told.
 struct Rules {
@@ -129,74 +147,6 @@ struct Held<V> {
     seal: Option<Seal>,
     /// When that was made, in milliseconds since 1970.
     created: u64,
-}
-
-/// Makes seals: a keyed hash of a counter, so that neither another process nor another handle makes the same.
-struct Seals {
-    keys: [RandomState; 2],
-    next: AtomicU64,
-}
-
-impl Seals {
-    fn new() -> Self {
-        Seals {
-            keys: [RandomState::new(), RandomState::new()],
-            next: AtomicU64::new(0),
-        }
-    }
-
-    fn next(&self) -> Seal {
-        // Relaxed: only uniqueness matters.
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut seal = [0; 16];
-        seal[..8].copy_from_slice(&self.keys[0].hash_one(number).to_le_bytes());
-        seal[8..].copy_from_slice(&self.keys[1].hash_one(number).to_le_bytes());
-        Seal(seal)
-    }
-}
-
-/// Which loads may have written under a key themselves: the leaders of each, for as long as they run.
-#[derive(Default)]
-struct Pledges(Mutex<HashMap<Vec<u8>, Vec<u64>>>);
-
-/// A load that may write under its key, until it ends or is dropped.
-struct Pledged<'a> {
-    pledges: &'a Pledges,
-    key: &'a [u8],
-    leaders: Vec<u64>,
-}
-
-impl Pledges {
-    fn begin<'a>(&'a self, key: &'a [u8]) -> Pledged<'a> {
-        let leaders = crate::flight::chain::leaders_here();
-        let mut pledges = self.0.lock();
-        pledges
-            .entry(key.to_vec())
-            .or_default()
-            .extend_from_slice(&leaders);
-        drop(pledges);
-        Pledged {
-            pledges: self,
-            key,
-            leaders,
-        }
-    }
-
-    fn of(&self, key: &[u8]) -> Vec<u64> {
-        self.0.lock().get(key).cloned().unwrap_or_default()
-    }
-}
-
-impl Drop for Pledged<'_> {
-    fn drop(&mut self) {
-        let mut pledges = self.pledges.0.lock();
-        if let Some(leaders) = pledges.get_mut(self.key) {
-            leaders.retain(|leader| !self.leaders.contains(leader));
-            if leaders.is_empty() {
-                pledges.remove(self.key);
-            }
-        }
-    }
 }
 
 impl<K, V> Tiered<K, V>
@@ -231,8 +181,8 @@ where
     #[must_use]
     pub fn within(&self, scope: Scope) -> Self {
         Tiered {
-            inner: self.inner.clone(),
             scope,
+            ..self.clone()
         }
     }
 
@@ -309,6 +259,8 @@ impl<K, V> Clone for Tiered<K, V> {
         Tiered {
             inner: self.inner.clone(),
             scope: self.scope,
+            l1: self.l1.clone(),
+            space: self.space.clone(),
         }
     }
 }
@@ -317,6 +269,7 @@ impl<K, V> fmt::Debug for Tiered<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tiered")
             .field("scope", &self.scope)
+            .field("namespace", &self.space)
             .field("linked", &self.inner.linked)
             .finish_non_exhaustive()
     }

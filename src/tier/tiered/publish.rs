@@ -3,11 +3,12 @@
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::fetch::{Pass, unencodable};
-use super::versions::{EVERYTHING, name_of};
+use super::fetch::{Pass, is_out_of_reach, unencodable};
+use super::own::{Leaders, Write};
+use super::space::names;
 use super::{Held, Inner, TieredCounters};
 use crate::entry::{EntryOptions, Loaded, Ttl, What};
-use crate::tier::contract::{Fence, TierError, TierFuture};
+use crate::tier::contract::{TierError, TierFuture};
 use crate::tier::envelope::{Envelope, Kind, Seal};
 use crate::tier::key::FromTierKey;
 
@@ -29,15 +30,18 @@ pub(super) enum Prepared<V> {
     Store {
         value: Option<V>,
         options: EntryOptions,
-        fence: Fence,
+        over: Seal,
         content: Content,
     },
 }
 
+/// A content on its way, and how to know it again.
+pub(super) type Sent<'a> = (TierFuture<bool>, Write<'a>);
+
 /// Bytes for the shared tier, and what they say.
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
-    seal: Seal,
+    pub(super) seal: Seal,
     created: u64,
     time_to_live: Duration,
     /// The same with the time for which it may be served stale.
@@ -61,8 +65,7 @@ where
         options: &EntryOptions,
         born: u64,
     ) -> Result<Option<Content>, TierError> {
-        let mut names = vec![Box::from(EVERYTHING)];
-        names.extend(options.tags.iter().map(|tag| name_of(tag)));
+        let names = names(key, options.tags.iter().map(|tag| &**tag));
         let Some(versions) = self.versions_as_of(&names, born).await? else {
             return Ok(None);
         };
@@ -112,24 +115,42 @@ where
         }))
     }
 
+    /// A loader's answer; if that is that nothing has changed, the previous value, for another life.
+    pub(super) fn renewed(&self, answer: Loaded<V>, previous: Option<Held<V>>) -> Loaded<V> {
+        match (&answer.what, previous.and_then(|held| held.value)) {
+            (What::Unchanged, Some(value)) => Loaded {
+                what: What::Value(value),
+                options: answer.options,
+            },
+            _ => answer,
+        }
+    }
+
     /// Stores what a loader brought, if its right stands, and says how the own cache is to keep it.
     pub(super) async fn publish(
         &self,
         key: &[u8],
-        pass: &Pass<V>,
+        pass: &mut Pass<'_, V>,
         answer: Loaded<V>,
         took: Duration,
+        leaders: &Leaders,
     ) -> Loaded<Held<V>> {
         let prepared = self.prepare(key, pass, answer, took).await;
-        let sent = self.send(key, &prepared);
-        self.conclude(key, pass, prepared, sent).await
+        if let Prepared::Not(answer) = prepared {
+            if let Some(gone) = pass.give_back() {
+                let _ = gone.await;
+            }
+            return answer;
+        }
+        let sent = self.send(key, &prepared, leaders);
+        self.conclude(pass, prepared, sent).await
     }
 
     /// The first part: what to store.
     pub(super) async fn prepare(
         &self,
         key: &[u8],
-        pass: &Pass<V>,
+        pass: &Pass<'_, V>,
         answer: Loaded<V>,
         took: Duration,
     ) -> Prepared<V> {
@@ -148,7 +169,7 @@ where
                 return Prepared::Not(for_callers(value, options));
             }
             Some(right) => right,
-            None => return Prepared::Not(self.kept_alone(value, options)),
+            None => return Prepared::Not(self.kept_alone(value, options, pass.out_of_reach)),
         };
         match self
             .content_of(key, value.as_ref(), &options, right.born)
@@ -157,56 +178,59 @@ where
             Ok(Some(content)) => Prepared::Store {
                 value,
                 options,
-                fence: right.fence,
+                over: right.over,
                 content,
             },
             Ok(None) => {
                 TieredCounters::count(&self.counters.refused_publishes);
                 Prepared::Not(for_callers(value, options))
             }
-            Err(_) => {
+            Err(error) => {
                 TieredCounters::count(&self.counters.l2_errors);
-                Prepared::Not(self.kept_alone(value, options))
+                Prepared::Not(self.kept_alone(value, options, is_out_of_reach(&error)))
             }
         }
     }
 
     /// The second: it is on its way.
-    pub(super) fn send(&self, key: &[u8], prepared: &Prepared<V>) -> Option<TierFuture<bool>> {
-        let Prepared::Store { fence, content, .. } = prepared else {
+    pub(super) fn send(
+        &self,
+        key: &[u8],
+        prepared: &Prepared<V>,
+        leaders: &Leaders,
+    ) -> Option<Sent<'_>> {
+        let Prepared::Store { over, content, .. } = prepared else {
             return None;
         };
+        let write = self.writes.begin(content.seal, leaders);
         let bytes = content.bytes.clone();
-        Some(self.tier.put(key.to_vec(), bytes, *fence, content.kept_for))
+        let put = self.tier.put(key.to_vec(), bytes, *over, content.kept_for);
+        Some((put, write))
     }
 
     /// The third: it is there, or is not.
     pub(super) async fn conclude(
         &self,
-        key: &[u8],
-        pass: &Pass<V>,
+        pass: &mut Pass<'_, V>,
         prepared: Prepared<V>,
-        sent: Option<TierFuture<bool>>,
+        sent: Option<Sent<'_>>,
     ) -> Loaded<Held<V>> {
-        let (prepared, sent) = match (prepared, sent) {
-            (Prepared::Not(answer), _) => {
-                self.give_back(key, pass).await;
-                return answer;
-            }
-            (prepared, None) => (prepared, Ok(false)),
-            (prepared, Some(sent)) => (prepared, sent.await),
+        let (value, mut options, content, put) = match (prepared, sent) {
+            (
+                Prepared::Store {
+                    value,
+                    options,
+                    content,
+                    ..
+                },
+                Some((put, _write)),
+            ) => (value, options, content, put.await),
+            (Prepared::Store { value, options, .. }, None) => return for_callers(value, options),
+            (Prepared::Not(answer), _) => return answer,
         };
-        let Prepared::Store {
-            value,
-            mut options,
-            content,
-            ..
-        } = prepared
-        else {
-            return super::load::nothing();
-        };
-        match sent {
+        match put {
             Ok(true) => {
+                pass.is_used();
                 let held = Held {
                     value,
                     seal: Some(content.seal),
@@ -222,15 +246,24 @@ where
                 TieredCounters::count(&self.counters.refused_publishes);
                 for_callers(value, options)
             }
-            Err(_) => {
+            Err(error) => {
                 TieredCounters::count(&self.counters.l2_errors);
-                self.kept_alone(value, options)
+                self.kept_alone(value, options, is_out_of_reach(&error))
             }
         }
     }
 
-    /// How the own cache keeps what the tier could not be asked about.
-    fn kept_alone(&self, value: Option<V>, options: EntryOptions) -> Loaded<Held<V>> {
+    /// How the own cache keeps what could not be stored in the tier: if that cannot be reached, for as long as was
+    /// said; it is flushed when it can be again.
+    fn kept_alone(
+        &self,
+        value: Option<V>,
+        options: EntryOptions,
+        out_of_reach: bool,
+    ) -> Loaded<Held<V>> {
+        if !out_of_reach {
+            return for_callers(value, options);
+        }
         let own = self.rules.keep_while_down.min(self.rules.own_time_to_live);
         Loaded::new(Held::unsealed(value))
             .time_to_live(own)

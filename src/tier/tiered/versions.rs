@@ -8,12 +8,22 @@ use crate::sync::Mutex;
 use crate::tier::contract::TierError;
 use crate::tier::key::FromTierKey;
 
-/// The name whose version is moved to invalidate everything. No tag is called so: theirs begin with '#'.
+/// The name whose version is moved to invalidate everything. Those of tags begin with '#', those of namespaces with '@'.
 pub(in crate::tier) const EVERYTHING: &str = "*";
 
 /// The name of a tag's version.
 pub(super) fn name_of(tag: &str) -> Box<str> {
     ["#", tag].concat().into()
+}
+
+/// The name of a namespace's version.
+pub(super) fn name_of_space(space: &str) -> Box<str> {
+    ["@", space].concat().into()
+}
+
+/// The namespace of a version's name.
+pub(super) fn space_of(name: &str) -> Option<&str> {
+    name.strip_prefix('@')
 }
 
 /// The tag of a version's name.

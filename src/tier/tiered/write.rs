@@ -4,11 +4,12 @@ use std::hash::Hash;
 
 use equivalent::Equivalent;
 
-use super::versions::{EVERYTHING, name_of};
+use super::fetch::Read;
+use super::own::Leaders;
+use super::versions::{EVERYTHING, name_of, name_of_space};
 use super::{Held, Inner, Scope, Tiered, TieredCounters};
-use crate::entry::{EntryOptions, Ttl};
-use crate::tier::contract::{Fence, TierError};
-use crate::tier::envelope::{Envelope, Kind, seal_of};
+use crate::entry::{EntryOptions, Ttl, What};
+use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
 use crate::tier::wake::block_on;
 
@@ -80,26 +81,15 @@ where
     ) -> Result<(), TierError> {
         let inner = &self.inner;
         if self.scope == Scope::Local {
-            inner.insert_here(key, value, options);
+            let (held, options) = inner.held_here(value, options);
+            // Refused, it is not kept: as with `Cache::insert`.
+            let _ = self.l1.insert_with(key, held, options);
             return Ok(());
         }
-        self.forget_here(&key);
-        let bytes = key.to_tier();
-        let content = inner.current_content(&bytes, &value, &options).await;
-        let stored = match content {
-            Ok(content) => {
-                let (content, kept_for) = (content.bytes, content.kept_for);
-                let put = inner
-                    .tier
-                    .put(bytes.to_vec(), content, Fence::None, kept_for);
-                put.await.map(|_| ())
-            }
-            Err(error) => {
-                // A write that could not be made is still a write: the older value is not served after it.
-                let _ = inner.tier.remove(bytes.to_vec(), Fence::None).await;
-                Err(error)
-            }
-        };
+        if self.scope == Scope::Both {
+            self.l1.invalidate(&key);
+        }
+        let stored = inner.store(&self.place(&key), &value, &options).await;
         stored.inspect_err(|_| TieredCounters::count(&inner.counters.l2_errors))
     }
 
@@ -127,15 +117,45 @@ where
     /// # Errors
     /// As [`add`](Self::add).
     pub async fn add_async(&self, key: K, value: V) -> Result<bool, TierError> {
+        self.add_with_async(key, value, EntryOptions::new()).await
+    }
+
+    /// [`add`](Self::add) with a time to live, tags and so on.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    ///
+    /// ```
+    /// use larder::EntryOptions;
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// let tagged = EntryOptions::new().tag("letters");
+    /// assert!(cache.add_with("a".to_owned(), 1, tagged.clone())?);
+    /// cache.invalidate_tag("letters")?;
+    /// assert!(cache.add_with("a".to_owned(), 2, tagged)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_with(&self, key: K, value: V, options: EntryOptions) -> Result<bool, TierError> {
+        block_on(self.add_with_async(key, value, options))?
+    }
+
+    /// [`add_with`](Self::add_with) for tasks.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub async fn add_with_async(
+        &self,
+        key: K,
+        value: V,
+        options: EntryOptions,
+    ) -> Result<bool, TierError> {
         let inner = &self.inner;
-        let options = EntryOptions::new();
         if self.scope == Scope::Local {
             let (held, options) = inner.held_here(value, options);
-            let added = inner.l1.add_with(key, held, options);
+            let added = self.l1.add_with(key, held, options);
             return Ok(added.is_ok_and(|added| added.is_stored()));
         }
-        let bytes = key.to_tier();
-        let added = inner.add_shared(&bytes, &value, &options).await;
+        let added = inner.add_shared(&self.place(&key), &value, &options).await;
         added.inspect_err(|_| TieredCounters::count(&inner.counters.l2_errors))
     }
 
@@ -212,10 +232,10 @@ where
             .into_iter()
             .inspect(|key| {
                 if self.scope != Scope::Shared {
-                    here += u64::from(self.inner.l1.invalidate(*key));
+                    here += u64::from(self.l1.invalidate(*key));
                 }
             })
-            .map(|key| key.to_tier().into_owned())
+            .map(|key| self.place(key))
             .collect();
         if self.scope == Scope::Local {
             return Ok(here);
@@ -254,7 +274,8 @@ where
         self.bump(name_of(tag)).await
     }
 
-    /// Removes everything that was ever stored under this tier's prefix, by one command.
+    /// Removes everything that was ever stored under this tier's prefix (of a [`namespace`](Self::namespace), what was
+    /// stored in it), by one command.
     ///
     /// # Errors
     /// As [`invalidate`](Self::invalidate).
@@ -277,9 +298,10 @@ where
     /// As [`invalidate`](Self::invalidate).
     pub async fn clear_async(&self) -> Result<(), TierError> {
         if self.scope != Scope::Shared {
-            self.inner.l1.clear();
+            self.l1.clear();
         }
-        self.bump(EVERYTHING.into()).await
+        let name = self.space.as_deref().map(name_of_space);
+        self.bump(name.unwrap_or_else(|| EVERYTHING.into())).await
     }
 
     async fn bump(&self, name: Box<str>) -> Result<(), TierError> {
@@ -290,12 +312,6 @@ where
         bumped
             .map(|_| ())
             .inspect_err(|_| TieredCounters::count(&self.inner.counters.l2_errors))
-    }
-
-    fn forget_here(&self, key: &K) {
-        if self.scope == Scope::Both {
-            self.inner.l1.invalidate(key);
-        }
     }
 }
 
@@ -316,24 +332,31 @@ where
         (Held::unsealed(Some(value)), options)
     }
 
-    fn insert_here(&self, key: K, value: V, options: EntryOptions) {
-        let (held, options) = self.held_here(value, options);
-        // Refused, it is not kept: as with `Cache::insert`.
-        let _ = self.l1.insert_with(key, held, options);
-    }
-
-    /// The content of a value that is written now.
-    async fn current_content(
-        &self,
-        key: &[u8],
-        value: &V,
-        options: &EntryOptions,
-    ) -> Result<super::publish::Content, TierError> {
+    /// Takes the key's place, and stores over that once it is answered: see the module's argument.
+    async fn store(&self, key: &[u8], value: &V, options: &EntryOptions) -> Result<(), TierError> {
         for _ in 0..TURNS {
-            // A version that is newer than this number has moved since, and is read again.
-            let born = self.tier.sequence().await?;
-            if let Some(content) = self.content_of(key, Some(value), options, born).await? {
-                return Ok(content);
+            let (seal, placeholder) = self.placeholder(key)?;
+            let seized = self.tier.seize(key.to_vec(), placeholder, self.rules.lease);
+            let born = seized.await?;
+            let content = self.content_of(key, Some(value), options, born).await;
+            let stored = match content {
+                Ok(Some(content)) => {
+                    let (bytes, kept_for) = (content.bytes, content.kept_for);
+                    self.tier.put(key.to_vec(), bytes, seal, kept_for).await
+                }
+                // A tag has moved meanwhile. The version it has now is as of the next turn.
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(true) => return Ok(()),
+                // A load has stored meanwhile, or somebody else has written: this write comes after it.
+                Ok(false) => {}
+                Err(error) => {
+                    // Nobody shall wait for the placeholder.
+                    let _ = self.tier.remove(key.to_vec(), seal).await;
+                    return Err(error);
+                }
             }
         }
         Err(TierError::Contended)
@@ -345,43 +368,36 @@ where
         value: &V,
         options: &EntryOptions,
     ) -> Result<bool, TierError> {
+        let nobody = Leaders::default();
         for _ in 0..TURNS {
-            let content = self.current_content(key, value, options).await?;
-            let (bytes, kept_for) = (content.bytes, content.kept_for);
-            let added = self.tier.add(key.to_vec(), bytes.clone(), kept_for).await?;
-            if added.stored {
-                return Ok(true);
-            }
-            let found = self.tier.get_many(vec![key.to_vec()]).await?;
-            let Some(found) = found.into_iter().next().flatten() else {
+            let (mut placeholder, seal, added) = self.pledge(key, &nobody)?;
+            let pledge = added.await?;
+            let over = if pledge.stored {
+                seal
+            } else {
+                placeholder.is_gone();
+                match self.read(key).await? {
+                    Some((_, Read::Fresh(loaded))) if is_value(&loaded.what) => return Ok(false),
+                    // What stands there counts as absent: its place is taken, if it stands there still.
+                    Some((seal, _)) => seal,
+                    None => continue,
+                }
+            };
+            let content = self.content_of(key, Some(value), options, pledge.sequence);
+            let Some(content) = content.await? else {
                 continue;
             };
-            if self.is_alive(key, &found).await? {
-                return Ok(false);
-            }
-            // What stands there counts as absent: it is taken the place of, if it is that still.
-            let fence = seal_of(&found).map_or(Fence::None, Fence::Value);
-            if self.tier.put(key.to_vec(), bytes, fence, kept_for).await? {
+            let (bytes, kept_for) = (content.bytes, content.kept_for);
+            if self.tier.put(key.to_vec(), bytes, over, kept_for).await? {
+                placeholder.is_gone();
                 return Ok(true);
             }
         }
         Err(TierError::Contended)
     }
+}
 
-    /// Whether a content is a value that may be served fresh.
-    async fn is_alive(&self, key: &[u8], content: &[u8]) -> Result<bool, TierError> {
-        let Ok(envelope) = Envelope::decode(content, key, &self.rules.limits) else {
-            return Ok(false);
-        };
-        if envelope.kind != Kind::Value || self.clock.unix_millis() >= envelope.expires {
-            return Ok(false);
-        }
-        let names: Vec<Box<str>> = envelope
-            .tags
-            .iter()
-            .map(|(name, _)| Box::from(*name))
-            .collect();
-        let listed = envelope.tags.iter().map(|(_, version)| Some(*version));
-        Ok(self.versions_of(&names).await?.into_iter().eq(listed))
-    }
+/// The news that there is nothing is no value.
+fn is_value<V>(what: &What<Held<V>>) -> bool {
+    matches!(what, What::Value(held) if held.value.is_some())
 }

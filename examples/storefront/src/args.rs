@@ -51,6 +51,11 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = value_parser!(u32).range(2..=400))]
     pub stampede: u32,
 
+    /// Price changes by two processes on the Redis that the environment variable REDIS_URL names;
+    /// none without it
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub process_changes: u32,
+
     /// Products of a shop that has to be built [default: 50000]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1_000..=1_000_000))]
     pub products: Option<u32>,
@@ -59,6 +64,11 @@ pub struct Args {
     /// prices and fail, which shows that the check is able to
     #[arg(long, hide = true)]
     pub break_invalidation: bool,
+
+    /// Be the second process of a run: serve its database over its Redis, under this prefix, until
+    /// standard input is closed
+    #[arg(long, hide = true, value_name = "PREFIX", requires = "database")]
+    pub peer: Option<String>,
 }
 
 impl Args {

@@ -1,6 +1,6 @@
 //! What can go wrong, in words for the person at the terminal: what failed, and what to do.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
@@ -15,6 +15,8 @@ pub enum ShopError {
     Stopped(#[from] tokio::task::JoinError),
     #[error("the page could not be loaded: {0}")]
     Load(larder::LoadError),
+    #[error("the change is made, and Redis could not be told of it in time; start it again: {0}")]
+    Untold(larder::tier::TierError),
     #[error("the database is down, as the outage of this run has it")]
     Down,
 }
@@ -66,6 +68,26 @@ pub enum StoreError {
     Runtime(io::Error),
     #[error("cannot build the page cache: {0}")]
     Cache(#[from] larder::BuildError),
+    #[error("cannot build the page cache: {0}")]
+    SharedCache(#[from] larder::tier::TieredBuildError),
+
+    #[error(
+        "REDIS_URL is set and cannot be used: {0}\nCorrect it, or unset it to run without Redis"
+    )]
+    Redis(#[from] larder::tier::redis::RedisError),
+    #[error("REDIS_URL is set and is not UTF-8; correct it, or unset it to run without Redis")]
+    RedisUrl,
+    #[error("--peer needs the environment variable REDIS_URL")]
+    NoRedisUrl,
+    #[error(
+        "no link to the Redis that REDIS_URL names within {within:?}: {why}\nStart it, correct REDIS_URL, or unset it to run without Redis"
+    )]
+    NoLink { within: Duration, why: String },
+    #[error("the second process {doing}: {source}")]
+    Peer {
+        doing: &'static str,
+        source: io::Error,
+    },
 
     #[error(
         "cannot connect to the shop at {address}: {source}\nIf this says too many open files, raise the limit (ulimit -n) or lower --stampede"

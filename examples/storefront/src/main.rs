@@ -1,5 +1,7 @@
 //! A small shop over SQLite whose pages `larder` keeps: the program builds the shop, serves it on
 //! loopback without and with the cache, drives both over HTTP, checks them and prints one table.
+//! With REDIS_URL set the cache stands ahead of that Redis, and a second process of the program
+//! shares it.
 
 #![forbid(unsafe_code)]
 
@@ -7,9 +9,12 @@ mod args;
 mod database;
 mod drive;
 mod error;
+mod page_cache;
 mod pages;
+mod peer;
 mod progress;
 mod queries;
+mod redis_server;
 mod report;
 mod run;
 mod seed;
@@ -45,6 +50,10 @@ fn start(args: &Args) -> Result<bool, StoreError> {
         .enable_all()
         .build()
         .map_err(StoreError::Runtime)?;
+    if let Some(prefix) = &args.peer {
+        // No answer of its own to Ctrl-C, which reaches both processes: the first one's is enough.
+        return runtime.block_on(run::run_as_peer(args, &path, prefix));
+    }
     let result = runtime.block_on(async {
         tokio::select! {
             // In this order: under --serve the run itself waits for Ctrl-C, and ends well by it.

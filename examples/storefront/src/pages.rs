@@ -3,11 +3,14 @@
 //! The cached and the uncached shop both render here, so their pages are the same bytes.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Write},
     time::Duration,
 };
 
 use bytes::Bytes;
+use larder::tier::{FromTierKey, TierKey};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     database::Session,
@@ -24,6 +27,8 @@ pub enum Page {
     Sidebar,
     Category(u32),
     Product(u32),
+    /// A product's price alone, as a page asks for it that is open in a browser.
+    Price(u32),
 }
 
 impl fmt::Display for Page {
@@ -34,12 +39,41 @@ impl fmt::Display for Page {
             Self::Sidebar => out.write_str("/sidebar"),
             Self::Category(id) => write!(out, "/categories/{id}"),
             Self::Product(id) => write!(out, "/products/{id}"),
+            Self::Price(id) => write!(out, "/products/{id}/price"),
         }
     }
 }
 
+impl TierKey for Page {
+    fn to_tier(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.to_string().into_bytes())
+    }
+}
+
+impl FromTierKey for Page {
+    fn from_tier(bytes: &[u8]) -> Option<Self> {
+        let path = std::str::from_utf8(bytes).ok()?;
+        let page = match path {
+            "/" => Self::Featured,
+            "/sidebar" => Self::Sidebar,
+            _ => match path.strip_prefix("/categories/") {
+                Some(id) => Self::Category(id.parse().ok()?),
+                None => {
+                    let id = path.strip_prefix("/products/")?;
+                    match id.strip_suffix("/price") {
+                        Some(id) => Self::Price(id.parse().ok()?),
+                        None => Self::Product(id.parse().ok()?),
+                    }
+                }
+            },
+        };
+        // "/products/07" is nobody's key.
+        (page.to_string() == path).then_some(page)
+    }
+}
+
 /// A page as it is answered and cached. That a page does not exist is worth remembering too.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub found: bool,
     pub body: Bytes,
@@ -69,6 +103,7 @@ pub fn render(page: Page, session: &Session<'_>) -> Result<Rendered, rusqlite::E
         Page::Sidebar => sidebar(session),
         Page::Category(id) => category(session, id),
         Page::Product(id) => product(session, id),
+        Page::Price(id) => price(session, id),
     }
 }
 
@@ -141,6 +176,15 @@ fn product(session: &Session<'_>, id: u32) -> Result<Rendered, rusqlite::Error> 
     Ok(html.into_page(tags))
 }
 
+fn price(session: &Session<'_>, id: u32) -> Result<Rendered, rusqlite::Error> {
+    let Some(price_cents) = queries::price(session, id)? else {
+        return Ok(missing(product_tag(id)));
+    };
+    let mut html = Html(String::new());
+    html.price(id, price_cents);
+    Ok(html.into_page(vec![product_tag(id)]))
+}
+
 fn missing(tag: String) -> Rendered {
     let mut html = Html::new("Not found");
     html.text("p", "The shop has no such page.");
@@ -171,6 +215,15 @@ impl Html {
         let _ = write!(self.0, "<{element}>");
         self.escaped(text);
         let _ = writeln!(self.0, "</{element}>");
+    }
+
+    fn price(&mut self, id: u32, price_cents: i64) {
+        let _ = writeln!(
+            self.0,
+            "<b data-product=\"{id}\" data-price-cents=\"{price_cents}\">{}.{:02}</b>",
+            price_cents / 100,
+            price_cents % 100
+        );
     }
 
     fn cards(&mut self, cards: &[Card]) {
@@ -241,6 +294,34 @@ impl Html {
             answer,
             tags,
             time_to_live: Duration::from_secs(300),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_come_back_from_the_bytes_of_their_keys() {
+        let pages = [
+            Page::Featured,
+            Page::Sidebar,
+            Page::Category(3),
+            Page::Product(u32::MAX),
+            Page::Price(7),
+        ];
+        for page in pages {
+            assert_eq!(Page::from_tier(&page.to_tier()), Some(page));
+        }
+        for odd in [
+            &b""[..],
+            b"/products/07",
+            b"/products/",
+            b"/healthz",
+            b"\xff",
+        ] {
+            assert_eq!(Page::from_tier(odd), None);
         }
     }
 }

@@ -57,6 +57,13 @@ impl Bar {
         self.bar.inc(1);
     }
 
+    /// Says a line beside the bar.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{line}"));
+        }
+    }
+
     /// Takes the bar away, says how long the phase took, and returns that in seconds.
     pub fn done(self) -> f64 {
         let took = self.started.elapsed().as_secs_f64();

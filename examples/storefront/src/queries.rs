@@ -231,6 +231,12 @@ pub fn totals(session: &Session<'_>) -> Result<(i64, i64), Error> {
     Ok(row.unwrap_or_default())
 }
 
+/// The price of a product alone.
+pub fn price(session: &Session<'_>, product: u32) -> Result<Option<i64>, Error> {
+    let sql = "SELECT price_cents FROM products WHERE id = ?1";
+    session.first(sql, [product], |row| row.get(0))
+}
+
 /// Sets a price; false if there is no such product.
 pub fn set_price(session: &Session<'_>, product: u32, price_cents: i64) -> Result<bool, Error> {
     let sql = "UPDATE products SET price_cents = ?2 WHERE id = ?1";

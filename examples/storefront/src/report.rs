@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::drive::{
     outage::Outage,
     prices::Changes,
+    processes::Processes,
     stampede::Stampede,
     traffic::{Measured, percentile_ms},
 };
@@ -51,6 +52,9 @@ pub struct Report {
     pub pages_compared: u64,
     pub pages_differing: u64,
     pub seconds: Seconds,
+    /// Only of a run with a Redis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_processes: Option<Processes>,
     #[serde(skip)]
     pub first_stale: Option<String>,
 }
@@ -128,6 +132,7 @@ impl Report {
             pages_compared: found.pages_compared,
             pages_differing: found.pages_differing,
             seconds: found.seconds,
+            two_processes: None,
             first_stale: changes.verdict.first_stale,
         }
     }
@@ -169,6 +174,7 @@ impl Report {
         if self.outage.outage_stale == 0 {
             failures.push("the database was down and nothing was served stale".to_owned());
         }
+        failures.extend(self.two_processes.iter().flat_map(Processes::failures));
         failures
     }
 
@@ -178,6 +184,7 @@ impl Report {
         table.set_header(["", "uncached", "cached"]);
         table.add_rows(self.traffic_rows());
         table.add_rows(self.check_rows());
+        table.add_rows(self.two_processes.iter().flat_map(Processes::rows));
         for column in 1..3 {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);

@@ -9,17 +9,22 @@ use std::{
     time::Duration,
 };
 
-use larder::Stats;
 use tempfile::TempDir;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::{
     args::Args,
     database::Database,
-    drive::{outage, pages_match, prices, stampede, traffic},
+    drive::{
+        outage, pages_match, prices,
+        processes::{self, Processes},
+        stampede, traffic,
+    },
     error::StoreError,
     pages::Page,
+    peer::{self, Peer},
     progress::Progress,
+    redis_server::RedisServer,
     report::{Findings, Report, Seconds},
     seed, server,
     shop::Shop,
@@ -40,6 +45,8 @@ pub fn database_path(args: &Args) -> Result<(PathBuf, Option<TempDir>), StoreErr
 /// Everything there is to do; returns whether all checks passed.
 pub async fn run(args: &Args, path: &Path) -> Result<bool, StoreError> {
     let progress = Progress::new(args.quiet);
+    let redis = RedisServer::from_environment(None)?;
+    let link = redis.as_ref().map(RedisServer::link).transpose()?;
     // The port first: it is soon known whether it is free, and the rest takes a while.
     let (listener, address) = server::listen(args.port).await?;
     let (plain_listener, plain_address) = server::listen(0).await?;
@@ -49,8 +56,12 @@ pub async fn run(args: &Args, path: &Path) -> Result<bool, StoreError> {
         ..Seconds::default()
     };
     let plain = Arc::new(Shop::uncached(Database::open(path)?));
-    let shop = Arc::new(Shop::cached(Database::open(path)?, args, Duration::MAX)?);
-    let brief = Arc::new(Shop::cached(Database::open(path)?, args, outage::LIFE)?);
+    let shop = match link {
+        Some(link) => Shop::shared(Database::open(path)?, link).await?,
+        None => Shop::cached(Database::open(path)?, Duration::MAX)?,
+    };
+    let shop = Arc::new(shop.broken_if(args.break_invalidation));
+    let brief = Arc::new(Shop::cached(Database::open(path)?, outage::LIFE)?);
     let (brief_listener, brief_address) = server::listen(0).await?;
     // Dropped at the end of the run, which stops both servers.
     let mut servers = JoinSet::new();
@@ -73,7 +84,11 @@ pub async fn run(args: &Args, path: &Path) -> Result<bool, StoreError> {
             brief: &brief,
             brief_address,
         };
-        let report = measure(args, &shops, &mut seconds, &progress).await?;
+        let mut report = measure(args, &shops, &mut seconds, &progress).await?;
+        if let Some(redis) = &redis {
+            let processes = two_processes(args, path, redis, address, &progress).await?;
+            report.two_processes = Some(processes);
+        }
         present(args, &report)?;
         if args.serve {
             announce(args, address)?;
@@ -81,10 +96,41 @@ pub async fn run(args: &Args, path: &Path) -> Result<bool, StoreError> {
         }
         Ok(report.failures().is_empty())
     };
-    tokio::select! {
+    let result = tokio::select! {
         result = work => result,
         stopped = stops => stopped.map(|()| false),
+    };
+    if let Some(redis) = redis {
+        // What was measured stands, whether this goes well or not.
+        if let Err(error) = spawn_blocking(move || redis.clean_up()).await? {
+            eprintln!("storefront: the run's keys are left on the Redis: {error}");
+        }
     }
+    result
+}
+
+/// Is the second process of a run.
+pub async fn run_as_peer(args: &Args, path: &Path, prefix: &str) -> Result<bool, StoreError> {
+    match RedisServer::from_environment(Some(prefix))? {
+        Some(redis) => peer::serve(args, path, &redis).await,
+        None => Err(StoreError::NoRedisUrl),
+    }
+}
+
+/// Starts the second process, has both change and read prices, and ends it.
+async fn two_processes(
+    args: &Args,
+    path: &Path,
+    redis: &RedisServer,
+    address: SocketAddr,
+    progress: &Progress,
+) -> Result<Processes, StoreError> {
+    let peer = Peer::start(args, path, redis).await?;
+    let bar = progress.phase("two processes", u64::from(args.process_changes));
+    let addresses = [address, peer.address];
+    let mut found = processes::change(addresses, args.process_changes, &bar).await?;
+    found.seconds = bar.done();
+    Ok(found)
 }
 
 /// Builds the database unless a complete one is there; returns how long that took, in seconds.
@@ -139,18 +185,18 @@ async fn measure(
     let stampede = stampede::storm(shops.cached_address, shops.cached, args.stampede, &bar).await?;
     seconds.stampede = bar.done();
 
-    let (queries_before, stats_before) = (database.statements(), stats(shops.cached));
+    let (queries_before, stats_before) = (database.statements(), shops.cached.stats());
     let bar = progress.phase("cached traffic", all.len() as u64);
     let expected = Arc::new(std::mem::take(&mut uncached.bodies));
     let cached = traffic::drive(shops.cached_address, all, connections, expected, &bar).await?;
     let cached_queries = database.statements() - queries_before;
-    let traffic_hit_ratio = stats(shops.cached).since(&stats_before).hit_ratio();
+    let traffic_hit_ratio = shops.cached.stats().since(&stats_before).hit_ratio();
     seconds.cached_traffic = bar.done();
 
     let bar = progress.phase("price changes", u64::from(args.price_changes));
     let changes =
         prices::change(shops.cached_address, shops.cached, args.price_changes, &bar).await?;
-    let hit_ratio = stats(shops.cached).hit_ratio();
+    let hit_ratio = shops.cached.stats().hit_ratio();
     seconds.price_changes = bar.done();
 
     let sample = sample(database);
@@ -179,13 +225,6 @@ async fn measure(
         hit_ratio,
         seconds: std::mem::take(seconds),
     }))
-}
-
-fn stats(shop: &Shop) -> Stats {
-    shop.cache
-        .as_ref()
-        .map(|cache| cache.stats())
-        .unwrap_or_default()
 }
 
 /// The pages compared after the price changes: of every kind some, the large categories included.

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     error::{ShopError, StoreError},
+    page_cache::PageCache,
     pages::Page,
     shop::Shop,
 };
@@ -76,10 +77,16 @@ fn router(shop: Arc<Shop>) -> Router {
             "/products/{id}",
             get(|State(shop): State<Arc<Shop>>, Path(id): Path<u32>| page(shop, Page::Product(id))),
         )
+        .route(
+            "/products/{id}/price",
+            get(|State(shop): State<Arc<Shop>>, Path(id): Path<u32>| page(shop, Page::Price(id))),
+        )
         .route("/healthz", get(|| async { "ok" }));
     // Prices are changed at the shop whose cache has to learn of it, and only there.
     let router = if shop.cache.is_some() {
-        router.route("/products/{id}/price", post(set_price))
+        router
+            .route("/products/{id}/price", post(set_price))
+            .route("/link", get(link))
     } else {
         router
     };
@@ -99,6 +106,14 @@ async fn page(shop: Arc<Shop>, page: Page) -> Result<Response, ShopError> {
         answer.body,
     )
         .into_response())
+}
+
+/// What the cache has seen of the tier it shares with other processes, if it does.
+async fn link(State(shop): State<Arc<Shop>>) -> Response {
+    match shop.cache.as_ref().and_then(PageCache::link) {
+        Some(link) => Json(link).into_response(),
+        None => (StatusCode::NOT_FOUND, "this shop's cache is its own\n").into_response(),
+    }
 }
 
 async fn set_price(

@@ -48,17 +48,17 @@ pub async fn play(address: SocketAddr, shop: &Shop, bar: &Bar) -> Result<Outage,
     for page in PAGES {
         client.get(page).await?;
     }
-    let before = stats(shop);
+    let before = shop.stats();
     let (expiry_requests, errors) = shop_on(&mut client).await?;
     bar.step();
-    let during = stats(shop).since(&before);
+    let during = shop.stats().since(&before);
     shop.database.set_down(true);
-    let before = stats(shop);
+    let before = shop.stats();
     let down = shop_on(&mut client).await;
     bar.step();
     shop.database.set_down(false);
     let (outage_requests, outage_errors) = down?;
-    let outage = stats(shop).since(&before);
+    let outage = shop.stats().since(&before);
     let served = |stats: &Stats| stats.stale_while_loading() + stats.stale_on_error();
     Ok(Outage {
         expiry_requests,
@@ -87,11 +87,4 @@ async fn shop_on(client: &mut Client) -> Result<(u64, u64), StoreError> {
         sleep(GAP).await;
     }
     Ok((requests, errors))
-}
-
-fn stats(shop: &Shop) -> Stats {
-    shop.cache
-        .as_ref()
-        .map(|cache| cache.stats())
-        .unwrap_or_default()
 }

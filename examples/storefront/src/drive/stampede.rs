@@ -32,7 +32,7 @@ pub async fn storm(
 ) -> Result<Stampede, StoreError> {
     let clients = Client::connect_many(address, requests as usize).await?;
     let barrier = Arc::new(Barrier::new(clients.len()));
-    let joined_before = joined(shop);
+    let joined_before = shop.stats().joined();
     let loads_before = shop.category_loads(CATEGORY);
     let mut visitors = JoinSet::new();
     for mut client in clients {
@@ -52,14 +52,8 @@ pub async fn storm(
     }
     Ok(Stampede {
         requests: u64::from(requests),
-        joined: joined(shop) - joined_before,
+        joined: shop.stats().joined() - joined_before,
         loader_calls: shop.category_loads(CATEGORY) - loads_before,
         differing,
     })
-}
-
-fn joined(shop: &Shop) -> u64 {
-    shop.cache
-        .as_ref()
-        .map_or(0, |cache| cache.stats().joined())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder::tier::redis::{Redis, RedisWatch};
+use larder::tier::redis::RedisWatch;
 use larder::tier::{FlushCause, Tiered};
 
 use crate::wire::{Fake, Say, is_kept, push, push_of, until};

@@ -27,7 +27,7 @@ use super::counters::LinkCounters;
 use super::debts::Debts;
 use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
 use super::pending::{Errand, Pending, Unanswered};
-use super::reply::{Push, Reply};
+use super::reply::{self, Push, Reply};
 use crate::tier::contract::{Change, FlushCause, Refusal, TierError};
 use crate::time::{NEVER, nanos};
 
@@ -229,7 +229,7 @@ impl Coherence {
             return;
         };
         match pending.errand {
-            Errand::Arm => self.armed(now, link, replies, out),
+            Errand::Arm => self.armed(now, link, &replies, out),
             Errand::Repay => self.repaid(now, link, &replies, out),
             Errand::Heartbeat => self.beat(now, replies, out),
             Errand::For(effect) => {
@@ -246,16 +246,14 @@ impl Coherence {
     }
 
     /// Tracking stands, or does not.
-    fn armed(&mut self, now: u64, link: Link, mut replies: Vec<Reply>, out: &mut Vec<Action>) {
-        // A replica takes no writes, and need not: it has what its primary has, and when it is one itself, that is seen.
-        let fatal = |error: &TierError| !matches!(error, TierError::Refused { refusal, .. } if *refusal == Refusal::ReadOnly);
-        if let Some(error) = replies.iter().filter_map(Reply::as_error).find(fatal) {
+    fn armed(&mut self, now: u64, link: Link, replies: &[Reply], out: &mut Vec<Action>) {
+        if let Some(error) = reply::refusal_to_arm(replies) {
             out.push(Action::Close(link));
             self.take_unanswered();
             self.back_off(now, &error);
             return;
         }
-        self.role = replies.pop().map(Reply::role);
+        self.role = replies.last().cloned().map(Reply::role);
         self.repay(now, link, out);
     }
 

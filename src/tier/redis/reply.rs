@@ -137,6 +137,19 @@ pub(super) fn refusal_of(message: &str) -> Refusal {
     }
 }
 
+/// Why a link cannot be used, by the answers to what is sent first over it.
+pub(super) fn refusal_to_arm(replies: &[Reply]) -> Option<TierError> {
+    let error = replies.iter().find_map(Reply::as_error);
+    // A replica may lag behind, and nobody who invalidates there would be heard: it is no tier.
+    let is_primary =
+        replies.last().cloned().map(Reply::role) == Some(Reply::Bytes(b"master".to_vec()));
+    let replica = || TierError::Refused {
+        refusal: Refusal::ReadOnly,
+        message: "the server is a replica".into(),
+    };
+    error.or_else(|| (!is_primary).then(replica))
+}
+
 /// A message that nobody asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Push {

@@ -16,7 +16,9 @@ use super::{Held, Inner, Tiered, TieredCounters};
 use crate::entry::Loaded;
 use crate::error::{LoadError, TryLoadError};
 use crate::sync::Mutex;
+use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
+use crate::tier::wake::block_on;
 
 impl<K, V> Tiered<K, V>
 where
@@ -62,12 +64,67 @@ where
     pub async fn get_many_or_load_async<'q, Q, F, Fut, E>(
         &self,
         keys: impl IntoIterator<Item = &'q Q>,
-        loader: F,
+        mut loader: F,
     ) -> Result<Vec<Option<V>>, TryLoadError<E>>
     where
         Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized + 'q,
         F: FnMut(Vec<K>) -> Fut,
         Fut: Future<Output = Result<Vec<Option<V>>, E>>,
+        E: Display,
+    {
+        let loader = |missing| {
+            let load = loader(missing);
+            async { Ok(load.await?.into_iter().map(plain).collect()) }
+        };
+        self.get_many_or_load_with_async(keys, loader).await
+    }
+
+    /// As [`get_many_or_load`](Self::get_many_or_load), for a loader that also says how to keep each value: for how long,
+    /// and under which tags.
+    ///
+    /// # Errors
+    /// As [`get_many_or_load`](Self::get_many_or_load).
+    ///
+    /// ```
+    /// use larder::Loaded;
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<u64, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// let load = |missing: &[u64]| {
+    ///     let square = |n: &u64| Some(Loaded::new(n * n).tag("squares"));
+    ///     Ok::<_, String>(missing.iter().map(square).collect())
+    /// };
+    /// assert_eq!(cache.get_many_or_load_with([&2, &3], load)?, [Some(4), Some(9)]);
+    /// cache.invalidate_tag("squares")?;
+    /// assert_eq!(cache.get(&2)?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_many_or_load_with<'q, Q, F, E>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+        mut loader: F,
+    ) -> Result<Vec<Option<V>>, TryLoadError<E>>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized + 'q,
+        F: FnMut(&[K]) -> Result<Vec<Option<Loaded<V>>>, E>,
+        E: Display,
+    {
+        let loader = |missing: Vec<K>| ready(loader(&missing));
+        blocking_as(self.get_many_or_load_with_async(keys, loader))
+    }
+
+    /// [`get_many_or_load_with`](Self::get_many_or_load_with) for tasks.
+    ///
+    /// # Errors
+    /// As [`get_many_or_load`](Self::get_many_or_load).
+    pub async fn get_many_or_load_with_async<'q, Q, F, Fut, E>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+        loader: F,
+    ) -> Result<Vec<Option<V>>, TryLoadError<E>>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized + 'q,
+        F: FnMut(Vec<K>) -> Fut,
+        Fut: Future<Output = Result<Vec<Option<Loaded<V>>>, E>>,
         E: Display,
     {
         let inner = &self.inner;
@@ -79,6 +136,71 @@ where
         })
     }
 
+    /// The values under several keys, in their order, from the own cache or, by one command, the shared tier; `None`
+    /// where neither has one.
+    ///
+    /// # Errors
+    /// The tier's, if it was asked and did not answer.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<u64, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// cache.insert(1, 1)?;
+    /// assert_eq!(cache.get_many([&1, &2])?, [Some(1), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_many<'q, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+    ) -> Result<Vec<Option<V>>, TierError>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized + 'q,
+    {
+        block_on(self.get_many_async(keys))?
+    }
+
+    /// [`get_many`](Self::get_many) for tasks.
+    ///
+    /// # Errors
+    /// As [`get_many`](Self::get_many).
+    pub async fn get_many_async<'q, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+    ) -> Result<Vec<Option<V>>, TierError>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized + 'q,
+    {
+        let inner = &self.inner;
+        // What the tier told this call, if it was asked and failed.
+        let failure = &Mutex::new(None);
+        let fill = |missing: Vec<K>| async move {
+            let places: Vec<Vec<u8>> = missing.iter().map(|key| self.place(key)).collect();
+            let found = inner.look_many_only(&places).await.map_err(|error| {
+                let text = error.to_string();
+                *failure.lock() = Some(error);
+                text
+            })?;
+            let absent = |found: Option<_>| Some(found.unwrap_or_else(|| inner.nothing()));
+            Ok::<_, String>(found.into_iter().map(absent).collect())
+        };
+        let found = inner.within_budget(self.l1.get_many_or_load_with_async(keys, fill));
+        let found = found.await.unwrap_or_else(|| {
+            let after = inner.budget();
+            Err(TryLoadError::Shared(LoadError::LoadTimedOut { after }))
+        });
+        let failure = failure.lock().take();
+        match (found, failure) {
+            (Ok(found), _) => Ok(found
+                .into_iter()
+                .map(|held| held.and_then(|held| held.value))
+                .collect()),
+            (Err(_), Some(error)) => Err(error),
+            (Err(error), None) => Err(TierError::NotWaited {
+                why: error.to_string().into(),
+            }),
+        }
+    }
+
     async fn find_or_load_many<Q, F, Fut, E>(
         &self,
         keys: &[&Q],
@@ -87,7 +209,7 @@ where
     where
         Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
         F: FnMut(Vec<K>) -> Fut,
-        Fut: Future<Output = Result<Vec<Option<V>>, E>>,
+        Fut: Future<Output = Result<Vec<Option<Loaded<V>>>, E>>,
         E: Display,
     {
         let inner = &self.inner;
@@ -145,7 +267,7 @@ where
     ) -> Result<Vec<Option<Loaded<Held<V>>>>, E>
     where
         F: FnOnce(Vec<K>) -> Option<Fut>,
-        Fut: Future<Output = Result<Vec<Option<V>>, E>>,
+        Fut: Future<Output = Result<Vec<Option<Loaded<V>>>, E>>,
     {
         let leaders = leaders_here();
         let looks = self.look_many(&places, &leaders).await;
@@ -197,7 +319,7 @@ where
         &self,
         answers: &mut [Option<Loaded<Held<V>>>],
         passes: Vec<(usize, &Vec<u8>, Pass<'_, V>)>,
-        values: Vec<Option<V>>,
+        values: Vec<Option<Loaded<V>>>,
         took: Duration,
         leaders: &Leaders,
     ) {
@@ -209,7 +331,7 @@ where
                 unused.push(pass);
                 continue;
             };
-            let prepared = self.prepare(key, &pass, Loaded::new(value), took).await;
+            let prepared = self.prepare(key, &pass, value, took).await;
             match prepared {
                 Prepared::Not(answer) => {
                     answers[place] = Some(answer);
@@ -226,6 +348,10 @@ where
             answers[place] = Some(self.conclude(&mut pass, prepared, put).await);
         }
     }
+}
+
+fn plain<V>(value: Option<V>) -> Option<Loaded<V>> {
+    value.map(Loaded::new)
 }
 
 /// Takes placeholders away: all are on their way before the first is waited for.

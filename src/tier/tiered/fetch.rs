@@ -141,6 +141,31 @@ where
         Ok(found)
     }
 
+    /// The same for several keys, by one command.
+    pub(super) async fn look_many_only(
+        &self,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<Loaded<Held<V>>>>, TierError> {
+        let look = async {
+            let contents = self.tier.get_many(keys.to_vec()).await?;
+            let mut found = Vec::with_capacity(keys.len());
+            for (key, content) in keys.iter().zip(contents) {
+                let read = match content {
+                    Some(content) => self.decode(key, &content).await?,
+                    None => None,
+                };
+                found.push(match read {
+                    Some((_, Read::Fresh(loaded))) => Some(loaded),
+                    _ => None,
+                });
+                self.count_look(found.last().is_some_and(Option::is_some));
+            }
+            Ok(found)
+        };
+        look.await
+            .inspect_err(|_| TieredCounters::count(&self.counters.l2_errors))
+    }
+
     fn count_look(&self, hit: bool) {
         TieredCounters::count(if hit {
             &self.counters.l2_hits

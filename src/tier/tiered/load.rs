@@ -371,7 +371,7 @@ where
     }
 
     /// What a call without a loader answers those who wait for it.
-    fn nothing(&self) -> Loaded<Held<V>> {
+    pub(super) fn nothing(&self) -> Loaded<Held<V>> {
         // Relaxed: whoever waits for the answer has it through the flight's lock, and this was before it.
         self.nothings.fetch_add(1, Ordering::Relaxed);
         Loaded::absent().time_to_live(Duration::ZERO)

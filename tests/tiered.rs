@@ -5,6 +5,8 @@
 
 #[path = "tiered/fence.rs"]
 mod fence;
+#[path = "tiered/lock.rs"]
+mod lock;
 #[path = "tiered/stepped.rs"]
 mod stepped;
 #[path = "tiered/suite.rs"]

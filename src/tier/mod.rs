@@ -24,10 +24,12 @@ mod contract;
 mod counters;
 mod envelope;
 mod key;
+mod lock;
 mod memory;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
+mod seals;
 mod sleep;
 mod tiered;
 mod wake;
@@ -41,5 +43,6 @@ pub use contract::{
 pub use counters::TieredStats;
 pub use envelope::{EnvelopeError, Seal};
 pub use key::{FromTierKey, TierKey};
+pub use lock::{Held, Locks};
 pub use memory::{MemoryServer, MemoryTier};
 pub use tiered::{Scope, Tiered, TieredBuildError, TieredBuilder};

@@ -5,6 +5,8 @@
 pub(crate) enum Suite {
     /// An integration test of the crate.
     Test(&'static str),
+    /// One of the shared tier's, with its features.
+    Tier(&'static str),
     /// The models of `tests/race`.
     Race,
 }
@@ -23,5 +25,6 @@ pub(crate) struct Break {
 
 /// All breaks.
 pub(crate) fn all() -> impl Iterator<Item = &'static Break> {
-    crate::calls::BREAKS.iter().chain(crate::keeping::BREAKS)
+    let engine = crate::calls::BREAKS.iter().chain(crate::keeping::BREAKS);
+    engine.chain(crate::tiers::BREAKS)
 }

@@ -19,6 +19,7 @@
 mod breaks;
 mod calls;
 mod keeping;
+mod tiers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -150,6 +151,17 @@ fn cargo(tree: &Path, broken: &Break, more: &[&str]) -> Command {
         Suite::Test(suite) => {
             cargo.args(["-p", "larder", "--test", suite]);
             "build"
+        }
+        Suite::Tier(suite) => {
+            cargo.args([
+                "--release",
+                "-p",
+                "larder",
+                "--all-features",
+                "--test",
+                suite,
+            ]);
+            "build-tier"
         }
         Suite::Race => {
             cargo.args(["--release", "--manifest-path", "tests/race/Cargo.toml"]);

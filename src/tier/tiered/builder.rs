@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
-use super::own::{Seals, Wanted, Writes};
+use super::own::{Wanted, Writes};
 use super::space::place;
 use super::{Held, Inner, Loader, Rules, Scope, Tiered, TieredCounters};
 use crate::cache::{Cache, CacheBuilder};
@@ -18,6 +18,7 @@ use crate::tier::codec::{Codec, Postcard};
 use crate::tier::contract::Tier;
 use crate::tier::envelope::Limits;
 use crate::tier::key::FromTierKey;
+use crate::tier::seals::Seals;
 use crate::tier::wake::{Waiters, block_on};
 use crate::time::Clock;
 

@@ -48,13 +48,14 @@ use super::contract::Tier;
 use super::counters::{TieredCounters, TieredStats};
 use super::envelope::{Limits, Seal};
 use super::key::FromTierKey;
+use super::seals::Seals;
 use super::wake::Waiters;
 use crate::cache::Cache;
 use crate::entry::Loaded;
 use crate::stats::Stats;
 use crate::sync::Arc;
 use crate::time::Clock;
-use own::{Seals, Wanted, Writes};
+use own::{Wanted, Writes};
 
 /// A bounded cache of this process ahead of a [`Tier`](super::Tier) that is shared with others. A handle: clones are
 /// cheap and share one cache.

@@ -269,7 +269,7 @@ fn changes<'a>(here: &Cache, watch: &RedisWatch) -> Vec<Case<'a>> {
     vec![
         larder(
             "count: insert",
-            stated(&[("EVAL", 1), ("SET", 1)], 2),
+            stated(&[("EVAL", 2), ("GETRANGE", 1)], 2),
             watch,
             insert,
         ),

@@ -5,7 +5,6 @@
 //! first. Here one task reads, and everything it reads goes through one channel in the order of the wire.
 
 use std::collections::VecDeque;
-use std::future::pending;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -20,7 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::coherence::Coherence;
 use super::event::{Action, Command, Event, Link, Request};
@@ -29,7 +28,7 @@ use super::port::{Answer, Port};
 use super::reply::{Push, Reply};
 use crate::sync::Mutex;
 use crate::tier::contract::{FlushCause, TierError, TierListener};
-use crate::time::{Clock, NEVER};
+use crate::time::{Clock, nanos};
 
 /// Where the server is.
 #[derive(Clone, Debug)]
@@ -131,6 +130,46 @@ pub(super) fn start(
     })
 }
 
+/// The driver's one timer. It is moved as seldom as can be, since to move it ahead costs the runtime a turn; so it may
+/// ring before its time, and is set again then.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    rings_at: u64,
+    /// One moment, by the runtime's clock and by ours.
+    origin: (Instant, u64),
+}
+
+impl Alarm {
+    fn new(clock: &Clock) -> Self {
+        let sleep = Box::pin(sleep(Duration::ZERO));
+        let now = clock.now();
+        Alarm {
+            origin: (sleep.deadline(), now),
+            rings_at: now,
+            sleep,
+        }
+    }
+
+    /// Until our clock shows this.
+    async fn wait(&mut self, clock: &Clock, due: u64) {
+        loop {
+            let now = clock.now();
+            if now >= due {
+                return;
+            }
+            if self.rings_at <= now || self.rings_at > due {
+                self.rings_at = due.min(now.saturating_add(nanos(FARTHEST)));
+                let after = Duration::from_nanos(self.rings_at.saturating_sub(self.origin.1));
+                self.sleep.as_mut().reset(self.origin.0 + after);
+            }
+            self.sleep.as_mut().await;
+        }
+    }
+}
+
+/// Nobody asks for a time that is farther away.
+const FARTHEST: Duration = Duration::from_secs(3600);
+
 struct Driver {
     coherence: Coherence,
     address: Address,
@@ -165,8 +204,10 @@ impl Driver {
         let mut actions = Vec::new();
         // Messages that had come before a tick was due.
         let mut before_tick = None;
+        let mut alarm = Alarm::new(&self.clock);
         loop {
-            let event = match self.next(&mut received, &mut before_tick).await {
+            let next = self.next(&mut received, &mut before_tick, &mut alarm);
+            let event = match next.await {
                 Some(Message::Event(event)) => event,
                 Some(Message::Request(request, answer)) => {
                     self.answers.insert(request.id, answer);
@@ -193,6 +234,7 @@ impl Driver {
         &self,
         received: &mut UnboundedReceiver<Message>,
         before_tick: &mut Option<usize>,
+        alarm: &mut Alarm,
     ) -> Option<Message> {
         let due = self.coherence.next_tick();
         let left = due.saturating_sub(self.clock.now());
@@ -209,13 +251,7 @@ impl Driver {
         }
         *before_tick = None;
         let tick = async {
-            match due {
-                NEVER => pending().await,
-                _ => sleep(Duration::from_nanos(left)).await,
-            }
-        };
-        let tick = async {
-            tick.await;
+            alarm.wait(&self.clock, due).await;
             Some(Message::Event(Event::Tick))
         };
         crate::tier::wake::first(received.recv(), tick).await

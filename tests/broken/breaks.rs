@@ -7,6 +7,8 @@ pub(crate) enum Suite {
     Test(&'static str),
     /// One of the shared tier's, with its features.
     Tier(&'static str),
+    /// A unit test of the shared tier's.
+    TierUnit,
     /// The models of `tests/race`.
     Race,
 }

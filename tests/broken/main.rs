@@ -163,6 +163,10 @@ fn cargo(tree: &Path, broken: &Break, more: &[&str]) -> Command {
             ]);
             "build-tier"
         }
+        Suite::TierUnit => {
+            cargo.args(["--release", "-p", "larder", "--all-features", "--lib"]);
+            "build-tier"
+        }
         Suite::Race => {
             cargo.args(["--release", "--manifest-path", "tests/race/Cargo.toml"]);
             cargo.env("RUSTFLAGS", "--cfg larder_shuttle");

@@ -18,8 +18,8 @@ pub(crate) const BREAKS: &[Break] = &[
         file: "src/tier/redis/coherence.rs",
         from: "} else if aside {",
         to: "} else if aside && id == 0 {",
-        suite: Suite::Tier("simulation"),
-        test: "nothing_stale_is_read",
+        suite: Suite::TierUnit,
+        test: "a_message_beside_an_own_write",
     },
     Break {
         promise: 11,

@@ -121,6 +121,13 @@ impl Caller {
             }
             How::Tag => cache.invalidate_tag_async(tag(keys[0])).await.is_ok(),
             How::Everything => cache.clear_async().await.is_ok(),
+            How::Add => {
+                let value = value(keys[0], versions[0]);
+                let tagged = EntryOptions::new().tag(tag(keys[0]));
+                let added = cache.add_with_async(name(keys[0]), value, tagged).await;
+                added.is_ok_and(|added| added)
+                    || cache.invalidate_async(&*name(keys[0])).await.is_ok()
+            }
             How::Insert => {
                 let value = value(keys[0], versions[0]);
                 let tagged = EntryOptions::new().tag(tag(keys[0]));
@@ -151,6 +158,8 @@ enum How {
     Tag,
     Everything,
     Insert,
+    /// And if somebody was faster, by its key.
+    Add,
 }
 
 /// One write a key at a time; over when this is dropped.
@@ -305,7 +314,7 @@ impl Run {
             self.calls.push(read);
             return;
         }
-        let (how, keys) = match self.draw(9) {
+        let (how, keys) = match self.draw(11) {
             0 => (How::Everything, (0..KEYS).collect()),
             1 | 2 => (
                 How::Tag,
@@ -313,6 +322,7 @@ impl Run {
             ),
             3 => (How::Shared, vec![key]),
             4 | 5 => (How::Insert, vec![key]),
+            6 | 7 => (How::Add, vec![key]),
             _ => (How::Key, vec![key]),
         };
         let keys: Vec<usize> = keys;

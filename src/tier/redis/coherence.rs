@@ -493,3 +493,129 @@ impl Coherence {
         }
     }
 }
+
+#[cfg(all(test, not(larder_shuttle)))]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::{Action, Change, Coherence, Command, Effect, Event, Push, Reply, Request, Rules};
+    use crate::tier::envelope::Seal;
+    use std::time::Duration;
+
+    fn command(word: &str) -> Command {
+        vec![word.into()]
+    }
+
+    fn role() -> Reply {
+        Reply::List(vec![Reply::Bytes(b"master".to_vec())])
+    }
+
+    /// One whose link 1 stands.
+    fn linked() -> Coherence {
+        let second = Duration::from_secs(1);
+        let rules = Rules {
+            timeout: second,
+            heartbeat: second,
+            backoff: (second, second),
+            trips_at: 5,
+            rest: second,
+            arming: vec![command("ROLE")],
+            role: command("ROLE"),
+            invalidate_all: command("ALL"),
+            most_owed: 100,
+        };
+        let mut link = Coherence::new(rules, Default::default(), Box::new(|| 0.0));
+        let mut out = Vec::new();
+        link.handle(0, Event::Tick, &mut out);
+        link.handle(0, Event::Dialed(1), &mut out);
+        link.handle(0, Event::Replied(1, 1, Ok(vec![role()])), &mut out);
+        assert!(link.is_up());
+        link
+    }
+
+    fn key() -> Vec<Change> {
+        vec![Change::Key(b"k".to_vec())]
+    }
+
+    /// A fenced write of a key, a message about it, and what was read back: what the listener is told.
+    fn told(read_back: &[u8]) -> Vec<Vec<Change>> {
+        let (mut link, mut out) = (linked(), Vec::new());
+        let effect = Effect::Fenced {
+            key: b"k".to_vec(),
+            seal: Seal([7; 16]),
+        };
+        let request = Request {
+            id: 2,
+            commands: vec![command("PUT"), command("SEAL")],
+            effect,
+        };
+        link.handle(0, Event::Request(request), &mut out);
+        link.handle(0, Event::Pushed(1, Push::Changed(key())), &mut out);
+        let telling = |action: &Action| matches!(action, Action::Tell(_));
+        assert!(!out.iter().any(telling), "it is set aside");
+        let replies = vec![Reply::Int(1), Reply::Bytes(read_back.to_vec())];
+        link.handle(0, Event::Replied(1, 2, Ok(replies)), &mut out);
+        // And the next message about the key is nobody's echo.
+        link.handle(0, Event::Pushed(1, Push::Changed(key())), &mut out);
+        let told = out.into_iter().filter_map(|action| match action {
+            Action::Tell(changes) => Some(changes),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_message_beside_an_own_write_is_told_unless_the_write_stands() {
+        let own = Change::Own(b"k".to_vec(), Seal([7; 16]));
+        assert_eq!(told(&[7; 16]), [vec![own], key()]);
+        assert_eq!(told(&[8; 16]), [key(), key()]);
+        assert_eq!(told(&[]), [key(), key()]);
+    }
+
+    #[test]
+    fn a_lost_link_is_closed_then_flushed_and_only_then_is_anybody_told() {
+        let (mut link, mut out) = (linked(), Vec::new());
+        let effect = Effect::Write {
+            changes: key(),
+            owed: vec![command("DEL")],
+        };
+        let request = Request {
+            id: 2,
+            commands: vec![command("DEL")],
+            effect,
+        };
+        link.handle(0, Event::Request(request), &mut out);
+        out.clear();
+        link.handle(0, Event::Lost(1, "gone".into()), &mut out);
+        let order: Vec<&str> = out
+            .iter()
+            .map(|action| match action {
+                Action::Close(1) => "close",
+                Action::Flush(_) => "flush",
+                Action::Linked(false) => "down",
+                Action::Answer(2, Err(_)) => "answer",
+                _ => "else",
+            })
+            .collect();
+        assert_eq!(order, ["close", "flush", "down", "answer"]);
+        // What was lost is paid before the next link is anybody's.
+        out.clear();
+        link.handle(u64::MAX / 2, Event::Tick, &mut out);
+        link.handle(u64::MAX / 2, Event::Dialed(2), &mut out);
+        link.handle(
+            u64::MAX / 2,
+            Event::Replied(2, 3, Ok(vec![role()])),
+            &mut out,
+        );
+        assert!(!link.is_up());
+        let paid = out.iter().any(|action| {
+            matches!(action, Action::Send(2, 5, commands) if *commands == [command("DEL")])
+        });
+        assert!(paid, "{out:?}");
+        link.handle(
+            u64::MAX / 2,
+            Event::Replied(2, 5, Ok(vec![Reply::Int(1)])),
+            &mut out,
+        );
+        assert!(link.is_up());
+    }
+}

@@ -7,10 +7,20 @@
 mod fence;
 #[path = "tiered/lock.rs"]
 mod lock;
+#[path = "tiered/found.rs"]
+mod found;
+#[path = "tiered/given_up.rs"]
+mod given_up;
+#[path = "tiered/held.rs"]
+mod held;
+#[path = "tiered/race.rs"]
+mod race;
 #[path = "tiered/stepped.rs"]
 mod stepped;
 #[path = "tiered/suite.rs"]
 mod suite;
+#[path = "support/mod.rs"]
+mod support;
 #[path = "tiered/time.rs"]
 mod time;
 

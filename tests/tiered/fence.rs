@@ -23,13 +23,20 @@ use crate::stepped::{Bug, Stepped, TASK, Turns};
 const SWITCHES: usize = 3;
 
 /// The turns of one run: what to choose first, and then always the first that there is.
-struct Path {
+pub(crate) struct Path {
     choices: Vec<(usize, usize)>,
     at: Cell<usize>,
 }
 
 impl Path {
-    fn choose(&mut self, options: usize) -> usize {
+    pub(crate) fn new() -> Self {
+        Path {
+            choices: Vec::new(),
+            at: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn choose(&mut self, options: usize) -> usize {
         let at = self.at.get();
         self.at.set(at + 1);
         if at == self.choices.len() {
@@ -43,7 +50,7 @@ impl Path {
     }
 
     /// The next path, depth first; `false` if this was the last.
-    fn next(&mut self) -> bool {
+    pub(crate) fn next(&mut self) -> bool {
         self.at.set(0);
         while let Some((choice, options)) = self.choices.pop() {
             if choice + 1 < options {
@@ -295,10 +302,7 @@ impl Run {
 
 /// Runs all orders; how many there were, or the first that went wrong.
 fn explore(scenario: Scenario, bug: Bug) -> Result<u64, String> {
-    let mut path = Path {
-        choices: Vec::new(),
-        at: Cell::new(0),
-    };
+    let mut path = Path::new();
     let mut runs = 0;
     loop {
         runs += 1;

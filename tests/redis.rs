@@ -8,8 +8,12 @@
 
 #[path = "redis/contract.rs"]
 mod contract;
+#[path = "redis/found.rs"]
+mod found;
 #[path = "redis/journal.rs"]
 mod journal;
+#[path = "redis/late.rs"]
+mod late;
 #[path = "support/mini_redis.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod mini_redis;

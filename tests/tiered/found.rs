@@ -57,6 +57,11 @@ fn an_unchanged_value_is_renewed_in_both_tiers_and_for_the_usual_time() {
     world.time.advance(SECOND);
     assert_eq!(there.get("k").unwrap(), None, "for a hundred seconds");
     assert!(!world.stands("k"));
+    // Where only the own cache remembers what it was.
+    assert_eq!(here.get_or_load_with("k", unchanged).unwrap(), Some(1));
+    assert_eq!(there.get("k").unwrap(), Some(1));
+    world.time.advance(SECOND * 100);
+    assert!(!world.stands("k"));
     assert_eq!(here.get_or_load("k", || 2).unwrap(), 2);
     // An attached loader can say so, too.
     let attached = world

@@ -5,6 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use larder::tier::{Scope, Tier, Tiered, TieredBuilder};
 use larder::{EntryOptions, LoadError, Loaded, TryLoadError};
 
+#[path = "spaces.rs"]
+mod spaces;
+pub(crate) use spaces::{
+    a_tag_reaches_into_namespaces, clear_of_a_namespace_clears_it_everywhere_and_nothing_else,
+    clear_of_the_root_clears_every_namespace, keys_of_different_namespaces_are_apart,
+    nothing_is_stored_that_was_loaded_before_its_namespace_was_cleared, views_do_not_nest,
+};
+
 /// A server that several processes share.
 pub(crate) trait World: Sized {
     type Tier: Tier;
@@ -53,6 +61,12 @@ macro_rules! suite {
             what_cannot_be_read_is_loaded_again
             who_waits_for_others_does_not_load
             futures_can_be_sent
+            keys_of_different_namespaces_are_apart
+            clear_of_a_namespace_clears_it_everywhere_and_nothing_else
+            clear_of_the_root_clears_every_namespace
+            a_tag_reaches_into_namespaces
+            nothing_is_stored_that_was_loaded_before_its_namespace_was_cleared
+            views_do_not_nest
         );
     };
     ($world:ty: $($test:ident)*) => {$(

@@ -63,13 +63,20 @@ impl Path {
 }
 
 /// Who goes on next: whoever went on last, unless a switch is spent on somebody else.
-struct Order {
+pub(crate) struct Order {
     last: usize,
     switches: usize,
 }
 
 impl Order {
-    fn choose(&mut self, mut open: Vec<usize>, path: &mut Path) -> usize {
+    pub(crate) fn new() -> Self {
+        Order {
+            last: usize::MAX,
+            switches: SWITCHES,
+        }
+    }
+
+    pub(crate) fn choose(&mut self, mut open: Vec<usize>, path: &mut Path) -> usize {
         let last = open.iter().position(|&who| who == self.last);
         if let Some(at) = last {
             open.swap(0, at);
@@ -232,10 +239,7 @@ impl Run {
             Some(Box::pin(load(0))),
             Some(Box::pin(load(1))),
         ];
-        let mut order = Order {
-            last: usize::MAX,
-            switches: SWITCHES,
-        };
+        let mut order = Order::new();
         loop {
             settle(&mut tasks);
             if tasks.iter().all(Option::is_none) {

@@ -1,5 +1,5 @@
-//! Every order of the commands of two additions and an insertion, with the real code on both sides of the tier: each
-//! absence is filled by one of them, and what is filled is not filled again.
+//! The orders of the commands of two additions and an insertion, chosen as in `fence.rs`, with the real code on both
+//! sides of the tier: each absence is filled by one of them, and what is filled is not filled again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use larder::tier::{MemoryServer, Seal, Tier, Tiered};
 use parking_lot::Mutex;
 
-use crate::fence::Path;
+use crate::fence::{Order, Path};
 use crate::held::Node;
 use crate::stepped::{Bug, Stepped, TASK, Turns};
 
@@ -88,7 +88,7 @@ impl Run {
             Some(Box::pin(add(&self.nodes[0], 1))),
             Some(Box::pin(add(&self.nodes[1], 2))),
         ];
-        let (mut filled, mut stands) = (0, None);
+        let (mut order, mut filled, mut stands) = (Order::new(), 0, None);
         loop {
             for (number, slot) in tasks.iter_mut().enumerate() {
                 TASK.set(number);
@@ -118,7 +118,7 @@ impl Run {
             if open.is_empty() {
                 break;
             }
-            self.turn(open[path.choose(open.len())]);
+            self.turn(order.choose(open, path));
         }
         assert!(tasks.iter().all(Option::is_none), "nobody can go on");
         let added = added.lock().clone();

@@ -5,14 +5,14 @@
 
 #[path = "tiered/fence.rs"]
 mod fence;
-#[path = "tiered/lock.rs"]
-mod lock;
 #[path = "tiered/found.rs"]
 mod found;
 #[path = "tiered/given_up.rs"]
 mod given_up;
 #[path = "tiered/held.rs"]
 mod held;
+#[path = "tiered/lock.rs"]
+mod lock;
 #[path = "tiered/race.rs"]
 mod race;
 #[path = "tiered/stepped.rs"]

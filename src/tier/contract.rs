@@ -66,9 +66,8 @@ pub trait Tier: Send + Sync + 'static {
     /// The sequence's number: no version is greater.
     fn sequence(&self) -> TierFuture<u64>;
 
-    /// Gives each name that has no version one: `born`, if the sequence's number is that still, so that nothing can
-    /// have moved since; otherwise the sequence's next. Atomic for each name.
-    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()>;
+    /// Gives each name that has no version one: the sequence's number. Atomic for each name.
+    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()>;
 
     /// Moves the version of a name to the sequence's next number, and returns that.
     fn bump(&self, name: Box<str>) -> TierFuture<u64>;

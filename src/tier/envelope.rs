@@ -82,8 +82,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             payload: 64 << 20,
-            // An entry's own tags, and the name of everything.
-            tags: crate::entry::EntryOptions::MAX_TAGS + 1,
+            // An entry's own tags, its namespace, and everything.
+            tags: crate::entry::EntryOptions::MAX_TAGS + 2,
             tag_name: 1024,
         }
     }

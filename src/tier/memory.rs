@@ -277,14 +277,13 @@ impl Tier for MemoryTier {
         Box::pin(ready(Ok(sequence)))
     }
 
-    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
+    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
         let changes = self.with(|state, _| {
             let mut changes = Vec::new();
             for name in names {
                 if state.versions.contains_key(&name) {
                     continue;
                 }
-                state.sequence += u64::from(state.sequence != born);
                 state.versions.insert(name.clone(), state.sequence);
                 changes.push(Change::Version(name));
             }

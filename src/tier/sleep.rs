@@ -44,7 +44,12 @@ impl Future for Sleep {
             let waker = context.waker().clone();
             let before = watch.waker.lock().replace(waker);
             drop(before);
-            return Poll::Pending;
+            // The thread may have woken the one before meanwhile.
+            return if self.clock.now() >= self.until {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
         }
         let shared = Arc::new(Mutex::new(Some(context.waker().clone())));
         let (clock, until, waker) = (self.clock.clone(), self.until, shared.clone());

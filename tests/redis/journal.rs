@@ -24,7 +24,6 @@ struct Journal<'a> {
     /// Versions are written down from here: where a sequence begins is the server's own affair.
     start: u64,
     last_seal: u8,
-    last_born: u64,
 }
 
 /// The journal of some hundred operations, the same ones for the same seed.
@@ -35,7 +34,6 @@ pub(crate) fn journal(tier: &dyn Tier, seed: u64) -> Vec<String> {
         state: seed,
         start,
         last_seal: 0,
-        last_born: start,
     };
     (0..400).map(|_| journal.step()).collect()
 }
@@ -93,7 +91,6 @@ impl Journal<'_> {
                 let content = self.fresh();
                 let added = block_on(self.tier.add(key(one), content, HOUR));
                 let Pledge { stored, sequence } = added.unwrap();
-                self.last_born = sequence;
                 format!("add {stored} {}", sequence - self.start)
             }
             1 => {
@@ -136,11 +133,7 @@ impl Journal<'_> {
                 format!("versions {:?}", ranks.collect::<Vec<_>>())
             }
             1 => {
-                let born = match self.draw(2) {
-                    0 => self.last_born,
-                    _ => block_on(self.tier.sequence()).unwrap(),
-                };
-                block_on(self.tier.settle(vec![name(one % 3), name(3)], born)).unwrap();
+                block_on(self.tier.settle(vec![name(one % 3), name(3)])).unwrap();
                 let sequence = block_on(self.tier.sequence()).unwrap();
                 format!("settled, at {}", sequence - self.start)
             }

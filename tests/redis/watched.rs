@@ -146,8 +146,8 @@ impl<T: Tier> Tier for Watched<T> {
     fn sequence(&self) -> TierFuture<u64> {
         self.inner.sequence()
     }
-    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
-        self.inner.settle(names, born)
+    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        self.inner.settle(names)
     }
     fn bump(&self, name: Box<str>) -> TierFuture<u64> {
         self.inner.bump(name)

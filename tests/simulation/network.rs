@@ -49,6 +49,8 @@ enum Parcel {
         link: Link,
         id: u64,
         commands: Vec<Command>,
+        /// The answers to those before these.
+        replies: Vec<Reply>,
     },
     ToProcess {
         to: usize,
@@ -166,7 +168,8 @@ impl Network {
                     link,
                     id,
                     commands,
-                } => self.serve(from, link, id, &commands),
+                    replies,
+                } => self.serve(from, link, id, commands, replies),
                 Parcel::ToProcess { to, event } => self.feed(to, event),
             }
         }
@@ -249,6 +252,7 @@ impl Network {
             link,
             id,
             commands,
+            replies: Vec::new(),
         };
         self.post(at, parcel);
     }
@@ -305,40 +309,48 @@ impl Network {
         self.post(at, Parcel::ToProcess { to: number, event });
     }
 
-    fn serve(&mut self, from: usize, link: Link, id: u64, commands: &[Command]) {
+    /// One command after the other: others' may come between them.
+    fn serve(
+        &mut self,
+        from: usize,
+        link: Link,
+        id: u64,
+        mut commands: Vec<Command>,
+        mut replies: Vec<Reply>,
+    ) {
         if self.hangs > self.now {
             let parcel = Parcel::ToServer {
                 from,
                 link,
                 id,
-                commands: commands.to_vec(),
+                commands,
+                replies,
             };
             return self.post(self.hangs, parcel);
         }
-        let mut replies = Vec::new();
-        let mut told = Vec::new();
-        for command in commands {
-            let (reply, tells) = self.execute(connection(from, link), command);
-            replies.push(self.garble(reply));
-            told.push(tells);
-        }
-        // Answers and messages in the order of the wire: what a command's own connection is told comes after its
-        // answer, and before the next one's.
+        let (reply, told) = self.execute(connection(from, link), &commands.remove(0));
+        replies.push(self.garble(reply));
+        // What a command's own connection is told comes after its answer.
         let own = connection(from, link);
-        let mut parts = told.into_iter();
-        let first = parts.next().unwrap_or_default();
-        let rest: Vec<Told> = parts.flatten().collect();
-        let (first_own, first_others): (Vec<_>, Vec<_>) =
-            first.into_iter().partition(|told| told.0 == own);
-        self.tell(first_others);
-        if commands.len() > 1 {
-            self.tell(first_own);
+        let (own, others): (Vec<_>, Vec<_>) = told.into_iter().partition(|told| told.0 == own);
+        self.tell(others);
+        if commands.is_empty() {
             self.answer(from, link, Event::Replied(link, id, Ok(replies)));
-        } else {
-            self.answer(from, link, Event::Replied(link, id, Ok(replies)));
-            self.tell(first_own);
+            return self.tell(own);
         }
-        self.tell(rest);
+        self.tell(own);
+        let gap = match self.dice.draw(4) {
+            0 => self.dice.draw(MILLI),
+            _ => 0,
+        };
+        let parcel = Parcel::ToServer {
+            from,
+            link,
+            id,
+            commands,
+            replies,
+        };
+        self.post(self.now + gap, parcel);
     }
 
     fn garble(&mut self, reply: Reply) -> Reply {

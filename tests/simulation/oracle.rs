@@ -49,6 +49,7 @@ pub(crate) struct Oracle {
     failed: Vec<Option<u64>>,
     pub(crate) bound: u64,
     pub(crate) reads: u64,
+    pub(crate) strict: u64,
     pub(crate) writes: u64,
     pub(crate) wrong: Option<String>,
 }
@@ -109,6 +110,7 @@ impl Oracle {
     /// A read begins.
     pub(crate) fn floor(&mut self, process: usize, key: usize, now: u64) -> Floor {
         let lately = self.failed[process].is_some_and(|at| at + LONGEST_LOAD >= now);
+        self.strict += u64::from(!lately);
         while let Some(&(at, version)) = self.invalidated[key].front() {
             if at + self.bound >= now {
                 break;

@@ -119,12 +119,12 @@ impl Process {
             trips_at: 5,
             rest: Duration::from_millis(30),
             arming,
-            role: layout.role(),
+            beat: layout.beat(),
             invalidate_all: layout.bump("*"),
             most_owed: if bug == Bug::DebtsForgotten { 0 } else { 12 },
         };
         if bug == Bug::DebtsForgotten {
-            rules.invalidate_all = layout.role();
+            rules.invalidate_all = layout.beat().pop().unwrap();
         }
         let counters = Arc::new(LinkCounters::default());
         let mut jitter = Dice::new(dice.draw(u64::MAX));

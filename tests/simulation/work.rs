@@ -25,6 +25,8 @@ pub(crate) struct Outcome {
     pub(crate) wrong: Option<String>,
     pub(crate) met: BTreeMap<Fault, u64>,
     pub(crate) reads: u64,
+    /// Those to which the bound applied without allowance.
+    pub(crate) strict: u64,
     pub(crate) writes: u64,
 }
 
@@ -200,6 +202,8 @@ struct Run {
     time: Rc<RefCell<u64>>,
     /// How likely writes are, one in so many calls.
     writes: u64,
+    /// The most milliseconds from one fault to the next.
+    calm: u64,
 }
 
 pub(crate) fn run(seed: u64, bug: Bug) -> Outcome {
@@ -219,6 +223,7 @@ pub(crate) fn run(seed: u64, bug: Bug) -> Outcome {
         oracle,
         time: Rc::default(),
         writes,
+        calm: [150, 300, 2_000][dice.draw(3) as usize],
     };
     run.trouble();
     run.recovery();
@@ -227,6 +232,7 @@ pub(crate) fn run(seed: u64, bug: Bug) -> Outcome {
         wrong: oracle.wrong.clone(),
         met: run.network.met.clone(),
         reads: oracle.reads,
+        strict: oracle.strict,
         writes: oracle.writes,
     }
 }
@@ -274,7 +280,7 @@ impl Run {
                 self.call();
             }
             if next_fault <= now {
-                next_fault = now + self.draw(200 * MILLI);
+                next_fault = now + self.draw(self.calm * MILLI);
                 self.fault();
             }
             self.step(self.network.next().min(next_call).min(next_fault));

@@ -116,6 +116,13 @@ impl MiniRedis {
 
     fn script(&mut self, by: u64, text: &str, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Reply {
         // Each known by a phrase of its own.
+        if text.contains("run_id") && keys.len() == 1 {
+            let run = self.run.to_string().into_bytes();
+            if self.get(by, &keys[0]) == Reply::Nil {
+                self.set(by, &keys[0], &run, u64::MAX);
+            }
+            return Reply::Int(0);
+        }
         if text.contains("run_id") {
             return self.new_run(by, keys);
         }
@@ -151,10 +158,7 @@ impl MiniRedis {
             if self.live(by, &keys[0]).is_some() {
                 return Reply::Int(0);
             }
-            let mut at = self.sequence(by, &keys[1]);
-            if at != number(&arguments[0]) {
-                at = self.increment(by, &keys[1]);
-            }
+            let at = self.sequence(by, &keys[1]);
             self.set(by, &keys[0], at.to_string().as_bytes(), u64::MAX);
             return Reply::Int(1);
         }

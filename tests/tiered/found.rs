@@ -46,7 +46,7 @@ fn an_unchanged_value_is_renewed_in_both_tiers_and_for_the_usual_time() {
         world.held_node(|builder| builder.stale_while_revalidate(SECOND * 1_000_000));
     let unchanged = || Ok::<_, String>(Loaded::unchanged());
     here.get_or_load("k", || 1).unwrap();
-    world.time.advance(SECOND * 90);
+    world.time.advance(SECOND * 110);
     assert_eq!(here.get_or_load_with("k", unchanged).unwrap(), Some(1));
     world.time.advance(SECOND * 9);
     reins.asked();
@@ -324,4 +324,90 @@ fn many_keys_cost_each_the_same() {
     assert_eq!(asked, [("add", count), ("get_many", 1), ("put", count)]);
     node.get_many_or_load(&keys, load).unwrap();
     assert!(reins.asked().is_empty());
+}
+
+#[test]
+fn an_unchanged_absence_is_renewed_in_both_tiers() {
+    let world = World::new();
+    let there = world.node();
+    let (here, _) = world.held_node(|builder| builder.stale_while_revalidate(SECOND * 1_000_000));
+    let absent = || Ok::<_, String>(Loaded::absent());
+    assert_eq!(here.get_or_load_with("k", absent).unwrap(), None);
+    world.time.advance(SECOND * 110);
+    let unchanged = || Ok::<_, String>(Loaded::unchanged());
+    assert_eq!(here.get_or_load_with("k", unchanged).unwrap(), None);
+    for node in [&here, &there] {
+        let load = || -> Result<Loaded<u64>, String> { unreachable!() };
+        assert_eq!(node.get_or_load_with("k", load).unwrap(), None);
+    }
+}
+
+#[test]
+fn what_is_unchanged_keeps_its_tags() {
+    let world = World::new();
+    let there = world.node();
+    let (here, _) = world.held_node(|builder| builder.stale_while_revalidate(SECOND * 1_000_000));
+    let tagged = || Ok::<_, String>(Loaded::new(1).tag("t"));
+    here.get_or_load_with("k", tagged).unwrap();
+    // The first value of a new tag is not kept here at once.
+    assert_eq!(here.get("k").unwrap(), Some(1));
+    world.time.advance(SECOND * 110);
+    let unchanged = || Ok::<_, String>(Loaded::unchanged());
+    assert_eq!(here.get_or_load_with("k", unchanged).unwrap(), Some(1));
+    assert_eq!(there.get("k").unwrap(), Some(1));
+    here.invalidate_tag("t").unwrap();
+    assert_eq!(here.get("k").unwrap(), None);
+    assert_eq!(there.get("k").unwrap(), None);
+}
+
+#[test]
+fn many_keys_are_looked_up_alone_if_another_calls_loader_fails() {
+    let world = World::new();
+    let (node, reins) = world.held_node(|builder| builder);
+    reins.hold("add");
+    let fails = || async { Err::<u64, _>("no".to_owned()) };
+    let mut load: Task<'_, _> = Box::pin(node.try_get_or_load_async("k", fails));
+    assert!(poll(&mut load).is_none());
+    let mut many: Task<'_, _> = Box::pin(node.get_many_async(["k"]));
+    assert!(poll(&mut many).is_none(), "it waits for the load");
+    reins.let_go("add");
+    let ready = |task: &mut dyn FnMut() -> bool| (0..100).any(|_| task());
+    let mut found = None;
+    assert!(ready(
+        &mut || poll(&mut load).is_some_and(|loaded| loaded.is_err())
+    ));
+    assert!(ready(&mut || {
+        found = poll(&mut many);
+        found.is_some()
+    }));
+    assert_eq!(found.unwrap().unwrap(), [None]);
+}
+
+#[test]
+fn an_entry_may_have_all_its_tags_in_a_namespace_too() {
+    let world = World::new();
+    let node = world.node().namespace("space");
+    let tags = (0..EntryOptions::MAX_TAGS).map(|n| format!("t{n}"));
+    let tagged = EntryOptions::new().tags(tags);
+    node.insert_with("k".to_owned(), 1, tagged).unwrap();
+    assert_eq!(node.get("k").unwrap(), Some(1));
+}
+
+#[test]
+fn new_tags_do_not_keep_each_others_loads_out() {
+    let world = World::new();
+    let (here, there) = (world.node(), world.node());
+    for n in 0..20 {
+        let tagged = |tag: String| Ok::<_, String>(Loaded::new(n).tag(tag));
+        here.get_or_load_with(&format!("a{n}"), || {
+            // Meanwhile somebody loads with another new tag.
+            there
+                .get_or_load_with(&format!("b{n}"), || tagged(format!("b{n}")))
+                .unwrap();
+            tagged(format!("a{n}"))
+        })
+        .unwrap();
+        assert_eq!(there.get(&format!("a{n}")).unwrap(), Some(n));
+        assert_eq!(here.get(&format!("b{n}")).unwrap(), Some(n));
+    }
 }

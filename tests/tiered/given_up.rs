@@ -207,3 +207,14 @@ fn the_budget_bounds_all_turns_of_a_call_together() {
     let late = poll(&mut read).unwrap();
     assert!(matches!(late, Err(TierError::NotWaited { .. })), "{late:?}");
 }
+
+#[test]
+fn an_insertion_that_is_given_up_leaves_no_placeholder() {
+    let world = World::new();
+    let (node, reins) = world.held_node(|builder| builder);
+    reins.hold("put");
+    let mut insert: Task<'_, _> = Box::pin(node.insert_async("k".to_owned(), 1));
+    assert!(poll(&mut insert).is_none() && world.stands("k"));
+    drop(insert);
+    assert!(!world.stands("k"));
+}

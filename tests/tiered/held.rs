@@ -134,8 +134,8 @@ impl Tier for Held {
     fn sequence(&self) -> TierFuture<u64> {
         self.call("sequence", |tier| tier.sequence())
     }
-    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
-        self.call("settle", move |tier| tier.settle(names, born))
+    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        self.call("settle", move |tier| tier.settle(names))
     }
     fn bump(&self, name: Box<str>) -> TierFuture<u64> {
         self.call("bump", |tier| tier.bump(name))

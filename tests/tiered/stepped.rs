@@ -148,8 +148,8 @@ impl Tier for Stepped {
     fn sequence(&self) -> TierFuture<u64> {
         self.step(|tier| tier.sequence())
     }
-    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
-        self.step(move |tier| tier.settle(names, born))
+    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        self.step(move |tier| tier.settle(names))
     }
     fn bump(&self, name: Box<str>) -> TierFuture<u64> {
         self.step(|tier| tier.bump(name))

@@ -90,34 +90,27 @@ fn a_loaders_own_time_is_the_shared_tiers_and_bounds_ours() {
 }
 
 #[test]
-fn a_refresh_takes_the_shared_tiers_value_only_if_it_is_newer() {
-    let world = World::new();
-    let swr = |builder: TieredBuilder<String, u64>| {
-        world.node(builder.stale_while_revalidate(SECOND * 1_000))
-    };
-    let (here, there) = (swr(world.builder()), world.node(world.builder()));
-    here.get_or_load("k", || 1).unwrap();
-    // The own copy is past its time, the shared one is not: it is what the own copy was, so it is loaded again.
-    world.time.advance(SECOND * 50);
-    assert_eq!(there.get("k").unwrap(), Some(1));
-    let loads = AtomicU64::new(0);
-    let load = || loads.fetch_add(1, Relaxed) + 2;
-    assert_eq!(
-        here.get_or_load("k", load).unwrap(),
-        2,
-        "elected to load it again"
-    );
-    assert_eq!(here.get("k").unwrap(), Some(2));
-    assert_eq!(
-        there.get("k").unwrap(),
-        Some(2),
-        "and everybody hears of it"
-    );
-    // The other process has loaded a newer one: that ends the refresh.
-    world.time.advance(SECOND * 101);
-    assert_eq!(there.get_or_load("k", || 7).unwrap(), 7);
-    assert_eq!(here.get_or_load("k", load).unwrap(), 7);
-    assert_eq!(loads.into_inner(), 1);
+fn a_copy_whose_time_here_is_up_is_the_shared_tiers_again_as_long_as_that_is_fresh() {
+    for stale in [false, true] {
+        let world = World::new();
+        let builder = world.builder();
+        let builder = match stale {
+            false => builder,
+            true => builder
+                .stale_while_revalidate(SECOND * 1_000)
+                .stale_if_error(SECOND * 50, SECOND),
+        };
+        let (here, there) = (world.node(builder), world.node(world.builder()));
+        here.get_or_load("k", || 1).unwrap();
+        for _ in 0..9 {
+            world.time.advance(SECOND * 11);
+            assert_eq!(here.get_or_load("k", || unreachable!()).unwrap(), 1);
+        }
+        // The other process has loaded a newer one: that ends the refresh.
+        world.time.advance(SECOND * 2);
+        assert_eq!(there.get_or_load("k", || 7).unwrap(), 7);
+        assert_eq!(here.get_or_load("k", || unreachable!()).unwrap(), 7);
+    }
 }
 
 #[test]

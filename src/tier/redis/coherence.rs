@@ -288,23 +288,23 @@ impl Coherence {
     }
 
     fn repaid(&mut self, now: u64, link: Link, replies: &[Reply], out: &mut Vec<Action>) {
-        if let Some(error) = replies.iter().find_map(Reply::as_error) {
-            self.debts.unpaid();
-            // A link that stands goes on; it is tried again with the next heartbeat.
-            if !self.is_up() {
+        let refused = |place: usize| replies.get(place).and_then(Reply::as_error);
+        let changes = self.debts.paid(|place| refused(place).is_none());
+        self.counters.owes(self.debts.len() as u64);
+        let error = replies.iter().find_map(Reply::as_error);
+        match error {
+            // A link that stands goes on; what was refused is tried again with the next heartbeat.
+            Some(_) if self.is_up() => out.push(Action::Tell(changes)),
+            Some(error) => {
                 out.push(Action::Close(link));
                 self.take_unanswered();
                 self.back_off(now, &error);
             }
-            return;
-        }
-        let changes = self.debts.paid();
-        self.counters.owes(self.debts.len() as u64);
-        if self.is_up() {
-            out.push(Action::Tell(changes));
-        } else {
-            // What fell due meanwhile is still owed.
-            self.repay(now, link, out);
+            None if self.is_up() => {
+                out.push(Action::Tell(changes));
+                self.pay_soon(now, link, out);
+            }
+            None => self.repay(now, link, out),
         }
     }
 
@@ -418,8 +418,8 @@ impl Coherence {
         let was_up = self.is_up();
         self.back_off(now, error);
         out.push(Action::Close(link));
-        self.flush(cause, out);
         if was_up {
+            self.flush(cause, out);
             // Not before the flush: who is told that there is no link shall find nothing old.
             out.push(Action::Linked(false));
         }
@@ -485,8 +485,8 @@ impl Coherence {
                     link,
                     ask_at: now.saturating_add(nanos(self.rules.heartbeat)),
                 };
-                let role = vec![self.rules.role.clone()];
-                self.send_own(now, link, role, Errand::Heartbeat, out);
+                let heartbeat = self.rules.beat.clone();
+                self.send_own(now, link, heartbeat, Errand::Heartbeat, out);
                 self.pay_soon(now, link, out);
             }
             _ => {}
@@ -519,7 +519,7 @@ mod tests {
             trips_at: 5,
             rest: second,
             arming: vec![command("ROLE")],
-            role: command("ROLE"),
+            beat: vec![command("ROLE")],
             invalidate_all: command("ALL"),
             most_owed: 100,
         };

@@ -17,6 +17,9 @@ pub(super) struct Debts {
     all: Command,
 }
 
+/// How many commands are paid at a time.
+const PORTION: usize = 256;
+
 impl Debts {
     /// With so many words in all, what else falls due is made up for by the command `all`.
     pub(super) fn new(most_words: usize, all: Command) -> Self {
@@ -38,6 +41,11 @@ impl Debts {
     }
 
     pub(super) fn add(&mut self, command: Command, changes: Vec<Change>) {
+        // The same once more, if it waits still, is paid with it.
+        let mut waiting = self.owed.range(self.paying..);
+        if waiting.any(|(other, _)| *other == command) {
+            return;
+        }
         if self.words + command.len() <= self.most_words {
             self.push(command, changes);
             return;
@@ -55,25 +63,33 @@ impl Debts {
         self.owed.push_back((command, changes));
     }
 
-    /// What to send now.
+    /// What to send now: as much as is surely answered in time.
     pub(super) fn pay(&mut self) -> Vec<Command> {
-        self.paying = self.owed.len();
-        let commands = self.owed.iter().map(|(command, _)| command.clone());
-        commands.collect()
+        self.paying = self.owed.len().min(PORTION);
+        let commands = self.owed.range(..self.paying);
+        commands.map(|(command, _)| command.clone()).collect()
     }
 
-    /// What was sent has been carried out: these have changed.
-    pub(super) fn paid(&mut self) -> Vec<Change> {
-        let paid = self.owed.drain(..std::mem::take(&mut self.paying));
+    /// What was sent has been answered; what was carried out has changed, and is not owed any more.
+    pub(super) fn paid(&mut self, carried_out: impl Fn(usize) -> bool) -> Vec<Change> {
         let mut changed = Vec::new();
-        for (command, changes) in paid {
-            self.words -= command.len();
-            changed.extend(changes);
+        let mut refused = Vec::new();
+        let answered = self.owed.drain(..std::mem::take(&mut self.paying));
+        for (place, (command, changes)) in answered.enumerate() {
+            if carried_out(place) {
+                self.words -= command.len();
+                changed.extend(changes);
+            } else {
+                refused.push((command, changes));
+            }
+        }
+        for owed in refused.into_iter().rev() {
+            self.owed.push_front(owed);
         }
         changed
     }
 
-    /// It has not, or nobody knows.
+    /// Nobody knows whether it was.
     pub(super) fn unpaid(&mut self) {
         self.paying = 0;
     }
@@ -97,12 +113,29 @@ mod tests {
         debts.add(command("a"), key("a"));
         assert_eq!(debts.pay(), [command("a")]);
         debts.add(command("b"), key("b"));
-        assert_eq!(debts.paid(), key("a"));
+        assert_eq!(debts.paid(|_| true), key("a"));
         assert_eq!(debts.pay(), [command("b")]);
+        assert_eq!(debts.paid(|_| false), [], "refused, it stays");
+        debts.pay();
         debts.unpaid();
         assert_eq!((debts.len(), debts.is_paying()), (1, false));
         assert_eq!(debts.pay(), [command("b")]);
-        assert_eq!(debts.paid(), key("b"));
+        assert_eq!(debts.paid(|_| true), key("b"));
+        assert_eq!(debts.len(), 0);
+    }
+
+    #[test]
+    fn many_are_paid_in_portions_and_the_same_once() {
+        let mut debts = Debts::new(10_000, command("all"));
+        for name in 0..600 {
+            debts.add(command(&name.to_string()), Vec::new());
+            debts.add(command(&name.to_string()), Vec::new());
+        }
+        assert_eq!(debts.len(), 600);
+        for portion in [256, 256, 88] {
+            assert_eq!(debts.pay().len(), portion);
+            debts.paid(|_| true);
+        }
         assert_eq!(debts.len(), 0);
     }
 
@@ -116,7 +149,7 @@ mod tests {
         debts.add(command("d"), key("d"));
         debts.add(command("e"), key("e"));
         let everything = Change::Version(EVERYTHING.into());
-        assert_eq!(debts.paid(), [key("a"), vec![everything]].concat());
+        assert_eq!(debts.paid(|_| true), [key("a"), vec![everything]].concat());
         assert_eq!(debts.pay(), [command("all")], "for what fell due meanwhile");
     }
 }

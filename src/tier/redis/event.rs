@@ -99,8 +99,8 @@ pub struct Rules {
     pub rest: Duration,
     /// What is sent first over each link. Its last answer is the server's role.
     pub arming: Vec<Command>,
-    /// What asks for the server's role.
-    pub role: Command,
+    /// What asks the server whether it is there. Its last answer is the server's role.
+    pub beat: Vec<Command>,
     /// What makes everything that was ever stored invalid: for when more is owed than is remembered.
     pub invalidate_all: Command,
     /// How many words, of all commands together, are remembered as owed.

@@ -40,28 +40,35 @@ const REMOVE: &str = "if redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2]) ~= AR
 const BUMP: &str = "sequence(KEYS[2]) local at = redis.call('INCR', KEYS[2]) \
      redis.call('SET', KEYS[1], string.format('%d', at)) return at";
 
-/// The first number of a name: `born`, if nothing has moved since; else the next of the sequence.
+/// The first number of a name: the sequence's. If that is still the one at which a load began, nothing has moved since;
+/// otherwise it is a greater one, and that load's value is out of date.
 const SETTLE: &str = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end \
-     local at = sequence(KEYS[2]) \
-     if at ~= ARGV[1] then at = string.format('%d', redis.call('INCR', KEYS[2])) end \
-     redis.call('SET', KEYS[1], at) return 1";
+     redis.call('SET', KEYS[1], sequence(KEYS[2])) return 1";
 
 /// Numbers of the sequence stay below 2^53, which a script's numbers hold exactly: microseconds since 1970, and one
 /// a bump, until the year 2255.
 const READ_SEQUENCE: &str = "return sequence(KEYS[1])";
 
-/// Sent before a link is used: if the server is not the one that wrote all this (it was started again, perhaps from an
-/// older copy of its data, or a replica that lacked the latest took its place), nothing that is there is valid any
-/// more. The sequence may have been set back; so it goes on from the server's time. The first process that meets the
-/// new run does so, for all.
-const NEW_RUN: &str = "local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') \
-     if redis.call('GET', KEYS[3]) == run then return 0 end \
+/// Which run of which history the server is in: it was started again, or took another's place, if that has changed.
+const RUN: &str = "local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication') \
+     local run = string.match(info, 'run_id:(%x+)') .. string.match(info, 'master_replid:(%x+)') ";
+
+/// Sent before a link is used: if this is not the server that wrote all this (it came back, perhaps with an older copy
+/// of its data, or a replica that lacked the latest took its place), nothing that is there is valid any more. The
+/// sequence may have been set back; so it goes on from the server's time. The first process that meets the new run does
+/// so, for all.
+const NEW_RUN: &str = "if redis.call('GET', KEYS[3]) == run then return 0 end \
      local time = redis.call('TIME') \
      local at = string.format('%d%06d', time[1], time[2]) \
      local was = redis.call('GET', KEYS[2]) \
      if not was or tonumber(was) < tonumber(at) then redis.call('SET', KEYS[2], at) end \
      redis.call('SET', KEYS[1], string.format('%d', redis.call('INCR', KEYS[2]))) \
      redis.call('SET', KEYS[3], run) return 1";
+
+/// Sent with each heartbeat: a server that evicts what is not asked for shall keep the run, or have it again. (It is the
+/// one under which this link was armed: a change would have ended the link.)
+const KEEP_RUN: &str =
+    "if redis.call('GET', KEYS[1]) then return 0 end redis.call('SET', KEYS[1], run) return 1";
 
 fn words(words: &[&[u8]]) -> Command {
     words.iter().map(|word| word.to_vec()).collect()
@@ -148,12 +155,17 @@ impl Layout {
         };
         let everything = self.version(crate::tier::tiered::EVERYTHING);
         let keys: [&[u8]; 3] = [&everything, &self.sequence(), &self.at(b"r", b"")];
-        vec![tracking, script(&[NEW_RUN], &keys, &[]), self.role()]
+        vec![tracking, script(&[RUN, NEW_RUN], &keys, &[]), self.role()]
     }
 
-    /// Asks for the server's role.
+    /// What is sent with each heartbeat.
     #[must_use]
-    pub fn role(&self) -> Command {
+    pub fn beat(&self) -> Vec<Command> {
+        let keep = script(&[RUN, KEEP_RUN], &[&self.at(b"r", b"")], &[]);
+        vec![keep, self.role()]
+    }
+
+    fn role(&self) -> Command {
         words(&[b"ROLE"])
     }
 
@@ -214,9 +226,9 @@ impl Layout {
         script(&[SEQUENCE, READ_SEQUENCE], &[&self.sequence()], &[])
     }
 
-    pub(super) fn settle(&self, name: &str, born: u64) -> Command {
+    pub(super) fn settle(&self, name: &str) -> Command {
         let keys: [&[u8]; 2] = [&self.version(name), &self.sequence()];
-        script(&[SEQUENCE, SETTLE], &keys, &[&text(born)])
+        script(&[SEQUENCE, SETTLE], &keys, &[])
     }
 
     /// Moves the version of a name.

@@ -211,11 +211,8 @@ impl<P: Port> Tier for RedisTier<P> {
         self.ask_one(self.layout.read_sequence(), Effect::Read, Reply::number)
     }
 
-    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
-        let commands: Vec<Command> = names
-            .iter()
-            .map(|name| self.layout.settle(name, born))
-            .collect();
+    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        let commands: Vec<Command> = names.iter().map(|name| self.layout.settle(name)).collect();
         if commands.is_empty() {
             return Box::pin(ready(Ok(())));
         }

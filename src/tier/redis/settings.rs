@@ -150,7 +150,7 @@ impl Redis {
             backoff: (Duration::from_millis(20), Duration::from_secs(5)),
             trips_at: 5,
             rest: Duration::from_secs(1),
-            most_owed: 65_536,
+            most_owed: 16_384,
         }
     }
 
@@ -257,7 +257,7 @@ impl RedisBuilder {
             trips_at: self.trips_at,
             rest: self.rest,
             arming,
-            role: layout.role(),
+            beat: layout.beat(),
             invalidate_all: layout.bump(crate::tier::tiered::EVERYTHING),
             most_owed: self.most_owed,
         };
@@ -347,8 +347,8 @@ impl Tier for Redis {
         self.tier.sequence()
     }
 
-    fn settle(&self, names: Vec<Box<str>>, born: u64) -> TierFuture<()> {
-        self.tier.settle(names, born)
+    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        self.tier.settle(names)
     }
 
     fn bump(&self, name: Box<str>) -> TierFuture<u64> {

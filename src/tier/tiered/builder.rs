@@ -197,7 +197,8 @@ where
         self
     }
 
-    /// As [`CacheBuilder::stale_while_revalidate`], for the own cache's copies.
+    /// As [`CacheBuilder::stale_while_revalidate`], for the own cache's copies. It ends with the shared tier's content:
+    /// when that is gone too, whoever comes waits for the one that loads.
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.l1 = self.l1.stale_while_revalidate(window);
         self

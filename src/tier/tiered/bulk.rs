@@ -9,7 +9,7 @@ use std::time::Duration;
 use equivalent::Equivalent;
 
 use super::fetch::{Look, Pass};
-use super::load::{TURNS, blocking_as};
+use super::load::{TURNS, blocking_as, value_of};
 use super::own::{Leaders, leaders_here};
 use super::publish::Prepared;
 use super::{Held, Inner, Tiered, TieredCounters};
@@ -171,6 +171,22 @@ where
         Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized + 'q,
     {
         let inner = &self.inner;
+        let keys: Vec<&Q> = keys.into_iter().collect();
+        let found = inner.within_budget(self.find_many(&keys)).await;
+        found.unwrap_or_else(|| {
+            let why = format!("the budget of {:?} is used up", inner.budget());
+            Err(TierError::NotWaited { why: why.into() })
+        })
+    }
+
+    async fn find_many<Q>(&self, keys: &[&Q]) -> Result<Vec<Option<V>>, TierError>
+    where
+        Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
+    {
+        let inner = &self.inner;
+        if inner.wanted.any() {
+            return self.find_many_alone(keys).await;
+        }
         // What the tier told this call, if it was asked and failed.
         let failure = &Mutex::new(None);
         let fill = |missing: Vec<K>| async move {
@@ -183,11 +199,10 @@ where
             let absent = |found: Option<_>| Some(found.unwrap_or_else(|| inner.nothing()));
             Ok::<_, String>(found.into_iter().map(absent).collect())
         };
-        let found = inner.within_budget(self.l1.get_many_or_load_with_async(keys, fill));
-        let found = found.await.unwrap_or_else(|| {
-            let after = inner.budget();
-            Err(TryLoadError::Shared(LoadError::LoadTimedOut { after }))
-        });
+        let found = self
+            .l1
+            .get_many_or_load_with_async(keys.iter().copied(), fill)
+            .await;
         let failure = failure.lock().take();
         match (found, failure) {
             (Ok(found), _) => Ok(found
@@ -195,10 +210,30 @@ where
                 .map(|held| held.and_then(|held| held.value))
                 .collect()),
             (Err(_), Some(error)) => Err(error),
+            // Another call's loader, or its tier. This call has none.
+            (Err(TryLoadError::Shared(LoadError::Failed(_))), None) => {
+                self.find_many_alone(keys).await
+            }
             (Err(error), None) => Err(TierError::NotWaited {
                 why: error.to_string().into(),
             }),
         }
+    }
+
+    /// Own copies, and what the tier says to this call alone, which is not kept.
+    async fn find_many_alone<Q>(&self, keys: &[&Q]) -> Result<Vec<Option<V>>, TierError>
+    where
+        Q: Hash + Equivalent<K> + TierKey + ?Sized,
+    {
+        let own: Vec<Option<Held<V>>> = keys.iter().map(|key| self.l1.get(*key)).collect();
+        let missing = keys.iter().zip(&own).filter(|(_, held)| held.is_none());
+        let places: Vec<Vec<u8>> = missing.map(|(key, _)| self.place(*key)).collect();
+        let mut found = self.inner.look_many_only(&places).await?.into_iter();
+        let value = |held: Option<Held<V>>| match held {
+            Some(held) => held.value,
+            None => found.next().flatten().and_then(value_of),
+        };
+        Ok(own.into_iter().map(value).collect())
     }
 
     async fn find_or_load_many<Q, F, Fut, E>(
@@ -229,8 +264,8 @@ where
         };
         let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..keys.len()).collect();
-        let mut wants = Vec::new();
-        for _ in 0..TURNS {
+        let (mut wants, mut turns) = (Vec::new(), TURNS);
+        loop {
             let before = inner.nothings();
             let those = open.iter().map(|place| keys[*place]);
             let found = self.l1.get_many_or_load_with_async(those, fill).await?;
@@ -248,6 +283,16 @@ where
             // Perhaps the answers of calls without a loader. This one has one.
             let places = open.iter().map(|place| self.place(keys[*place]));
             wants.extend(places.map(|place| inner.wanted.begin(&place)));
+            turns -= 1;
+            if turns == 0 {
+                // They never let this call lead: for it alone.
+                let missing: Vec<K> = open.iter().map(|place| keys[*place].to_owned()).collect();
+                let answers = fill(missing).await.map_err(TryLoadError::Own)?;
+                for (place, answer) in open.into_iter().zip(answers) {
+                    values[place] = answer.and_then(value_of);
+                }
+                break;
+            }
         }
         Ok(values)
     }

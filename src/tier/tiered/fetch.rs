@@ -7,7 +7,7 @@ use super::own::{Leaders, Placeholder};
 use super::space;
 use super::versions::tag_of;
 use super::{Held, Inner, TieredCounters};
-use crate::entry::{Loaded, What};
+use crate::entry::{EntryOptions, Loaded, What};
 use crate::tier::contract::{Pledge, TierError, TierFuture};
 use crate::tier::envelope::{Envelope, Kind, Seal, seal_of};
 use crate::tier::key::FromTierKey;
@@ -196,7 +196,7 @@ where
                 }
             };
             let stale = match read {
-                Read::Fresh(loaded) if is_news(&loaded, previous) => {
+                Read::Fresh(loaded) if is_news(&loaded, previous, self.clock.now()) => {
                     self.count_look(true);
                     return Ok(Look::Found(loaded));
                 }
@@ -342,15 +342,19 @@ where
             TieredCounters::count(&self.counters.bad_contents);
             return Ok(Read::Dead { stale: None });
         };
+        let left = Duration::from_millis(envelope.expires.saturating_sub(now));
+        let own = left.min(self.rules.own_time_to_live);
+        let tags = names.iter().filter_map(|name| tag_of(name));
+        let options = EntryOptions::new().time_to_live(own).tags(tags);
         let held = Held {
             value,
             seal: Some(envelope.seal),
             created: envelope.created,
+            fresh_until: self.clock.now().saturating_add(nanos(own)),
+            tags: kept_tags(&options),
         };
-        let left = Duration::from_millis(envelope.expires.saturating_sub(now));
-        let mut loaded = Loaded::new(held)
-            .time_to_live(left.min(self.rules.own_time_to_live))
-            .tags(names.iter().filter_map(|name| tag_of(name)));
+        let mut loaded = Loaded::new(held);
+        loaded.options = options;
         if left.is_zero() {
             return Ok(Read::Dead {
                 stale: Some(loaded),
@@ -382,17 +386,29 @@ impl<V> Held<V> {
             value,
             seal: None,
             created: 0,
+            fresh_until: 0,
+            tags: None,
         }
     }
 }
 
-/// Whether this is newer than what is to be replaced. Nothing is to be replaced by itself, nor by what is older (a
-/// server that took over from another may have lost the latest).
-fn is_news<V>(loaded: &Loaded<Held<V>>, previous: Option<&Held<V>>) -> bool {
+/// Whether this is what a refresh is for: of a copy that is fresh still, something newer; of one whose time here is up,
+/// whatever is fresh there. But nothing older (a server may have lost the latest).
+fn is_news<V>(loaded: &Loaded<Held<V>>, previous: Option<&Held<V>>, now: u64) -> bool {
     let (What::Value(found), Some(previous)) = (&loaded.what, previous) else {
         return true;
     };
-    found.seal != previous.seal && found.created >= previous.created
+    let is_same = found.seal == previous.seal;
+    let is_up = now >= previous.fresh_until;
+    if is_same {
+        return is_up;
+    }
+    found.created >= previous.created
+}
+
+/// The tags of an entry, as its copy remembers them.
+pub(super) fn kept_tags(options: &EntryOptions) -> Option<std::sync::Arc<[Box<str>]>> {
+    (!options.tags.is_empty()).then(|| options.tags.clone().into())
 }
 
 pub(super) fn unencodable<E: std::error::Error + Send + Sync + 'static>(error: E) -> TierError {

@@ -9,7 +9,6 @@ use equivalent::Equivalent;
 
 use super::fetch::Look;
 use super::own::leaders_here;
-use super::space::place;
 use super::{Held, Inner, Tiered, TieredCounters};
 use crate::entry::{Loaded, What};
 use crate::error::{LoadError, TryLoadError};
@@ -290,28 +289,38 @@ where
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
     {
-        let Some(space) = &self.space else {
-            return self.l1.load(key).map(|held| held.value);
-        };
-        // The own cache's loader is not told of namespaces.
-        let loader = self.inner.loader.as_ref().ok_or(LoadError::NoLoader)?;
-        let key = key.to_owned();
-        let place = place(Some(space), &key.to_tier());
-        let fill = |previous| {
-            let mut load = Some(|| async { loader(&key) });
-            let (inner, place) = (&self.inner, &place);
-            async move { inner.fill(place, previous, &mut load).await }
-        };
-        let load = self.l1.get_or_load_with_previous_async(&key, fill);
-        let load = async { Ok::<_, LoadError>(self.inner.within_budget(load).await) };
-        let Some(found) = blocking(load)? else {
-            let after = self.inner.budget();
-            return Err(LoadError::LoadTimedOut { after });
-        };
-        found.map(|held| held.value).map_err(|error| match error {
-            TryLoadError::Own(error) => LoadError::Failed(error.into()),
-            TryLoadError::Shared(error) => error,
-        })
+        let inner = &self.inner;
+        let loader = inner.loader.as_ref().ok_or(LoadError::NoLoader)?;
+        if self.space.is_some() {
+            // The own cache's loader is not told of namespaces.
+            let owned = key.to_owned();
+            let found = self.get_or_load_with(key, || loader(&owned).map_err(Said));
+            return found.map_err(|error| match error {
+                TryLoadError::Own(Said(error)) => LoadError::Failed(error.into()),
+                TryLoadError::Shared(error) => error,
+            });
+        }
+        let mut want = None;
+        for _ in 0..TURNS {
+            let before = inner.nothings();
+            match self.l1.load(key) {
+                // Perhaps the answer of a call without a loader.
+                Err(LoadError::Absent) if inner.nothings() != before => {
+                    want.get_or_insert_with(|| inner.wanted.begin(&self.place(key)));
+                }
+                found => return found.map(|held| held.value),
+            }
+        }
+        Err(LoadError::Absent)
+    }
+}
+
+/// An attached loader's error, with the words by which others are told of it.
+struct Said(Box<dyn std::error::Error + Send + Sync>);
+
+impl Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -397,7 +406,7 @@ where
     }
 }
 
-fn value_of<V>(loaded: Loaded<Held<V>>) -> Option<V> {
+pub(super) fn value_of<V>(loaded: Loaded<Held<V>>) -> Option<V> {
     match loaded.what {
         What::Value(held) | What::Uncacheable(held) => held.value,
         What::Absent | What::Unchanged => None,

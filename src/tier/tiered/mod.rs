@@ -148,6 +148,10 @@ struct Held<V> {
     seal: Option<Seal>,
     /// When that was made, in milliseconds since 1970.
     created: u64,
+    /// Until when this copy is served without a look, by the own clock.
+    fresh_until: u64,
+    /// Its tags, for a loader that says that nothing has changed.
+    tags: Option<Arc<[Box<str>]>>,
 }
 
 impl<K, V> Tiered<K, V>

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::fetch::{Pass, is_out_of_reach, unencodable};
+use super::fetch::{Pass, is_out_of_reach, kept_tags, unencodable};
 use super::own::{Leaders, Write};
 use super::space::names;
 use super::{Held, Inner, TieredCounters};
@@ -11,6 +11,7 @@ use crate::entry::{EntryOptions, Loaded, Ttl, What};
 use crate::tier::contract::{TierError, TierFuture};
 use crate::tier::envelope::{Envelope, Kind, Seal};
 use crate::tier::key::FromTierKey;
+use crate::time::nanos;
 
 /// An answer for those who wait for it, which is not kept. It names its tags: who began to wait after one of them had
 /// moved must not take it.
@@ -115,14 +116,18 @@ where
         }))
     }
 
-    /// A loader's answer; if that is that nothing has changed, the previous value, for another life.
+    /// A loader's answer; if that is that nothing has changed, what was known before, for another life.
     pub(super) fn renewed(&self, answer: Loaded<V>, previous: Option<Held<V>>) -> Loaded<V> {
-        match (&answer.what, previous.and_then(|held| held.value)) {
-            (What::Unchanged, Some(value)) => Loaded {
-                what: What::Value(value),
-                options: answer.options,
-            },
-            _ => answer,
+        let (What::Unchanged, Some(previous)) = (&answer.what, previous) else {
+            return answer;
+        };
+        let mut options = answer.options;
+        for tag in previous.tags.iter().flat_map(|tags| tags.iter()) {
+            options = options.tag(tag.clone());
+        }
+        Loaded {
+            what: previous.value.map_or(What::Absent, What::Value),
+            options,
         }
     }
 
@@ -231,12 +236,14 @@ where
         match put {
             Ok(true) => {
                 pass.is_used();
+                let own = content.time_to_live.min(self.rules.own_time_to_live);
                 let held = Held {
                     value,
                     seal: Some(content.seal),
                     created: content.created,
+                    fresh_until: self.clock.now().saturating_add(nanos(own)),
+                    tags: kept_tags(&options),
                 };
-                let own = content.time_to_live.min(self.rules.own_time_to_live);
                 let mut loaded = Loaded::new(held);
                 options.ttl = Ttl::For(own);
                 loaded.options = options;

@@ -79,7 +79,7 @@ where
                 .zip(&found)
                 .filter(|(_, found)| found.is_none());
             let nameless = nameless.map(|(name, _)| name.clone()).collect();
-            self.tier.settle(nameless, born).await?;
+            self.tier.settle(nameless).await?;
             found = self.versions_of(names).await?;
         }
         let known = |version: Option<u64>| version.filter(|version| *version <= born);

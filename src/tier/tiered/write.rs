@@ -5,7 +5,7 @@ use std::hash::Hash;
 use equivalent::Equivalent;
 
 use super::fetch::Read;
-use super::own::Leaders;
+use super::own::{Leaders, Placeholder};
 use super::versions::{EVERYTHING, name_of, name_of_space};
 use super::{Held, Inner, Scope, Tiered, TieredCounters};
 use crate::entry::{EntryOptions, Ttl, What};
@@ -334,9 +334,13 @@ where
 
     /// Takes the key's place, and stores over that once it is answered: see the module's argument.
     async fn store(&self, key: &[u8], value: &V, options: &EntryOptions) -> Result<(), TierError> {
+        let nobody = Leaders::default();
         for _ in 0..TURNS {
-            let (seal, placeholder) = self.placeholder(key)?;
-            let seized = self.tier.seize(key.to_vec(), placeholder, self.rules.lease);
+            let (seal, content) = self.placeholder(key)?;
+            let write = self.writes.begin(seal, &nobody);
+            // However this ends, nobody shall wait for it.
+            let mut placeholder = Placeholder::new(&*self.tier, key, write);
+            let seized = self.tier.seize(key.to_vec(), content, self.rules.lease);
             let born = seized.await?;
             let content = self.content_of(key, Some(value), options, born).await;
             let stored = match content {
@@ -349,12 +353,15 @@ where
                 Err(error) => Err(error),
             };
             match stored {
-                Ok(true) => return Ok(()),
-                // A load has stored meanwhile, or somebody else has written: this write comes after it.
-                Ok(false) => {}
+                Ok(stands) => {
+                    placeholder.is_gone();
+                    if stands {
+                        return Ok(());
+                    }
+                    // A load has stored meanwhile, or somebody else has written: this write comes after it.
+                }
                 Err(error) => {
-                    // Nobody shall wait for the placeholder.
-                    let _ = self.tier.remove(key.to_vec(), seal).await;
+                    let _ = placeholder.take_away().await;
                     return Err(error);
                 }
             }

@@ -125,6 +125,28 @@ pub(super) async fn first<T>(one: impl Future<Output = T>, other: impl Future<Ou
     .await
 }
 
+/// All outputs, in order; all are under way together.
+pub(super) async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none() {
+                if let Poll::Ready(ready) = future.as_mut().poll(context) {
+                    *output = Some(ready);
+                }
+            }
+        }
+        if outputs.iter().all(Option::is_some) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
+
 thread_local! {
     /// Whether this is a tier's own thread, whose work everybody waits for.
     static OWN: Cell<bool> = const { Cell::new(false) };

@@ -295,6 +295,12 @@ pub(crate) fn many_keys_are_one_question_and_one_load<W: World>() {
         Ok::<_, String>(vec![None])
     });
     assert_eq!(found.unwrap(), all);
+    here.insert_many((0..600).map(|n| (format!("many{n}"), n)))
+        .unwrap();
+    for n in [0, 255, 256, 599] {
+        world.until(|| there.get(&format!("many{n}")).unwrap() == Some(n));
+    }
+    assert_eq!(there.get_many(["many7", "none"]).unwrap(), [Some(7), None]);
     // An invalidation in the middle keeps out what it concerns.
     here.clear().unwrap();
     here.get_many_or_load(["a", "b"], |_: &[String]| {
@@ -417,6 +423,8 @@ pub(crate) fn futures_can_be_sent<W: World>() {
     let load = |missing: Vec<String>| async move { Ok::<_, String>(vec![Some(1); missing.len()]) };
     goes(&node.get_many_or_load_async(["k"], load));
     goes(&node.insert_async("k".to_owned(), 1));
+    goes(&node.insert_many_async([("k".to_owned(), 1)]));
+    goes(&node.get_many_async(["k"]));
     goes(&node.add_async("k".to_owned(), 1));
     goes(&node.invalidate_async("k"));
     goes(&node.invalidate_many_async(["k"]));

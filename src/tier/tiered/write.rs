@@ -11,7 +11,7 @@ use super::{Held, Inner, Scope, Tiered, TieredCounters};
 use crate::entry::{EntryOptions, Ttl, What};
 use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
-use crate::tier::wake::block_on;
+use crate::tier::wake::{all, block_on};
 
 /// How often a change is tried anew where others change the same thing.
 const TURNS: usize = 16;
@@ -91,6 +91,46 @@ where
         }
         let stored = inner.store(&self.place(&key), &value, &options).await;
         stored.inspect_err(|_| TieredCounters::count(&inner.counters.l2_errors))
+    }
+
+    /// [`insert`](Self::insert) for each of these; up to 256 are on their way together. Not atomic.
+    ///
+    /// # Errors
+    /// The first that there is, as [`insert`](Self::insert). The others have been tried all the same.
+    ///
+    /// ```
+    /// # use larder::tier::{MemoryServer, Tiered};
+    /// # let cache: Tiered<u64, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
+    /// cache.insert_many((1..=3).map(|n| (n, n * n)))?;
+    /// assert_eq!(cache.get_many([&1, &2, &4])?, [Some(1), Some(4), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn insert_many(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), TierError> {
+        block_on(self.insert_many_async(entries))?
+    }
+
+    /// [`insert_many`](Self::insert_many) for tasks.
+    ///
+    /// # Errors
+    /// As [`insert_many`](Self::insert_many).
+    pub async fn insert_many_async(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<(), TierError> {
+        let mut entries = entries.into_iter();
+        let mut outcome = Ok(());
+        loop {
+            let some = entries.by_ref().take(256);
+            let some: Vec<_> = some
+                .map(|(key, value)| self.insert_async(key, value))
+                .collect();
+            if some.is_empty() {
+                return outcome;
+            }
+            for stored in all(some).await {
+                outcome = outcome.and(stored);
+            }
+        }
     }
 
     /// Stores a value in the shared tier if there is none, and says whether it did: of all processes that ask for the

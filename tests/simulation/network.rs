@@ -232,20 +232,18 @@ impl Network {
         }
     }
 
+    /// A connection over which anything arrives.
+    fn wire(&mut self, number: usize, link: Link) -> Option<&mut Wire> {
+        let wire = self.processes[number].wire.as_mut()?;
+        (wire.link == link && !wire.is_silent).then_some(wire)
+    }
+
     fn send(&mut self, number: usize, link: Link, id: u64, commands: Vec<Command>) {
-        let delay = self.delay();
-        let now = self.now;
-        let Some(wire) = self.processes[number]
-            .wire
-            .as_mut()
-            .filter(|wire| wire.link == link)
-        else {
+        let at = self.now + self.delay();
+        let Some(wire) = self.wire(number, link) else {
             return;
         };
-        if wire.is_silent {
-            return;
-        }
-        wire.to_server = wire.to_server.max(now + delay);
+        wire.to_server = wire.to_server.max(at);
         let at = wire.to_server;
         let parcel = Parcel::ToServer {
             from: number,
@@ -430,19 +428,11 @@ impl Network {
     }
 
     fn answer(&mut self, number: usize, link: Link, event: Event) {
-        let delay = self.delay();
-        let now = self.now;
-        let Some(wire) = self.processes[number]
-            .wire
-            .as_mut()
-            .filter(|wire| wire.link == link)
-        else {
+        let at = self.now + self.delay();
+        let Some(wire) = self.wire(number, link) else {
             return;
         };
-        if wire.is_silent {
-            return;
-        }
-        wire.to_process = wire.to_process.max(now + delay);
+        wire.to_process = wire.to_process.max(at);
         let at = wire.to_process;
         self.post(at, Parcel::ToProcess { to: number, event });
     }

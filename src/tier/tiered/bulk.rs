@@ -130,10 +130,9 @@ where
         let inner = &self.inner;
         let keys: Vec<&Q> = keys.into_iter().collect();
         let loaded = inner.within_budget(self.find_or_load_many(&keys, loader));
-        loaded.await.unwrap_or_else(|| {
-            let after = inner.budget();
-            Err(TryLoadError::Shared(LoadError::LoadTimedOut { after }))
-        })
+        loaded
+            .await
+            .unwrap_or_else(|| Err(inner.not_loaded_in_time()))
     }
 
     /// The values under several keys, in their order, from the own cache or, by one command, the shared tier; `None`
@@ -173,10 +172,7 @@ where
         let inner = &self.inner;
         let keys: Vec<&Q> = keys.into_iter().collect();
         let found = inner.within_budget(self.find_many(&keys)).await;
-        found.unwrap_or_else(|| {
-            let why = format!("the budget of {:?} is used up", inner.budget());
-            Err(TierError::NotWaited { why: why.into() })
-        })
+        found.unwrap_or_else(|| Err(inner.not_in_time()))
     }
 
     async fn find_many<Q>(&self, keys: &[&Q]) -> Result<Vec<Option<V>>, TierError>

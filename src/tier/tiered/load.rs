@@ -55,10 +55,7 @@ where
     {
         let inner = &self.inner;
         let found = inner.within_budget(self.find(key)).await;
-        found.unwrap_or_else(|| {
-            let why = format!("the budget of {:?} is used up", inner.budget());
-            Err(TierError::NotWaited { why: why.into() })
-        })
+        found.unwrap_or_else(|| Err(inner.not_in_time()))
     }
 
     async fn find<Q>(&self, key: &Q) -> Result<Option<V>, TierError>
@@ -232,10 +229,7 @@ where
     {
         let inner = &self.inner;
         let loaded = inner.within_budget(self.find_or_load(key, loader)).await;
-        loaded.unwrap_or_else(|| {
-            let after = inner.budget();
-            Err(TryLoadError::Shared(LoadError::LoadTimedOut { after }))
-        })
+        loaded.unwrap_or_else(|| Err(inner.not_loaded_in_time()))
     }
 
     async fn find_or_load<Q, F, Fut, E>(
@@ -392,9 +386,17 @@ where
         self.nothings.load(Ordering::Relaxed)
     }
 
-    /// How long a reading call may take.
-    pub(super) fn budget(&self) -> Duration {
-        self.rules.budget.unwrap_or(Duration::MAX)
+    /// What a call without a loader is told whose budget is used up.
+    pub(super) fn not_in_time(&self) -> TierError {
+        let budget = self.rules.budget.unwrap_or(Duration::MAX);
+        let why = format!("the budget of {budget:?} is used up");
+        TierError::NotWaited { why: why.into() }
+    }
+
+    /// And one with a loader.
+    pub(super) fn not_loaded_in_time<E>(&self) -> TryLoadError<E> {
+        let after = self.rules.budget.unwrap_or(Duration::MAX);
+        TryLoadError::Shared(LoadError::LoadTimedOut { after })
     }
 
     /// A call's output; `None` if it has used up its time. A hit asks for no timer.

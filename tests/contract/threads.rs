@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use larder::Cache;
+use larder::{Cache, Clock};
 
 use crate::support::eventually;
 use crate::{MILLI, SECOND, ignore, sized};
@@ -15,15 +15,19 @@ static MAINTAINED: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 /// How many maintenance threads this process has.
 #[cfg(target_os = "linux")]
 fn maintenance_threads() -> usize {
+    // The kernel keeps 15 characters of "larder-maintenance".
+    threads_named("larder-maint")
+}
+
+/// How many threads this process has whose names begin so.
+#[cfg(target_os = "linux")]
+fn threads_named(beginning: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists its threads");
     let names = tasks.filter_map(|task| {
         // A thread may end while it is listed.
         std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
     });
-    // The kernel keeps 15 characters of "larder-maintenance".
-    names
-        .filter(|name| name.starts_with("larder-maint"))
-        .count()
+    names.filter(|name| name.starts_with(beginning)).count()
 }
 
 #[cfg(target_os = "linux")]
@@ -63,6 +67,36 @@ fn a_thread_is_started_only_if_asked_for_and_goes_with_the_cache() {
     eventually("one interval later at the latest", || {
         maintenance_threads() == 0
     });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_ticking_clock_has_one_thread_which_goes_with_its_last_clone() {
+    assert_eq!(threads_named("larder-clock"), 0, "nobody asked");
+    let clock = Clock::ticking(MILLI).unwrap();
+    let build = |clock: Clock| {
+        let builder = Cache::<u64, u64>::builder().max_capacity(10);
+        builder
+            .time_to_live(30 * MILLI)
+            .clock(clock)
+            .build()
+            .unwrap()
+    };
+    let caches = [build(clock.clone()), build(clock)];
+    eventually("the thread starts", || threads_named("larder-clock") == 1);
+    for cache in &caches {
+        let start = Instant::now();
+        cache.insert(1, 1);
+        let served = cache.get(&1);
+        assert!(served.is_some() || start.elapsed() >= 30 * MILLI);
+        eventually("its time is up", || cache.get(&1).is_none());
+    }
+    let [one, other] = caches;
+    drop(one);
+    std::thread::sleep(20 * MILLI);
+    assert_eq!(threads_named("larder-clock"), 1, "a cache is left");
+    drop(other);
+    eventually("the thread goes", || threads_named("larder-clock") == 0);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder::{Cache, CacheBuilder, EntryOptions, EvictionPolicy};
+use larder::{Cache, CacheBuilder, Clock, EntryOptions, EvictionPolicy};
 
 use crate::{DEBUG, HOUR, alone, heap, ignore};
 
@@ -12,9 +12,13 @@ const ENTRIES: u64 = 1000;
 type Numbers = Cache<u64, u64>;
 type Setting = fn(CacheBuilder<u64, u64>) -> CacheBuilder<u64, u64>;
 
-const SETTINGS: [(&str, Setting); 6] = [
+const SETTINGS: [(&str, Setting); 7] = [
     ("plain", |builder| builder),
     ("ttl", |builder| builder.time_to_live(HOUR)),
+    ("ttl, ticking clock", |builder| {
+        let clock = Clock::ticking(Duration::from_millis(1)).expect("a thread");
+        builder.time_to_live(HOUR).clock(clock)
+    }),
     ("ttl, LRU", |builder| {
         builder
             .time_to_live(HOUR)

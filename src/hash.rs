@@ -86,17 +86,20 @@ pub(crate) struct KeyHash(u64);
 
 impl KeyHash {
     #[inline]
+    pub(crate) fn of_root<Q: Hash + ?Sized>(builder: &impl BuildHasher, key: &Q) -> KeyHash {
+        KeyHash(mix(builder.hash_one(key)))
+    }
+
+    #[inline]
     pub(crate) fn of<Q: Hash + ?Sized>(
         builder: &impl BuildHasher,
         namespace: u32,
         key: &Q,
     ) -> KeyHash {
-        let hash = builder.hash_one(key);
         if namespace == Namespace::ROOT {
-            KeyHash(mix(hash))
-        } else {
-            KeyHash(mix(hash ^ mix(u64::from(namespace))))
+            return KeyHash::of_root(builder, key);
         }
+        KeyHash(mix(builder.hash_one(key) ^ mix(u64::from(namespace))))
     }
 
     /// Which of `shards` (a power of two) the key belongs to.

@@ -4,12 +4,15 @@
 //! | word | bits | what |
 //! |---|---|---|
 //! | `first` | 0..3 | hits since the policy last looked |
-//! | | 3..47 | the deadline, as below |
-//! | | 47 | whether it carries tags |
-//! | | 48..50 | the policy's note on where the entry stands |
-//! | | 50..64 | the upper part of `born` |
-//! | `second` | 0..32 | the hash, never 0 |
-//! | | 32..64 | the lower part of `born` |
+//! | | 3..5 | the policy's note on where the entry stands |
+//! | | 5 | whether it carries tags |
+//! | | 6..20 | the upper part of the hash |
+//! | | 20..64 | the deadline, as below |
+//! | `second` | 0..18 | the lower part of the hash, which is odd |
+//! | | 18..64 | `born` |
+//!
+//! What a hit asks about stands on top: that the deadline is later than some moment, or that `born` is not
+//! below some floor, is one comparison of a whole word.
 //!
 //! # The deadline
 //! 44 bits hold a moment to 20 µs for the first 5.5 years of the clock, and to 2.1 ms after that, rounded
@@ -27,11 +30,14 @@ use crate::time::NEVER;
 
 const HITS: u64 = 0b111;
 const DEADLINE: u64 = (1 << 44) - 1;
-const DEADLINE_AT: u32 = 3;
-const TAGGED_AT: u32 = 47;
 const PLACE: u64 = 0b11;
-const PLACE_AT: u32 = 48;
-const BORN_AT: u32 = 50;
+const PLACE_AT: u32 = 3;
+const TAGGED_AT: u32 = 5;
+const UPPER_AT: u32 = 6;
+const DEADLINE_AT: u32 = 20;
+const BORN_AT: u32 = 18;
+/// The lower part of the hash.
+const LOWER: u64 = (1 << BORN_AT) - 1;
 
 /// The bit that says that a deadline counts in [`COARSE`] units.
 const SCALE: u64 = 1 << 43;
@@ -41,24 +47,25 @@ const FINE: u64 = 20_000;
 const COARSE: u64 = 1 << 21;
 
 /// The last number that an entry can be born under: 7 * 10^13. See [`Sequence`](crate::generation::Sequence).
-pub(crate) const LAST_BORN: u64 = (1 << 46) - 1;
+pub(crate) const LAST_BORN: u64 = (1 << 46) - 2;
 
-/// What an entry must be above to be served without a closer look.
+/// What an entry must be above to be served without a closer look: its words as a stamp lays them out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bar {
-    /// The least number it may be born under.
-    floor: u64,
-    /// The deadline, as stamps keep it, that is surely still ahead if another is above it.
-    deadline: u64,
+    /// No word of an entry that is born under the least number allowed is below this.
+    second: u64,
+    /// The highest word of an entry whose deadline may have come.
+    first: u64,
 }
 
 impl Bar {
-    /// For entries born under `floor` or more whose deadlines are after `moment`.
+    /// For entries born under `floor` or more, which is at most one above [`LAST_BORN`], whose deadlines are
+    /// after `moment`.
     #[inline]
     pub(crate) fn new(floor: u64, moment: u64) -> Self {
         Bar {
-            floor,
-            deadline: compact(moment),
+            second: floor << BORN_AT,
+            first: compact(moment) << DEADLINE_AT | ((1 << DEADLINE_AT) - 1),
         }
     }
 }
@@ -81,12 +88,12 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of something that nobody has read yet. `hash` is not 0, `born` at most [`LAST_BORN`].
+    /// The stamp of something that nobody has read yet. `hash` is odd, `born` at most [`LAST_BORN`].
     #[inline]
     pub(crate) fn new(hash: u32, born: u64, expires_at: u64, tagged: bool) -> Self {
-        debug_assert!(hash != 0 && born <= LAST_BORN);
+        debug_assert!(hash & 1 == 1 && born <= LAST_BORN);
         Stamp {
-            first: AtomicU64::new(first_word(born, expires_at, tagged)),
+            first: AtomicU64::new(first_word(hash, expires_at, tagged)),
             second: second_word(hash, born),
         }
     }
@@ -94,13 +101,20 @@ impl Stamp {
     /// The half of the key's hash that did not pick the shard.
     #[inline]
     pub(crate) fn hash(&self) -> u32 {
-        self.second.get() as u32
+        let upper = self.first() >> UPPER_AT << BORN_AT;
+        (self.second.get() & LOWER | upper) as u32
+    }
+
+    /// Whether the key's hash may be this one: says no to all but one in 130,000 of the others.
+    #[inline]
+    pub(crate) fn may_be_of(&self, hash: u32) -> bool {
+        (self.second.get() ^ u64::from(hash)) & LOWER == 0
     }
 
     /// The number under which the entry lives: it is dead once a floor of its scopes is above it.
     #[inline]
     pub(crate) fn born(&self) -> u64 {
-        (self.first() >> BORN_AT) << 32 | self.second.get() >> 32
+        self.second.get() >> BORN_AT
     }
 
     /// The deadline by age, [`NEVER`] without one.
@@ -112,7 +126,7 @@ impl Stamp {
     /// The same, not yet turned into a moment.
     #[inline]
     pub(crate) fn due(&self) -> Due {
-        Due(self.first() >> DEADLINE_AT & DEADLINE)
+        Due(self.first() >> DEADLINE_AT)
     }
 
     #[inline]
@@ -123,9 +137,7 @@ impl Stamp {
     /// Whether the entry is surely alive, as far as a bar and not its tags tell. If not, it may still be.
     #[inline]
     pub(crate) fn clears(&self, bar: Bar) -> bool {
-        let first = self.first();
-        let born = (first >> BORN_AT) << 32 | self.second.get() >> 32;
-        born >= bar.floor && first >> DEADLINE_AT & DEADLINE > bar.deadline
+        self.second.get() >= bar.second && self.first() > bar.first
     }
 
     #[inline]
@@ -179,14 +191,15 @@ impl Stamp {
 }
 
 #[inline]
-fn first_word(born: u64, expires_at: u64, tagged: bool) -> u64 {
-    (born >> 32) << BORN_AT | u64::from(tagged) << TAGGED_AT | compact(expires_at) << DEADLINE_AT
+fn first_word(hash: u32, expires_at: u64, tagged: bool) -> u64 {
+    let upper = u64::from(hash) >> BORN_AT;
+    compact(expires_at) << DEADLINE_AT | upper << UPPER_AT | u64::from(tagged) << TAGGED_AT
 }
 
 #[inline]
 fn second_word(hash: u32, born: u64) -> NonZeroU64 {
-    // The hash is not 0: the other branch is never taken.
-    NonZeroU64::new(born << 32 | u64::from(hash)).unwrap_or(NonZeroU64::MIN)
+    // The hash is odd: the other branch is never taken.
+    NonZeroU64::new(born << BORN_AT | u64::from(hash) & LOWER).unwrap_or(NonZeroU64::MIN)
 }
 
 /// A moment in 44 bits, never later than it is.

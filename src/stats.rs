@@ -93,9 +93,15 @@ impl Counters {
         self.rare.detached.fetch_add(1, Ordering::Relaxed);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bump(&self, count: Count) {
         self.striped.add(count as usize, 1);
+    }
+
+    /// Counts one of each.
+    #[inline(always)]
+    pub(crate) fn bump_both(&self, one: Count, other: Count) {
+        self.striped.add_both(one as usize, other as usize);
     }
 
     #[inline]

@@ -38,13 +38,26 @@ impl<const N: usize> Striped<N> {
     }
 
     /// Adds to counter `which` on this thread's stripe.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&self, which: usize, amount: u64) {
         let number = NUMBER.get();
         if number < OWNED {
             self.add_owned(number, which, amount);
         } else {
             self.add_unowned(number, which, amount);
+        }
+    }
+
+    /// Adds 1 to each of two counters.
+    #[inline(always)]
+    pub(crate) fn add_both(&self, one: usize, other: usize) {
+        let number = NUMBER.get();
+        if number < OWNED {
+            self.add_owned(number, one, 1);
+            self.add_owned(number, other, 1);
+        } else {
+            self.add_unowned(number, one, 1);
+            self.add(other, 1);
         }
     }
 

@@ -25,6 +25,8 @@ mod shape;
 mod support;
 #[path = "contract/threads.rs"]
 mod threads;
+#[path = "contract/turnover.rs"]
+mod turnover;
 #[path = "contract/walks.rs"]
 mod walks;
 #[path = "contract/writes.rs"]

@@ -80,6 +80,22 @@ const LOADS: &[(Call, u32)] = &[
     (Call::Advance, 8),
 ];
 
+/// Those after which nothing lies beside the slots, and writes of a full cache that say nothing.
+const ORDINARY: &[(Call, u32)] = &[
+    (Call::Get, 20),
+    (Call::Peek, 4),
+    (Call::Contains, 4),
+    (Call::InsertPlain, 50),
+    (Call::Add, 5),
+    (Call::Replace, 2),
+    (Call::Remove, 1),
+    (Call::Invalidate, 2),
+    (Call::Touch, 2),
+    (Call::Load, 5),
+    (Call::Clear, 1),
+    (Call::Advance, 12),
+];
+
 const FIVE_MILLISECONDS: Option<u64> = Some(5_000_000);
 
 const SMALL: Shape = Shape {
@@ -88,6 +104,7 @@ const SMALL: Shape = Shape {
     calls: 400,
     keys: 16,
     named: true,
+    tagged: true,
     capacity: 11,
     shards: 1,
     lru: false,
@@ -96,8 +113,16 @@ const SMALL: Shape = Shape {
     mix: ALL,
 };
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 6] = [
     SMALL,
+    Shape {
+        name: "ordinary writes",
+        rounds: 60,
+        named: false,
+        tagged: false,
+        mix: ORDINARY,
+        ..SMALL
+    },
     Shape {
         name: "weighted, without a namespace",
         named: false,

@@ -173,10 +173,10 @@ fn begins<K, V>(lead: &mut Lead<K, V>, errand: Errand) -> bool {
 
 impl<K, V, S> Home<K, V, S> {
     fn cache(&self) -> Option<Cache<K, V, S>> {
-        Some(Cache {
-            inner: self.inner.upgrade()?,
-            namespace: Arc::clone(&self.namespace),
-        })
+        Some(Cache::of(
+            self.inner.upgrade()?,
+            Arc::clone(&self.namespace),
+        ))
     }
 }
 

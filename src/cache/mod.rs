@@ -63,6 +63,8 @@ use crate::time::nanos;
 pub struct Cache<K, V, S = DefaultHashBuilder> {
     inner: Arc<Inner<K, V, S>>,
     namespace: Arc<Namespace>,
+    /// A hit has no more to write down than that it happened, and this is the root: nearly always.
+    is_ordinary: bool,
 }
 
 struct Inner<K, V, S> {
@@ -71,6 +73,8 @@ struct Inner<K, V, S> {
     rules: Rules<K, V>,
     /// The policy reorders its queue on a hit, or there is an expiry policy, which may hear of hits.
     hits_may_write: bool,
+    /// How long a value lives whose writer says nothing of it, if nobody has to be asked, and it weighs 1.
+    plain_life: Option<Life>,
     /// Who loads values again; without one the call that is elected does.
     background: Option<background::Background>,
     spawn_task: Option<background::SpawnTask>,
@@ -90,6 +94,16 @@ struct Rules<K, V> {
     expiry: Option<Box<dyn Expiry<K, V>>>,
     loader: Option<load::Attached<load::Loader<K, V>>>,
     async_loader: Option<load::Attached<load_async::AsyncLoader<K, V>>>,
+}
+
+impl<K, V, S> Cache<K, V, S> {
+    fn of(inner: Arc<Inner<K, V, S>>, namespace: Arc<Namespace>) -> Self {
+        Cache {
+            is_ordinary: !inner.hits_may_write && namespace.id == Namespace::ROOT,
+            inner,
+            namespace,
+        }
+    }
 }
 
 impl<K, V> Cache<K, V>
@@ -134,10 +148,8 @@ where
     #[must_use]
     pub fn namespace(&self, name: &str) -> Self {
         let store = &self.inner.store;
-        Cache {
-            inner: Arc::clone(&self.inner),
-            namespace: store.namespaces.open(name, &store.sequence),
-        }
+        let namespace = store.namespaces.open(name, &store.sequence);
+        Cache::of(Arc::clone(&self.inner), namespace)
     }
 
     /// How many entries the cache holds, over all namespaces.
@@ -410,6 +422,7 @@ impl<K, V, S> Clone for Cache<K, V, S> {
         Cache {
             inner: Arc::clone(&self.inner),
             namespace: Arc::clone(&self.namespace),
+            is_ordinary: self.is_ordinary,
         }
     }
 }

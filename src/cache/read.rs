@@ -169,15 +169,24 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let hash = self.hash(key);
-        if self.inner.hits_may_write {
-            return self.get_and_write(hash, key);
+        if !self.is_ordinary {
+            return self.get_otherwise(key);
         }
-        self.inner.store.get(hash, &self.namespace, key)
+        let hash = KeyHash::of_root(&self.inner.hasher, key);
+        self.inner.store.get_in_root(hash, &self.namespace, key)
+    }
+
+    /// The same in a namespace, or where a hit may have more to write down than that it happened.
+    #[inline(never)]
+    fn get_otherwise<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        self.get_and_write(self.hash(key), key)
     }
 
     /// The same where a hit may have more to write down than that it happened.
-    #[inline(never)]
     fn get_and_write<Q>(&self, hash: KeyHash, key: &Q) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,

@@ -106,6 +106,11 @@ where
     /// # Ok::<(), larder::BuildError>(())
     /// ```
     pub fn try_insert(&self, key: K, value: V) -> Result<Option<V>, Rejected<V>> {
+        if let (true, Some(life)) = (self.is_ordinary, self.inner.plain_life) {
+            let hash = KeyHash::of_root(&self.inner.hasher, &key);
+            let store = &self.inner.store;
+            return inserted(store.put_newcomer(hash, &self.namespace, key, value, life));
+        }
         inserted(self.write(key, value, EntryOptions::new(), Mode::Insert))
     }
 
@@ -364,9 +369,6 @@ where
 
     /// One write. With an expiry policy, what lives there now is looked up first and the policy asked
     /// without a lock; the write then applies only to that version, and starts over if it has changed.
-    ///
-    /// Inlined, so that a call that says little is compiled for saying little.
-    #[inline(always)]
     fn write(&self, key: K, value: V, options: EntryOptions, mode: Mode<V>) -> Put<K, V> {
         let hash = self.hash(&key);
         let store = &self.inner.store;

@@ -41,6 +41,12 @@ impl<K, V> Table<K, V> {
         self.index.len() == 0
     }
 
+    /// Whether there is nothing in here, and nothing remembered.
+    #[inline]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.is_empty() && self.uncacheable.is_empty() && self.over.is_empty()
+    }
+
     /// The flight of a key. Runs `Eq`.
     #[inline]
     pub(crate) fn find<Q>(

@@ -172,6 +172,21 @@ impl List {
         Some(id)
     }
 
+    /// Makes the last id the first; `false` if there is no other.
+    #[inline(always)]
+    pub(crate) fn rotate(&mut self, links: &mut Links) -> bool {
+        let id = self.tail;
+        if id == self.head {
+            return false;
+        }
+        let node = links.nodes.get_mut(id);
+        node.next = self.head;
+        self.tail = node.prev;
+        links.nodes.get_mut(self.head).prev = id;
+        self.head = id;
+        true
+    }
+
     /// Takes out `id`, which must be in this list.
     #[inline]
     pub(crate) fn unlink(&mut self, links: &mut Links, id: u32) {
@@ -298,8 +313,13 @@ mod tests {
                     lists[list].unlink(&mut links, id);
                     model[list].retain(|&other| other != id);
                 }
-                (5..=6, _) => {
+                (5, _) => {
                     assert_eq!(lists[which].pop_back(&mut links), model[which].pop_back());
+                }
+                (6, _) => {
+                    let rotated = lists[which].rotate(&mut links);
+                    assert_eq!(rotated, model[which].len() > 1);
+                    model[which].rotate_right(usize::from(rotated));
                 }
                 (_, Some(list)) if rand(4) == 0 => {
                     let to = 600 + rand(8) as u32;

@@ -74,6 +74,13 @@ impl Beside {
         !self.in_use
     }
 
+    /// Whether, moreover, nothing would have to be noted of a new entry that says nothing.
+    #[inline]
+    pub(super) fn is_blank(&self) -> bool {
+        // What is in use is told, too.
+        !self.told && !self.moves_deadlines
+    }
+
     fn begin_to_use(&mut self) {
         (self.told, self.in_use) = (true, true);
     }

@@ -30,6 +30,7 @@ mod oracle;
 mod pack;
 mod read;
 mod rubble;
+mod turnover;
 mod upkeep;
 mod write;
 
@@ -48,6 +49,7 @@ use beside::Beside;
 use pack::Packing;
 pub(crate) use read::Reading;
 use rubble::Rubble;
+pub(crate) use turnover::Ordinary;
 
 /// The most entries that one visit reclaims beyond what its own weight needs.
 pub(crate) const SLICE: u32 = 64;
@@ -77,20 +79,10 @@ pub(crate) struct Scope<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     pub(crate) namespace: &'a Namespace,
+    /// Whether that is the root.
+    pub(crate) in_root: bool,
     pub(crate) sequence: &'a Sequence,
     pub(crate) clock: &'a Clock,
-}
-
-impl<'a> Reader<'a> {
-    #[inline]
-    pub(crate) fn scope(self) -> Scope<'a> {
-        Scope {
-            namespace: self.namespace.id,
-            floor: self.namespace.floor(),
-            cleared: self.sequence.floor(),
-            sequence: self.sequence,
-        }
-    }
 }
 
 /// What a look-up found.

@@ -9,7 +9,7 @@ use crate::parts::index::Home;
 use crate::parts::policy::contract::MAX_HITS;
 use crate::removal::RemovalCause;
 use crate::stamp::Bar;
-use crate::time::Now;
+use crate::time::{Clock, Now};
 
 /// What a read found.
 pub(crate) struct Reading<'a, K, V> {
@@ -75,6 +75,45 @@ impl<K, V> Shard<K, V> {
         Some((id, self.slab.get(id)?))
     }
 
+    /// The same in a shard that has nothing beside the slots: so all entries are in the root.
+    #[inline(always)]
+    pub(super) fn find_plain<Q>(
+        &self,
+        home: Home<'_>,
+        hash: u32,
+        key: &Q,
+    ) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        // The first id is nearly always the one, if there is one.
+        let mut ids = home.ids();
+        if let Some(id) = ids.next() {
+            if let Some(entry) = self.entry_of(id, hash, key, Namespace::ROOT, true) {
+                return Some((id, entry));
+            }
+        }
+        if ids.next().is_none() && !home.is_left(&self.index) {
+            return None;
+        }
+        self.find_after_first(hash, key)
+    }
+
+    /// Looks at all ids but the first in the bucket, for a shard that has nothing beside the slots.
+    #[inline(never)]
+    fn find_after_first<Q>(&self, hash: u32, key: &Q) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let home = self.index.home(hash);
+        let ask = |id| Some((id, self.entry_of(id, hash, key, Namespace::ROOT, true)?));
+        let here = home.ids().skip(1).find_map(ask);
+        if here.is_some() || !home.is_left(&self.index) {
+            return here;
+        }
+        self.find_further(hash, key, Namespace::ROOT)
+    }
+
     /// The entry at `id`, if it is the key's. With `plain`, all entries are known to be in the root.
     #[inline]
     fn entry_of<Q>(
@@ -89,19 +128,18 @@ impl<K, V> Shard<K, V> {
         Q: Equivalent<K> + ?Sized,
     {
         let entry = self.slab.get(id)?;
-        let its = if plain {
-            Namespace::ROOT
-        } else {
-            self.beside.namespace(id)
+        let its = || {
+            if plain {
+                Namespace::ROOT
+            } else {
+                self.beside.namespace(id)
+            }
         };
-        let same = entry.stamp.hash() == hash && its == namespace;
+        let same = entry.stamp.may_be_of(hash) && its() == namespace;
         (same && key.equivalent(&entry.key)).then_some(entry)
     }
 
     /// The live entry of `key`, for those who only read, noted as used if they say so. Runs `Eq`.
-    ///
-    /// What few calls need is made where they need it, as each word that is kept for them is stored and
-    /// fetched by all.
     #[inline(always)]
     pub(crate) fn read<Q>(
         &self,
@@ -113,21 +151,33 @@ impl<K, V> Shard<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        if !self.beside.is_plain() || reader.namespace.id != Namespace::ROOT {
-            return self.read_with_beside(hash, key, reader, note);
+        // What few calls need is made where they need it, as each word that is kept for them is stored and
+        // fetched by all. So they are handed the reader in parts.
+        let Reader {
+            namespace,
+            sequence,
+            clock,
+            ..
+        } = reader;
+        if !self.beside.is_plain() || !reader.in_root {
+            return self.read_with_beside(hash, key, namespace, sequence, clock, note);
         }
         let home = self.index.home(hash);
         // While the bucket is on its way, and not when the entry has come: what stands between the one wait
         // and the next keeps the processor from seeing that far ahead.
         let moment = if self.wheel.len() > 0 {
-            reader.clock.at_latest()
+            clock.at_latest()
         } else {
             0
         };
-        let bar = self.bar(reader, moment);
-        let (id, entry) = self.find_from(home, hash, key, Namespace::ROOT, true)?;
+        // A floor this shard has not noticed yet kills all it holds. (The root has no other floor.)
+        if !self.has_noticed(sequence) {
+            return None;
+        }
+        let bar = Bar::new(self.mark, moment);
+        let (id, entry) = self.find_plain(home, hash, key)?;
         let near = !entry.stamp.clears(bar);
-        if near && !self.is_alive(id, entry, reader) {
+        if near && !self.is_alive(id, entry, namespace, sequence, &mut Now::new(clock)) {
             return None;
         }
         if note {
@@ -137,34 +187,36 @@ impl<K, V> Shard<K, V> {
     }
 
     /// The same where something lies beside the slots.
-    #[inline(always)]
+    #[inline(never)]
     fn read_with_beside<Q>(
         &self,
         hash: u32,
         key: &Q,
-        reader: Reader<'_>,
+        namespace: &Namespace,
+        sequence: &Sequence,
+        clock: &Clock,
         note: bool,
     ) -> Option<Reading<'_, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let mut now = Now::new(reader.clock);
+        let mut now = Now::new(clock);
         let home = self.index.home(hash);
         let moment = if self.wheel.len() > 0 {
             now.at_latest()
         } else {
             0
         };
-        let bar = self.bar(reader, moment);
-        let (id, entry) = self.find_from(home, hash, key, reader.namespace.id, false)?;
+        if !self.has_noticed(sequence) {
+            return None;
+        }
+        let bar = Bar::new(self.mark.max(namespace.floor()), moment);
+        let (id, entry) = self.find_from(home, hash, key, namespace.id, false)?;
         let near = !entry.stamp.clears(bar);
         let alive = if !self.beside.has_idle() && !near {
-            !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, reader.sequence)
+            !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, sequence)
         } else {
-            matches!(
-                self.judge(id, entry, reader.scope(), &mut now),
-                Found::Live(_)
-            )
+            self.is_alive(id, entry, namespace, sequence, &mut now)
         };
         if !alive {
             return None;
@@ -175,26 +227,23 @@ impl<K, V> Shard<K, V> {
         Some(Reading { id, entry, near })
     }
 
-    /// What an entry must be above to be alive at `moment`.
-    #[inline]
-    fn bar(&self, reader: Reader<'_>, moment: u64) -> Bar {
-        // A floor this shard has not seen yet kills all it holds.
-        let floor = if self.floor < reader.sequence.floor() {
-            u64::MAX
-        } else {
-            self.mark.max(reader.namespace.floor())
-        };
-        Bar::new(floor, moment)
-    }
-
     #[cold]
     #[inline(never)]
-    fn is_alive(&self, id: u32, entry: &Entry<K, V>, reader: Reader<'_>) -> bool {
-        let mut now = Now::new(reader.clock);
-        matches!(
-            self.judge(id, entry, reader.scope(), &mut now),
-            Found::Live(_)
-        )
+    fn is_alive(
+        &self,
+        id: u32,
+        entry: &Entry<K, V>,
+        namespace: &Namespace,
+        sequence: &Sequence,
+        now: &mut Now<'_>,
+    ) -> bool {
+        let scope = Scope {
+            namespace: namespace.id,
+            floor: namespace.floor(),
+            cleared: sequence.floor(),
+            sequence,
+        };
+        matches!(self.judge(id, entry, scope, now), Found::Live(_))
     }
 
     /// Finds what `key` stands for. Runs `Eq` and changes nothing.

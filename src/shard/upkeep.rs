@@ -176,8 +176,8 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Whether no deadline has come, and none is near enough to be looked for.
-    #[inline]
-    fn is_quiet(&self, now: &mut Now<'_>) -> bool {
+    #[inline(always)]
+    pub(super) fn is_quiet(&self, now: &mut Now<'_>) -> bool {
         self.wheel.len() == 0 || self.wheel.is_quiet(now.coarse())
     }
 

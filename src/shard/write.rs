@@ -4,7 +4,7 @@ use super::beside::{Extras, Pockets, hash_of};
 use super::{Found, Incoming, Outcome, Scope, Shard};
 use crate::entry::Entry;
 use crate::freshness::Early;
-use crate::generation::Sequence;
+use crate::generation::{Namespace, Sequence};
 use crate::parts::policy::contract::{MAX_HITS, Policy};
 use crate::removal::{Batch, Gone, RemovalCause};
 use crate::time::Now;
@@ -56,6 +56,12 @@ impl<K, V> Shard<K, V> {
         }
     }
 
+    /// Whether the last `clear` was noticed.
+    #[inline]
+    pub(crate) fn has_noticed(&self, sequence: &Sequence) -> bool {
+        self.floor >= sequence.floor()
+    }
+
     #[cold]
     fn doom_all(&mut self, floor: u64, sequence: &Sequence) {
         self.doomed = self.held();
@@ -76,7 +82,13 @@ impl<K, V> Shard<K, V> {
         out: &mut Batch<K, V>,
     ) -> Outcome<K, V> {
         match found {
-            Found::Absent => self.store_new(incoming, scope, now, out),
+            Found::Absent => match self.turn_over_incoming(incoming, scope.namespace, now) {
+                Ok(old) => {
+                    out.push(displaced(old));
+                    Outcome::Stored { replaced: None }
+                }
+                Err(incoming) => self.store_new(incoming, scope, now, out),
+            },
             Found::Live(id) => {
                 let grown = incoming.weight.saturating_sub(self.weight_of(id));
                 if grown > 0 && self.is_over(0, grown) {
@@ -87,7 +99,7 @@ impl<K, V> Shard<K, V> {
             }
             Found::Past(id, cause) => {
                 self.unlink(id, cause, out);
-                self.store_elsewhere(incoming, scope, now, out)
+                self.store_new(incoming, scope, now, out)
             }
         }
     }
@@ -104,7 +116,7 @@ impl<K, V> Shard<K, V> {
         out: &mut Batch<K, V>,
     ) -> Outcome<K, V> {
         let old = self.take(id, RemovalCause::Replaced);
-        match self.store_elsewhere(incoming, scope, now, out) {
+        match self.store_new(incoming, scope, now, out) {
             Outcome::Stored { .. } => Outcome::Stored {
                 replaced: old.map(|gone| (gone.key, gone.value, gone.weight)),
             },
@@ -115,21 +127,8 @@ impl<K, V> Shard<K, V> {
         }
     }
 
-    /// As `store_new`, where it is not worth a copy of its own.
+    /// Stores a value under a key that has none.
     #[inline(never)]
-    fn store_elsewhere(
-        &mut self,
-        incoming: Incoming<K, V>,
-        scope: Scope<'_>,
-        now: &mut Now<'_>,
-        out: &mut Batch<K, V>,
-    ) -> Outcome<K, V> {
-        self.store_new(incoming, scope, now, out)
-    }
-
-    /// Stores a value under a key that has none. Inlined, like all that it is made of: most writes that a
-    /// cache sees when it is full are these.
-    #[inline(always)]
     fn store_new(
         &mut self,
         incoming: Incoming<K, V>,
@@ -321,7 +320,7 @@ impl<K, V> Shard<K, V> {
     }
 
     #[inline]
-    fn schedule(&mut self, id: u32, check_at: u64) {
+    pub(super) fn schedule(&mut self, id: u32, check_at: u64) {
         self.wheel
             .schedule(id, self.beside.kept_until(id, check_at));
     }
@@ -333,5 +332,17 @@ impl<K, V> Shard<K, V> {
             self.beside.touch(id, now);
             self.beside.renew_version(id);
         }
+    }
+}
+
+/// What a turnover displaced.
+fn displaced<K, V>(entry: Entry<K, V>) -> Gone<K, V> {
+    Gone {
+        key: entry.key,
+        value: entry.value,
+        cause: RemovalCause::Size,
+        weight: 1,
+        namespace: Namespace::ROOT,
+        born: entry.stamp.born(),
     }
 }

@@ -23,6 +23,7 @@ mod read;
 mod refresh;
 mod sweep;
 mod touch;
+mod turnover;
 mod write;
 
 pub(crate) use begin::{Ask, Begin, Wish};
@@ -50,7 +51,8 @@ use crate::removal::{Batch, Gone, Notifier, RemovalCause, contain_drop};
 use crate::shard::{Limits, SLICE, Scope, Shard};
 use crate::stats::Counters;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Arc, RwLock};
+use crate::sync::locks::RwLockWriteGuard;
+use crate::sync::{Arc, Locked, RwLock};
 use crate::time::{Clock, Now};
 
 /// Told of each removal under the stripe's lock, where it happens. For checkers that must know the
@@ -137,6 +139,9 @@ struct Stripe<K, V> {
     shard: Shard<K, V>,
     flights: Table<K, V>,
 }
+
+/// A stripe that is held exclusively.
+type Guard<'a, K, V> = Locked<RwLockWriteGuard<'a, Stripe<K, V>>>;
 
 type Stripes<K, V> = Box<[CachePadded<RwLock<Stripe<K, V>>>]>;
 
@@ -317,10 +322,14 @@ impl<K, V> Store<K, V> {
         K: 'a,
         V: 'a,
     {
+        gone.for_each(|gone| self.note_one(&gone.key, gone.cause));
+    }
+
+    /// The same for one removal.
+    #[inline]
+    fn note_one(&self, key: &K, cause: RemovalCause) {
         if let Some(journal) = &self.journal {
-            for gone in gone {
-                journal(&gone.key, gone.cause);
-            }
+            journal(key, cause);
         }
     }
 

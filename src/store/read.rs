@@ -12,17 +12,28 @@ use crate::sync::locks::RwLockReadGuard;
 use crate::sync::{Locked, RwLock};
 
 impl<K, V> Store<K, V> {
+    #[inline(always)]
     pub(super) fn reader<'a>(&'a self, namespace: &'a Namespace) -> Reader<'a> {
         Reader {
             namespace,
+            in_root: namespace.id == Namespace::ROOT,
             sequence: &self.sequence,
             clock: &self.clock,
         }
     }
 
+    /// The same for callers who know that this is the root.
+    #[inline(always)]
+    pub(super) fn reader_in_root<'a>(&'a self, root: &'a Namespace) -> Reader<'a> {
+        debug_assert_eq!(root.id, Namespace::ROOT);
+        Reader {
+            in_root: true,
+            ..self.reader(root)
+        }
+    }
+
     /// A copy of the live value, noted as a hit for the policy. Counts nothing. Not for a policy that reorders
     /// its queue.
-    #[inline]
     pub(crate) fn get<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> Option<V>
     where
         Q: Equivalent<K> + ?Sized,
@@ -30,6 +41,19 @@ impl<K, V> Store<K, V> {
     {
         let guard = self.stripe(hash).read();
         let reader = self.reader(namespace);
+        let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        Some(reading.entry.value.clone())
+    }
+
+    /// The same in the root: what most hits are.
+    #[inline(always)]
+    pub(crate) fn get_in_root<Q>(&self, hash: KeyHash, root: &Namespace, key: &Q) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let guard = self.stripe(hash).read();
+        let reader = self.reader_in_root(root);
         let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
         Some(reading.entry.value.clone())
     }

@@ -2,7 +2,7 @@
 
 use equivalent::Equivalent;
 
-use super::{Left, Store, Visit};
+use super::{Guard, Left, Store, Visit};
 use crate::entry::{Entry, EntryOptions};
 use crate::error::RejectReason;
 use crate::expiry::Life;
@@ -78,7 +78,6 @@ enum Done<K, V> {
 
 impl<K, V> Store<K, V> {
     /// Writes a value, if the condition holds, and revokes the load in flight.
-    #[inline(always)]
     pub(crate) fn put(
         &self,
         hash: KeyHash,
@@ -89,10 +88,27 @@ impl<K, V> Store<K, V> {
     where
         K: Eq,
     {
-        // Not a closure like other visits: this one is worth being compiled for its caller. The order is the
-        // same: a panic of `Eq` or `Clone` frees the lock before it drops the parcel or what left.
+        let guard = self.stripe(hash).write();
+        self.put_under(guard, hash, namespace, parcel, condition)
+    }
+
+    /// The same under a stripe's lock.
+    #[inline(never)]
+    pub(super) fn put_under(
+        &self,
+        guard: Guard<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        condition: Condition<V>,
+    ) -> Put<K, V>
+    where
+        K: Eq,
+    {
+        // Not a closure like other visits. The order is the same: a panic of `Eq` or `Clone` frees the lock
+        // before it drops the parcel or what left.
         let mut left = Left::new();
-        let mut guard = self.stripe(hash).write();
+        let mut guard = guard;
         let mut visit = self.begin_visit(&mut guard, &mut left);
         let judged = self.judge_in(&mut visit, hash, namespace, &parcel, &condition);
         let done = self.apply_in(&mut visit, hash, namespace, parcel, judged);

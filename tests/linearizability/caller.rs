@@ -135,6 +135,18 @@ impl Caller {
         self.record(key, call, stored).unwrap_or(None)
     }
 
+    /// A write that says nothing of its value: it lives as long as the cache says.
+    pub fn insert_plain(&mut self, key: u32) -> Option<u64> {
+        let value = self.fresh();
+        let life = Life {
+            ttl: self.rig.ttl,
+            tags: 0,
+        };
+        let call = |cache: &Cache<u32, u64>| cache.insert(key, value);
+        let stored = |&old: &Option<u64>| Act::Put { value, life, old };
+        self.record(key, call, stored)
+    }
+
     /// A write that must be refused: no time to live.
     pub fn refuse(&mut self, key: u32) {
         let value = self.fresh();

@@ -19,6 +19,7 @@ pub enum Call {
     Peek,
     Contains,
     Insert,
+    InsertPlain,
     Refuse,
     Add,
     Replace,
@@ -45,6 +46,8 @@ pub struct Shape {
     /// Keys in the root, and as many again in the namespace if `named`.
     pub keys: u32,
     pub named: bool,
+    /// Half of the values carry tags.
+    pub tagged: bool,
     pub capacity: u64,
     pub shards: usize,
     pub lru: bool,
@@ -154,6 +157,7 @@ impl Shape {
             Call::Peek => drop(caller.peek(key)),
             Call::Contains => drop(caller.contains(key)),
             Call::Insert => drop(caller.insert(key, self.life(random))),
+            Call::InsertPlain => drop(caller.insert_plain(key)),
             Call::Refuse => caller.refuse(key),
             Call::Add => drop(caller.add(key, self.life(random))),
             Call::Replace => drop(caller.replace(key)),
@@ -206,6 +210,7 @@ impl Shape {
         };
         // Half are untagged, the others carry one tag or both.
         let tags = [0, 0, 0, 1, 2, 3][random.below(6) as usize];
+        let tags = if self.tagged { tags } else { 0 };
         Life { ttl, tags }
     }
 

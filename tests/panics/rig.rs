@@ -34,6 +34,9 @@ pub(crate) enum Variant {
     Named,
     /// What is live is due for an early load, and what is expired is stale. Jobs run where they are given.
     Refreshed,
+    /// Full of live entries with nothing beside them: a new key takes the place of a victim, and nothing else is
+    /// looked at.
+    Turnover,
 }
 
 pub(crate) type TestCache = Cache<Key, Value, Hashing>;
@@ -86,10 +89,6 @@ impl Rig {
             .max_capacity(CAPACITY)
             .shards(1)
             .clock(time.clock())
-            .weigher(move |_: &Key, value: &Value| {
-                world.hook(Call::Weigher);
-                value.weight
-            })
             .removal_listener(move |_, value: &Value, cause| {
                 world.events.lock().push((value.id, cause));
                 world.hook(Call::Listener);
@@ -110,8 +109,14 @@ impl Rig {
                 world.hook(Call::Timer);
                 std::future::pending()
             });
+        if variant != Variant::Turnover {
+            builder = builder.weigher(move |_: &Key, value: &Value| {
+                world.hook(Call::Weigher);
+                value.weight
+            });
+        }
         match variant {
-            Variant::Plain | Variant::Named => {}
+            Variant::Plain | Variant::Named | Variant::Turnover => {}
             Variant::Lru => builder = builder.eviction_policy(EvictionPolicy::Lru),
             Variant::Policy => builder = builder.expiry(Policy(world)),
             Variant::Refreshed => {
@@ -153,6 +158,13 @@ impl Rig {
                     .insert_with(self.key(id), self.world.value(), options),
             );
         };
+        if self.variant == Variant::Turnover {
+            self.numbers.insert(self.key(LIVE), 7);
+            for id in 0..CAPACITY {
+                drop(self.cache.insert(self.key(id), self.world.value()));
+            }
+            return;
+        }
         let live = || match self.variant {
             // Late in a life that a load would take long to renew.
             Variant::Refreshed => EntryOptions::new()

@@ -121,6 +121,11 @@ fn every_callback_of_every_method_may_panic_at_any_call_while_values_are_loaded_
     panic_sweep(Variant::Refreshed);
 }
 
+#[test]
+fn every_callback_may_panic_where_a_new_key_takes_the_place_of_a_victim() {
+    panic_sweep(Variant::Turnover);
+}
+
 /// A call that a callback makes back into the cache.
 type Errand = (&'static str, fn(&TestCache, &'static World, u64));
 
@@ -214,6 +219,11 @@ fn call_back_sweep(variant: Variant) {
 fn every_callback_of_every_method_may_call_the_cache_again() {
     // The variant that makes every kind of call.
     call_back_sweep(Variant::Policy);
+}
+
+#[test]
+fn every_callback_may_call_the_cache_again_where_a_new_key_takes_the_place_of_a_victim() {
+    call_back_sweep(Variant::Turnover);
 }
 
 #[test]

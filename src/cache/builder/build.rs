@@ -85,19 +85,20 @@ where
             (None, 0) => None,
             (None, threads) => Some(Background::Threads(Pool::new(threads))),
         };
-        let root = Namespace::root();
-        Ok(Cache {
-            inner: Arc::new(Inner {
-                hits_may_write: store.hit_needs_lock || self.rules.expiry.is_some(),
-                background,
-                spawn_task: self.spawn_task,
-                store,
-                hasher: self.hasher,
-                rules: self.rules,
-                capacity: Mutex::new(capacity),
-            }),
-            namespace: root,
-        })
+        let asks_nobody = self.rules.expiry.is_none() && self.rules.weigher.is_none();
+        let plain = asks_nobody && self.rules.jitter == 0.0 && self.refresh_after.is_none();
+        let life = self.rules.time_to_live.unwrap_or(Life::FOREVER);
+        let inner = Arc::new(Inner {
+            plain_life: plain.then_some(life),
+            hits_may_write: store.hit_needs_lock || self.rules.expiry.is_some(),
+            background,
+            spawn_task: self.spawn_task,
+            store,
+            hasher: self.hasher,
+            rules: self.rules,
+            capacity: Mutex::new(capacity),
+        });
+        Ok(Cache::of(inner, Namespace::root()))
     }
 
     fn load_rules(&mut self) -> LoadRules {

@@ -69,7 +69,12 @@ const STEP_IDS: u32 = 64;
 const AHEAD: u32 = 1 << 10;
 
 /// Stands for a bucket that was never written.
-static EMPTY: Bucket = Bucket::EMPTY;
+#[cold]
+#[inline(never)]
+fn unwritten() -> &'static Bucket {
+    static EMPTY: Bucket = Bucket::EMPTY;
+    &EMPTY
+}
 
 /// The shard's lookup table. Laid out by hand: the count that a write changes is a line away from what reads look
 /// at.
@@ -126,7 +131,7 @@ impl Index {
     /// looked at, so that the caller may do something else until it comes.
     #[inline]
     pub(crate) fn home(&self, hash: u32) -> Home<'_> {
-        let bucket = self.table.bucket(self.table.home(hash)).unwrap_or(&EMPTY);
+        let bucket = self.table.bucket_or_else(self.table.home(hash), unwritten);
         prefetch(bucket);
         Home {
             bucket,
@@ -194,6 +199,15 @@ impl Index {
             || self.old.as_mut().is_some_and(|old| old.remove(hash, id));
         self.len -= u32::from(found);
         found
+    }
+
+    /// Gives an id that is in the index to an entry of another hash. Only while there is no resizing to do.
+    #[inline(always)]
+    pub(crate) fn exchange(&mut self, hash: u32, by: u32, id: u32) {
+        debug_assert!(!self.has_work());
+        let found = self.table.remove(hash, id);
+        debug_assert!(found, "index: no such id to exchange");
+        self.table.place(by, id);
     }
 
     /// An entry is at another id from now on, a lower one.
@@ -347,7 +361,7 @@ pub(crate) struct Home<'a> {
 impl<'a> Home<'a> {
     /// The ids in here to ask about. For callers who keep their question out of memory until it
     /// has to be asked further on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ids(self) -> impl Iterator<Item = u32> + 'a {
         self.bucket
             .matches(self.split.tag(self.hash), self.split.mask())
@@ -355,7 +369,7 @@ impl<'a> Home<'a> {
     }
 
     /// Whether the id may also be where only [`Index::find_further`] looks.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_left(self, index: &Index) -> bool {
         self.bucket.may_have_passed(self.hash) || index.old.is_some()
     }
@@ -406,6 +420,33 @@ mod tests {
                 other == id
             });
             assert_eq!(found, model.contains_key(&id).then_some(id));
+        }
+    }
+
+    #[test]
+    fn an_exchanged_id_is_found_by_its_new_hash_and_not_by_the_old() {
+        let mut rand = Rand(0x1234_5678_9abc_def1);
+        for (ids, squeeze) in [(5, 0), (15, 3), (40, 2), (700, 1), (5_000, 0)] {
+            let mut hashes: Vec<u32> = (0..ids).map(|id| hash(id, squeeze)).collect();
+            let mut index = Index::new(Some(ids));
+            for id in 0..ids {
+                index.insert(hashes[id as usize], id, |id| hashes[id as usize]);
+            }
+            while index.step(|id| hashes[id as usize]) {}
+            for turn in 0..ids * 6 {
+                let id = rand.next(ids);
+                let (old, new) = (hashes[id as usize], hash(turn + ids, squeeze));
+                index.exchange(old, new, id);
+                hashes[id as usize] = new;
+                assert_eq!(index.find(new, |other| other == id), Some(id));
+                assert!(
+                    old == new || index.find(old, |other| other == id).is_none() || squeeze > 0
+                );
+                if rand.next(ids) < 8 {
+                    index.validate(|id| hashes[id as usize]);
+                }
+            }
+            assert_eq!(index.len(), ids);
         }
     }
 

@@ -27,8 +27,8 @@ const NEAR: u32 = 8;
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Table {
-    /// An absent chunk stands for empty buckets.
-    chunks: Vec<Option<Box<[Bucket]>>>,
+    /// An absent chunk, one of no length, stands for empty buckets.
+    chunks: Vec<Box<[Bucket]>>,
     /// Buckets hashes are spread over.
     pub(super) n: u32,
     pub(super) split: Split,
@@ -43,8 +43,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(n: u32, split: Split) -> Self {
         Self {
-            // Zeroed pages from the allocator: `None` is null.
-            chunks: vec![None; (n as usize).div_ceil(CHUNK)],
+            chunks: vec![Box::default(); (n as usize).div_ceil(CHUNK)],
             n,
             live: n,
             wrapped: 0,
@@ -61,28 +60,36 @@ impl Table {
     #[inline]
     pub(super) fn bucket(&self, at: u32) -> Option<&Bucket> {
         let at = at as usize;
-        self.chunks.get(at / CHUNK)?.as_ref()?.get(at % CHUNK)
+        self.chunks.get(at / CHUNK)?.get(at % CHUNK)
+    }
+
+    /// The bucket, or another in the place of one that was never written. (Not an option's `unwrap_or_else`, which
+    /// compilers make two questions of.)
+    #[inline(always)]
+    pub(super) fn bucket_or_else<'a>(&'a self, at: u32, other: fn() -> &'a Bucket) -> &'a Bucket {
+        let at = at as usize;
+        match self.chunks.get(at / CHUNK) {
+            Some(chunk) if at % CHUNK < chunk.len() => &chunk[at % CHUNK],
+            _ => other(),
+        }
     }
 
     /// The bucket, if its chunk was ever written to.
     #[inline]
     fn written_mut(&mut self, at: u32) -> Option<&mut Bucket> {
         let at = at as usize;
-        self.chunks
-            .get_mut(at / CHUNK)?
-            .as_mut()?
-            .get_mut(at % CHUNK)
+        self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
     }
 
     #[inline]
     fn bucket_mut(&mut self, at: u32) -> &mut Bucket {
         let (at, n) = (at as usize, self.n as usize);
         let chunk = &mut self.chunks[at / CHUNK];
-        let chunk = chunk.get_or_insert_with(|| {
+        if chunk.is_empty() {
             let len = CHUNK.min(n - at / CHUNK * CHUNK);
             self.allocated += len;
-            vec![Bucket::default(); len].into_boxed_slice()
-        });
+            *chunk = vec![Bucket::default(); len].into_boxed_slice();
+        }
         &mut chunk[at % CHUNK]
     }
 
@@ -277,7 +284,7 @@ impl Table {
             return false;
         };
         let chunk = at as usize / CHUNK;
-        if self.chunks[chunk].is_none() {
+        if self.chunks[chunk].is_empty() {
             // Never written: all its buckets are empty, and unpassed.
             self.live = (chunk * CHUNK) as u32;
             self.chunks.pop();
@@ -298,7 +305,7 @@ impl Table {
         }
         self.live = at;
         if at as usize % CHUNK == 0 {
-            let freed = self.chunks.pop().flatten();
+            let freed = self.chunks.pop();
             self.allocated -= freed.map_or(0, |chunk| chunk.len());
         }
         self.live > 0
@@ -306,8 +313,7 @@ impl Table {
 
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
-        self.allocated * size_of::<Bucket>()
-            + self.chunks.capacity() * size_of::<Option<Box<[Bucket]>>>()
+        self.allocated * size_of::<Bucket>() + self.chunks.capacity() * size_of::<Box<[Bucket]>>()
     }
 
     /// Panics if an invariant is broken; returns the ids.
@@ -342,7 +348,7 @@ impl Table {
             let exact = self.wrapped == wrapped || self.wrapped == MANY;
             assert!(exact, "index: wrapped");
         }
-        let allocated: usize = self.chunks.iter().flatten().map(|chunk| chunk.len()).sum();
+        let allocated: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
         assert_eq!(allocated, self.allocated, "index: buckets allocated");
         ids
     }

@@ -417,6 +417,79 @@ mod tests {
         }
     }
 
+    /// One step instead of three chooses the same victims, and leaves the same behind.
+    #[test]
+    fn an_exchange_is_a_victim_and_an_insertion() {
+        for (round, capacity) in [1_u32, 2, 7, 60, 300, 3_000].into_iter().enumerate() {
+            let new = || S3Fifo::new(Settings::DEFAULT, u64::from(capacity), u64::from(capacity));
+            let (mut one, mut other) = (new(), Evictor::S3Fifo(new()));
+            let mut slots = [vec![Slot::default(); capacity as usize], Vec::new()];
+            slots[1] = slots[0].clone();
+            for id in 0..capacity {
+                for slot in &mut slots {
+                    slot[id as usize] = Slot {
+                        key: id,
+                        hits: 0,
+                        place: 1,
+                        weight: 1,
+                    };
+                }
+                let place = one.admit(hash_of(id));
+                one.insert(id, place, 1, &mut slots[0]);
+                insert(&mut other, &mut slots[1], id, id, 1);
+            }
+            let mut rand = Rand(0x1357_9bdf_0246_8ace + round as u64);
+            let mut promoted = 0;
+            for step in 0..20_000_u32 {
+                // Keys that were there, not so long ago, are among the new ones.
+                let back = rand.next(u64::from(capacity) * 3) as u32;
+                let key = if step % 3 == 0 {
+                    step.saturating_sub(back)
+                } else {
+                    capacity + step
+                };
+                for _ in 0..rand.next(4) {
+                    let id = rand.next(u64::from(capacity)) as usize;
+                    for slot in &mut slots {
+                        slot[id].hits = (slot[id].hits + 1).min(MAX_HITS);
+                    }
+                }
+                let (id, seen, place) = one.exchange(hash_of(key), &mut slots[0]).unwrap();
+                slots[0][id as usize] = Slot {
+                    key,
+                    hits: 0,
+                    place,
+                    weight: 1,
+                };
+                one.settle_of_equals(&mut slots[0]);
+                promoted += u32::from(place == 3);
+                let (victim, glance) = other.victim(&mut slots[1]).unwrap();
+                assert_eq!(
+                    (id, seen.hash, seen.hits),
+                    (victim, glance.hash, glance.hits)
+                );
+                insert(&mut other, &mut slots[1], victim, key, 1);
+                assert_eq!(one.queue_lens(), other.queue_lens());
+                if step % 512 == 0 {
+                    assert!(
+                        slots[0]
+                            .iter()
+                            .map(|slot| (slot.key, slot.hits, slot.place))
+                            .eq(slots[1]
+                                .iter()
+                                .map(|slot| (slot.key, slot.hits, slot.place)))
+                    );
+                    one.validate(&slots[0], 0..capacity);
+                    other.validate(&slots[1], 0..capacity);
+                }
+            }
+            assert!(
+                promoted > 500,
+                "ghosts that came back at {capacity}: {promoted}"
+            );
+        }
+    }
+
     #[test]
     fn ghosts_are_a_share_of_the_entries() {
         let [mut cache, _] = both(1_000);

@@ -40,6 +40,12 @@ impl Quota {
         load.entries > self.entries || load.weight > self.weight
     }
 
+    /// The same of a queue whose entries all weigh 1.
+    #[inline]
+    pub(super) fn is_exceeded_by(self, entries: u64) -> bool {
+        entries > self.entries.min(self.weight)
+    }
+
     pub(super) fn share(self, thousandths: u64) -> Self {
         let part = |limit: u64| {
             if limit == UNLIMITED {

@@ -25,9 +25,12 @@
 //! passes by at most [`HAND`] entries that were hit; then it takes the next one
 //! regardless. 8 bytes per entry, and 2 per ghost.
 
+mod exchange;
+mod tuning;
+
 use crate::parts::ghost::Ghost;
 use crate::parts::list::{Links, List, NIL};
-use crate::parts::policy::contract::{Glance, Outlook, Policy, QueueLens, Slots, UNLIMITED};
+use crate::parts::policy::contract::{Glance, Outlook, Policy, QueueLens, Slots};
 use crate::parts::policy::quota::{Quota, Totals};
 use crate::parts::policy::settings::Settings;
 
@@ -163,67 +166,28 @@ impl S3Fifo {
         self.proven.take(weight);
     }
 
-    /// Entries that fit the limits: exactly, or going by their mean weight.
-    fn entries_fitting(&self) -> u64 {
-        let live = self.live();
-        let fitting = if self.limits.weight == UNLIMITED {
-            UNLIMITED
+    /// Puts a new entry where `admit` said.
+    #[inline(always)]
+    fn enter(&mut self, id: u32, place: u8, weight: u64) {
+        if place == Place::Main as u8 {
+            self.enter_main(id, weight);
         } else {
-            let mean = live.weight.checked_div(live.entries).unwrap_or(1);
-            self.limits.weight / mean.max(1)
-        };
-        fitting.min(self.limits.entries)
-    }
-
-    /// Sets the shares of the queues by the size of the cache in entries.
-    fn tune(&mut self) {
-        self.tune_in = TUNE_EVERY;
-        let (entries, set) = (self.entries_fitting(), self.settings);
-        let share = if entries < set.tiny {
-            set.probation_tiny
-        } else {
-            (set.probation_min * 1_000 / entries).max(self.probation_share())
-        };
-        self.probation = self.limits.share(share);
-        self.skipped = self.probation.share(set.skipped);
-    }
-
-    /// The share for `fresh` and `small`: less where those evicted from them come back no sooner than later,
-    /// as a longer queue would catch none of them.
-    fn probation_share(&self) -> u64 {
-        let (least, most) = self.settings.probation;
-        let (calm, hasty) = self.settings.haste;
-        match self.ghost.haste() {
-            Some(haste) => {
-                let above = haste.clamp(calm, hasty) - calm;
-                least + (most - least) * u64::from(above) / u64::from(hasty - calm)
-            }
-            None => most,
-        }
-    }
-
-    /// The ghosts for so many entries, at least one for any.
-    fn ghosts_for(&self, entries: u64) -> u64 {
-        let share = u128::from(entries) * u128::from(self.settings.ghosts);
-        share.div_ceil(1_000) as u64
-    }
-
-    /// Follows the number of entries with the ghost's capacity: by powers of two,
-    /// as each change starts a new table.
-    fn tune_ghost(&mut self) {
-        let ghosts = self.ghosts_for(self.live().entries).min(1 << 31);
-        let capacity = u64::from(self.ghost.capacity());
-        if ghosts > capacity || ghosts < capacity / 4 {
-            let most = self.ghosts_for(self.limits.entries);
-            let wanted = ghosts.next_power_of_two().min(most);
-            self.ghost.set_capacity(wanted as u32);
+            self.enter_fresh(id, weight);
         }
     }
 
     /// Moves what `fresh` holds too much to `small`.
     #[inline(always)]
     fn settle(&mut self, slots: &mut impl Slots) {
-        for _ in 0..SETTLE {
+        if self.skipped.is_exceeded(self.fresh) {
+            self.settle_some(SETTLE, slots);
+        }
+    }
+
+    /// The same, so many at most.
+    #[inline]
+    fn settle_some(&mut self, most: u32, slots: &mut impl Slots) {
+        for _ in 0..most {
             let id = self.settles_next;
             if !self.skipped.is_exceeded(self.fresh) || id == NIL {
                 return;
@@ -258,12 +222,12 @@ impl S3Fifo {
     #[inline]
     fn judge_main(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> Option<Glance> {
         let seen = slots.glance(id);
-        self.pop_main(seen.weight);
         if seen.hits > 0 && may_pass {
             slots.mark(id, Place::Main as u8, seen.hits - 1);
-            self.enter_main(id, seen.weight);
+            self.main.rotate(&mut self.links);
             return None;
         }
+        self.pop_main(seen.weight);
         Some(seen)
     }
 }
@@ -281,11 +245,7 @@ impl Policy for S3Fifo {
     #[inline(always)]
     fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots) {
         self.links.reserve_for(id);
-        if place == Place::Main as u8 {
-            self.enter_main(id, weight);
-        } else {
-            self.enter_fresh(id, weight);
-        }
+        self.enter(id, place, weight);
         self.settle(slots);
     }
 
@@ -314,9 +274,10 @@ impl Policy for S3Fifo {
         self.ghost.prefetch(hash);
     }
 
-    #[inline]
+    #[inline(always)]
     fn outlook(&self) -> Outlook {
-        let queue = if self.takes_newer() {
+        // By entries alone: whoever is wrong asks for a line too many.
+        let queue = if self.takes_newer_of_equals() {
             &self.newer
         } else {
             &self.main
@@ -336,11 +297,7 @@ impl Policy for S3Fifo {
 
     #[inline(always)]
     fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
-        self.tune_in -= 1;
-        if self.tune_in == 0 {
-            self.tune();
-            self.tune_ghost();
-        }
+        self.tune_if_due();
         let mut passes = HAND;
         loop {
             let may_pass = passes > 0;

@@ -33,6 +33,18 @@ pub fn larder<K: Key, V: Value>(capacity: usize, ttl: Option<Duration>) -> Larde
         .expect("a valid configuration")
 }
 
+/// With the time written down by a thread every millisecond, which may be late.
+pub fn larder_ticking<K: Key, V: Value>(capacity: usize, ttl: Duration) -> Larder<K, V> {
+    let clock = larder::Clock::ticking(Duration::from_millis(1)).expect("a thread");
+    larder::Cache::builder()
+        .max_capacity(capacity as u64)
+        .time_to_live(ttl)
+        .clock(clock)
+        .hasher(RandomState::new())
+        .build()
+        .expect("a valid configuration")
+}
+
 impl<K: Key, V: Value> Engine<K, V> for Larder<K, V> {
     #[inline]
     fn get(&self, key: &K) -> Option<V> {
@@ -101,6 +113,38 @@ impl<K, V, C: Engine<K, (V, Instant)>> Engine<K, V> for ByHand<C> {
     #[inline]
     fn put(&self, key: K, value: V) {
         self.cache.put(key, (value, Instant::now() + self.ttl));
+    }
+
+    fn len(&self) -> usize {
+        self.cache.len()
+    }
+}
+
+/// The same as cheaply as a program can: by the kernel's coarse clock, in milliseconds.
+pub struct ByCoarseClock<C> {
+    pub cache: C,
+    pub ttl: Duration,
+}
+
+fn coarse_millis() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
+        .expect("every Linux has this clock");
+    now.tv_sec() as u64 * 1_000 + now.tv_nsec() as u64 / 1_000_000
+}
+
+impl<K, V, C: Engine<K, (V, u64)>> Engine<K, V> for ByCoarseClock<C> {
+    #[inline]
+    fn get(&self, key: &K) -> Option<V> {
+        self.cache
+            .get(key)
+            .filter(|(_, deadline)| coarse_millis() < *deadline)
+            .map(|(value, _)| value)
+    }
+
+    #[inline]
+    fn put(&self, key: K, value: V) {
+        let deadline = coarse_millis() + self.ttl.as_millis() as u64;
+        self.cache.put(key, (value, deadline));
     }
 
     fn len(&self) -> usize {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use crate::engines::{self, Bare, ByHand, Dash, Engine};
+use crate::engines::{self, Bare, ByCoarseClock, ByHand, Dash, Engine};
 use crate::report::{Cell, Row};
 use crate::work::{Kind, Work};
 
@@ -126,9 +126,14 @@ pub fn row<K: Kind>(work: Work, threads: usize, data: &Data<K>, settings: &Setti
     let (_, capacity) = work.sizes(K::KEYS);
     // Left alone on purpose: each cache is built and filled just before its first slice.
     let larder_ttl = engines::larder(capacity, Some(ttl));
+    let larder_ticking = engines::larder_ticking(capacity, ttl);
     let larder = engines::larder(capacity, None);
     let quick = engines::quick(capacity);
     let quick_by_hand = ByHand {
+        cache: engines::quick(capacity),
+        ttl,
+    };
+    let quick_by_coarse_clock = ByCoarseClock {
         cache: engines::quick(capacity),
         ttl,
     };
@@ -148,8 +153,10 @@ pub fn row<K: Kind>(work: Work, threads: usize, data: &Data<K>, settings: &Setti
     };
     let mut contestants = vec![
         shared("larder-ttl", &larder_ttl, setup),
+        shared("larder-ttl-ticking", &larder_ticking, setup),
         shared("larder", &larder, setup),
         shared("quick_cache", &quick, setup),
+        shared("quick_cache+coarse", &quick_by_coarse_clock, setup),
         shared("quick_cache+instant", &quick_by_hand, setup),
         shared("moka-ttl", &moka, setup),
         shared("foyer-memory", &foyer, setup),

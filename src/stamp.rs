@@ -175,12 +175,16 @@ impl Stamp {
         *first = *first & !(DEADLINE << DEADLINE_AT) | compact(expires_at) << DEADLINE_AT;
     }
 
-    /// Takes what the stamp of a new value for the same key says. Hits and place stay.
+    /// Takes what the stamp of a new value for the same key says. Hits and place stay, and so does the hash: by that
+    /// the entry is found, also if the key's own `Hash` says another thing every time.
     #[inline]
     pub(crate) fn renew(&mut self, new: Stamp) {
-        const STAYS: u64 = HITS | PLACE << PLACE_AT;
+        const STAYS: u64 =
+            HITS | PLACE << PLACE_AT | ((1 << (DEADLINE_AT - UPPER_AT)) - 1) << UPPER_AT;
         *self.first.get_mut() = self.first() & STAYS | new.first() & !STAYS;
-        self.second = new.second;
+        let second = new.second.get() & !LOWER | self.second.get() & LOWER;
+        // The hash is odd: the other branch is never taken.
+        self.second = NonZeroU64::new(second).unwrap_or(new.second);
     }
 
     #[inline]
@@ -247,9 +251,13 @@ mod tests {
         assert_eq!(stamp.place(), 0);
         stamp.mark(3, 2);
         assert_eq!((stamp.hash(), stamp.born()), (7, 3));
-        stamp.renew(Stamp::new(7, LAST_BORN, NEVER, false));
+        stamp.renew(Stamp::new(u32::MAX, LAST_BORN, NEVER, false));
         assert_eq!(stamp.place(), 3);
-        assert_eq!((stamp.hash(), stamp.born()), (7, LAST_BORN));
+        assert_eq!(
+            (stamp.hash(), stamp.born()),
+            (7, LAST_BORN),
+            "the hash stays"
+        );
         assert_eq!((stamp.expires_at(), stamp.is_tagged()), (NEVER, false));
         stamp.set_expires_at(20_000);
         assert_eq!((stamp.expires_at(), stamp.hits()), (20_000, 2));

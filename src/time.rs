@@ -23,7 +23,8 @@ use crate::sync::{Arc, Weak};
 /// The moment that never comes.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Where a cache reads the time: the machine's monotonic clock, or a [`ManualClock`] in tests.
+/// Where a cache reads the time: the machine's monotonic clock, as it stands or as a thread writes it down, or a
+/// [`ManualClock`] in tests.
 ///
 /// The machine's clock does not count the time that the machine spends suspended.
 ///
@@ -56,14 +57,14 @@ impl Clock {
         })
     }
 
-    /// The machine's monotonic clock, written down every so often (a tenth of a millisecond at least) by a thread
-    /// of its own, so that a hit need not ask the kernel: it takes two loads instead of some 75 instructions. One
-    /// such clock can serve many caches; the thread ends after the last clone of the clock is gone.
+    /// The machine's monotonic clock, written down every so often (between a tenth of a millisecond and an hour) by a
+    /// thread of its own, so that a hit need not ask the kernel: it takes two loads instead of some 75 instructions.
+    /// One such clock can serve many caches; the thread ends once it wakes after the last clone of the clock is gone.
     ///
     /// **The price is a promise.** With [`Clock::system`] nothing is served at or after its deadline. With this
     /// clock that holds while the thread gets to run at least once in five times `every` (or in 20 ms, if that is
     /// longer): otherwise (the machine is overloaded, or the process was stopped a moment ago) a value may be served
-    /// for as long past its deadline as the thread comes late.
+    /// for as long past its deadline as the thread comes late. A forked child has no such thread, and no such clock.
     ///
     /// # Errors
     /// The operating system's, if the thread cannot be started.
@@ -83,7 +84,7 @@ impl Clock {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ticking(every: Duration) -> std::io::Result<Self> {
-        let every = every.max(Ticker::SHORTEST);
+        let every = every.clamp(Ticker::SHORTEST, Ticker::LONGEST);
         let ticker = Arc::new(Ticker {
             seen: AtomicU64::new(system::precise()),
             error: nanos(every).saturating_mul(5).max(Ticker::LEAST_ERROR),
@@ -178,6 +179,7 @@ struct Ticker {
 
 impl Ticker {
     const SHORTEST: Duration = Duration::from_micros(100);
+    const LONGEST: Duration = Duration::from_secs(3600);
     const LEAST_ERROR: u64 = 20_000_000;
 
     #[inline]
@@ -341,8 +343,7 @@ impl<'a> Now<'a> {
     /// `after`: a deadline is never late, and early by at most that.
     #[inline(always)]
     pub(crate) fn deadline(&mut self, after: u64) -> u64 {
-        // Errors are far below the end of the numbers.
-        let now = if self.clock.coarse_error() * 100 <= after {
+        let now = if self.clock.coarse_error().saturating_mul(100) <= after {
             self.coarse()
         } else {
             self.precise()
@@ -490,8 +491,11 @@ mod tests {
             assert!(clock.at_latest() >= coarse + 20_000_000);
             before = coarse;
         }
-        let slow = Clock::ticking(Duration::from_secs(1)).expect("a thread");
-        assert_eq!(slow.coarse_error(), 5_000_000_000);
+        let slow = Clock::ticking(Duration::MAX).expect("a thread");
+        assert_eq!(slow.coarse_error(), 5 * 3_600_000_000_000);
+        assert!(slow.at_latest() > slow.now());
+        let mut now = Now::new(&slow);
+        assert!(now.deadline(1) > slow.coarse() && now.deadline(NEVER) == NEVER);
     }
 
     #[test]

@@ -29,6 +29,8 @@ mod threads;
 mod turnover;
 #[path = "contract/walks.rs"]
 mod walks;
+#[path = "contract/ways.rs"]
+mod ways;
 #[path = "contract/writes.rs"]
 mod writes;
 

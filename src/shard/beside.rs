@@ -81,6 +81,11 @@ impl Beside {
         !self.told && !self.moves_deadlines
     }
 
+    /// From now on new entries are noted, also those that say nothing.
+    pub(super) fn have_told(&mut self) {
+        self.told = true;
+    }
+
     fn begin_to_use(&mut self) {
         (self.told, self.in_use) = (true, true);
     }

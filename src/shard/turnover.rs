@@ -98,10 +98,11 @@ impl<K, V> Shard<K, V> {
             .map_err(|entry| Incoming { entry, ..incoming })
     }
 
-    /// Whether an entry of weight 1 can come only by the eviction of another.
+    /// Whether an entry of weight 1 can come only by the eviction of another, and there is one.
     #[inline(always)]
     fn is_full(&self) -> bool {
-        self.evictor.live().entries >= self.limits.entries.min(self.limits.weight)
+        let entries = self.evictor.live().entries;
+        entries >= self.limits.entries.min(self.limits.weight) && entries > 0
     }
 
     /// Whether nothing lies beside the slots, and nothing is to be done but what the time may bring; and the policy

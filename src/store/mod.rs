@@ -71,6 +71,8 @@ pub(crate) struct StoreConfig<K, V> {
     pub(crate) weighted: bool,
     pub(crate) idle_after: Option<u64>,
     pub(crate) lru: bool,
+    /// Writes never take the short way.
+    pub(crate) long_way: bool,
     pub(crate) notifier: Notifier<K, V>,
     pub(crate) journal: Option<Journal<K>>,
     pub(crate) loads: LoadRules,
@@ -179,7 +181,7 @@ impl<K, V> Store<K, V> {
                     limits.weight,
                 ))
             };
-            let shard = Shard::new(
+            let mut shard = Shard::new(
                 evictor,
                 limits,
                 config.weighted,
@@ -187,6 +189,9 @@ impl<K, V> Store<K, V> {
                 config.loads.windows,
                 now,
             );
+            if config.long_way {
+                shard.go_the_long_way();
+            }
             CachePadded::new(RwLock::new(Stripe {
                 shard,
                 flights: Table::new(),

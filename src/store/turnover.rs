@@ -45,7 +45,6 @@ impl<K, V> Store<K, V> {
                 match shard.turn_over(Entry { key, value, stamp }) {
                     Ok(old) => {
                         self.let_go(guard, old);
-                        self.counters.bump_both(Count::Inserts, Count::Evicted);
                         return Put::Stored(None);
                     }
                     Err(back) => (key, value) = (back.key, back.value),
@@ -75,19 +74,24 @@ impl<K, V> Store<K, V> {
         self.put_under(guard, hash, root, parcel, Condition::Always)
     }
 
-    /// Unlocks, and lets a victim go.
+    /// Unlocks, counts a turnover, and lets its victim go.
     #[inline(always)]
     fn let_go(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
         if self.journal.is_some() || !self.notifier.is_indifferent() {
-            self.tell_of(guard, old);
+            return self.tell_of(guard, old);
         }
+        drop(guard);
+        self.counters.bump_both(Count::Inserts, Count::Evicted);
     }
 
     #[inline(never)]
     fn tell_of(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
         self.note_one(&old.key, RemovalCause::Size);
         drop(guard);
+        // Who is told finds it counted.
+        self.counters.bump(Count::Evicted);
         self.notifier.tell(old.key, old.value, RemovalCause::Size);
+        self.counters.bump(Count::Inserts);
     }
 
     /// What a write over this value returns, once the lock is gone.

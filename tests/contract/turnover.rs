@@ -50,6 +50,26 @@ fn each_new_key_displaces_one_entry_and_each_is_told_once() {
 }
 
 #[test]
+fn a_listener_finds_counted_what_it_is_told() {
+    let handle: std::sync::Arc<Mutex<Option<Cache<u64, u64>>>> = Default::default();
+    let inside = std::sync::Arc::clone(&handle);
+    let told = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let counts = std::sync::Arc::clone(&told);
+    let cache = Cache::builder()
+        .max_capacity(10)
+        .removal_listener(move |_: &u64, _: &u64, _| {
+            let evicted = inside.lock().as_ref().map(|cache| cache.stats().evicted());
+            counts.lock().push(evicted);
+        })
+        .build()
+        .unwrap();
+    *handle.lock() = Some(cache.clone());
+    (0..13).for_each(|n| ignore(cache.insert(n, n)));
+    assert_eq!(*told.lock(), [Some(1), Some(2), Some(3)]);
+    handle.lock().take();
+}
+
+#[test]
 fn what_is_served_is_what_was_written_last() {
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = |n: u64| {

@@ -22,6 +22,8 @@ const ENTRIES_A_SHARD: u64 = 1024;
 const MANY_A_SHARD: u64 = 2048;
 /// With so many shards at most, one shard's part still holds an eighth of the weight.
 const WEIGHTED_SHARDS: usize = 8;
+/// Nanoseconds of a life below which a write is no ordinary one.
+const SHORT_LIFE: u64 = 1_000_000;
 /// How long a key is remembered as uncacheable.
 const UNCACHEABLE: Duration = Duration::from_secs(5);
 
@@ -71,6 +73,7 @@ where
             capacity,
             weighted,
             idle_after: self.time_to_idle.map(nanos),
+            long_way: self.long_way,
             lru: self.eviction_policy == EvictionPolicy::Lru,
             notifier: Notifier::new(self.listener),
             journal: self.journal,
@@ -87,7 +90,9 @@ where
         };
         let asks_nobody = self.rules.expiry.is_none() && self.rules.weigher.is_none();
         let plain = asks_nobody && self.rules.jitter == 0.0 && self.refresh_after.is_none();
+        // What lives shorter than a deadline is kept to may be over, and is swept, as it is stored.
         let life = self.rules.time_to_live.unwrap_or(Life::FOREVER);
+        let plain = plain && life.nanos().is_none_or(|nanos| nanos >= SHORT_LIFE);
         let inner = Arc::new(Inner {
             plain_life: plain.then_some(life),
             hits_may_write: store.hit_needs_lock || self.rules.expiry.is_some(),

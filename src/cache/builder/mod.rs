@@ -67,6 +67,7 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     clock: Clock,
     listener: Option<Listener<K, V>>,
     journal: Option<Journal<K>>,
+    long_way: bool,
     max_loads: Option<usize>,
     load_deadline: Duration,
     wait_deadline: Duration,
@@ -97,6 +98,7 @@ impl<K, V> CacheBuilder<K, V> {
             clock: Clock::system(),
             listener: None,
             journal: None,
+            long_way: false,
             max_loads: None,
             load_deadline: LOAD_DEADLINE,
             wait_deadline: WAIT_DEADLINE,
@@ -310,6 +312,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             clock: self.clock,
             listener: self.listener,
             journal: self.journal,
+            long_way: self.long_way,
             max_loads: self.max_loads,
             load_deadline: self.load_deadline,
             wait_deadline: self.wait_deadline,
@@ -383,6 +386,14 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     #[doc(hidden)]
     pub fn __journal(mut self, journal: impl Fn(&K, RemovalCause) + Send + Sync + 'static) -> Self {
         self.journal = Some(Box::new(journal));
+        self
+    }
+
+    /// Has every write go the long way, also those for which there is a short one. For the tests outside the crate,
+    /// which hold the one to the other.
+    #[doc(hidden)]
+    pub fn __long_way(mut self) -> Self {
+        self.long_way = true;
         self
     }
 }

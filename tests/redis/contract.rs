@@ -171,10 +171,21 @@ fn what_a_miss_costs_in_commands() {
 
 #[test]
 fn nothing_is_kept_here_that_the_server_does_not_remember() {
-    // The server evicts at random while it is written to. Whatever it evicts it must have announced.
-    let Some(server) = Server::start_with(&["--maxmemory-policy", "allkeys-random"]) else {
-        return;
-    };
+    // The server evicts at random while it is written to. Whatever it evicts it must have announced. One time in five
+    // that is the very key by which it is told whether it is still the same run, and nothing is kept here then.
+    for _ in 0..20 {
+        let Some(server) = Server::start_with(&["--maxmemory-policy", "allkeys-random"]) else {
+            return;
+        };
+        if kept_while_evicting(&server) > 100 {
+            return;
+        }
+    }
+    panic!("it kept nothing, time after time");
+}
+
+/// How many of 4,000 values are kept here after the server has evicted some, each of which it must remember.
+fn kept_while_evicting(server: &Server) -> usize {
     let reader = server.node(server.link().build().unwrap());
     let used = server.info("used_memory");
     server.cli(&[
@@ -216,7 +227,7 @@ fn nothing_is_kept_here_that_the_server_does_not_remember() {
         "counts: {} evicted, {kept} kept here",
         server.info("evicted_keys")
     );
-    assert!(kept > 100);
+    kept
 }
 
 #[test]

@@ -6,8 +6,8 @@
 //! once, at the beginning, it need not be asked at every step: that is a third to a half of the instructions of
 //! such a write.
 
+use super::upkeep::prepare_to_evict;
 use super::{Incoming, Shard};
-use crate::cpu::prefetch_owned;
 use crate::entry::Entry;
 use crate::expiry::Life;
 use crate::freshness::Plan;
@@ -45,7 +45,7 @@ impl<K, V> Shard<K, V> {
             return None;
         }
         let home = self.index.home(hash);
-        self.evictor.prefetch(hash);
+        self.prepare_to_store(hash);
         // While the bucket is on its way, as in a read.
         let mut now = Now::new(clock);
         let expires_at = life.deadline(&mut now);
@@ -135,17 +135,7 @@ impl<K, V> Shard<K, V> {
         let old = slots.0.replace(id, entry)?;
         self.index.exchange(seen.hash, hash, id);
         policy.settle_of_equals(&mut slots);
-        // Asked for now, to be there when the next one comes.
-        let outlook = policy.outlook();
-        self.slab.prefetch(outlook.second);
-        self.slab.prefetch(outlook.marked);
-        if let Some(next) = self.slab.get_mut(outlook.next) {
-            let hash = next.stamp.hash();
-            self.index.prefetch(hash);
-            policy.prefetch(hash);
-            prefetch_owned(&mut next.key);
-            prefetch_owned(&mut next.value);
-        }
+        prepare_to_evict(policy, &self.index, &mut self.slab);
         // The slot stands on the wheel by the victim's deadline at the latest, if that had one.
         if old.stamp.due() > due {
             self.schedule(id, due.moment());

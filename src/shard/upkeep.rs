@@ -6,8 +6,10 @@ use super::write::Victim;
 use super::{Limits, STEPS_AN_EVICTION, Shard};
 use crate::cpu::prefetch_owned;
 use crate::generation::Sequence;
+use crate::parts::index::Index;
 use crate::parts::policy::contract::Policy;
 use crate::removal::{Batch, RemovalCause};
+use crate::slab::Slab;
 use crate::time::{NEVER, Now};
 
 impl<K, V> Shard<K, V> {
@@ -181,22 +183,6 @@ impl<K, V> Shard<K, V> {
         self.wheel.len() == 0 || self.wheel.is_quiet(now.coarse())
     }
 
-    /// Asks for the memory that the next eviction will look at: the victim's slot two turns ahead, and what
-    /// its hash leads to and what it owns one turn ahead, when the slot has arrived.
-    #[inline(always)]
-    pub(super) fn prepare_to_evict(&mut self) {
-        let outlook = self.evictor.outlook();
-        self.slab.prefetch(outlook.second);
-        self.slab.prefetch(outlook.marked);
-        if let Some(entry) = self.slab.get_mut(outlook.next) {
-            let hash = entry.stamp.hash();
-            self.index.prefetch(hash);
-            self.evictor.prefetch(hash);
-            prefetch_owned(&mut entry.key);
-            prefetch_owned(&mut entry.value);
-        }
-    }
-
     /// Asks for the memory that storing an entry of this hash will look at and looking it up will not.
     #[inline]
     pub(crate) fn prepare_to_store(&self, hash: u32) {
@@ -236,5 +222,21 @@ impl<K, V> Shard<K, V> {
                 self.rubble.push(rubble);
             }
         }
+    }
+}
+
+/// Asks for the memory that the next eviction will look at: the victim's slot two turns ahead, and what its hash
+/// leads to and what it owns one turn ahead, when the slot has arrived.
+#[inline(always)]
+pub(super) fn prepare_to_evict<K, V>(policy: &impl Policy, index: &Index, slab: &mut Slab<K, V>) {
+    let outlook = policy.outlook();
+    slab.prefetch(outlook.second);
+    slab.prefetch(outlook.marked);
+    if let Some(entry) = slab.get_mut(outlook.next) {
+        let hash = entry.stamp.hash();
+        index.prefetch(hash);
+        policy.prefetch(hash);
+        prefetch_owned(&mut entry.key);
+        prefetch_owned(&mut entry.value);
     }
 }

@@ -1,6 +1,7 @@
 //! Putting entries in and taking them out. No user code runs in here.
 
 use super::beside::{Extras, Pockets, hash_of};
+use super::upkeep::prepare_to_evict;
 use super::{Found, Incoming, Outcome, Scope, Shard};
 use crate::entry::Entry;
 use crate::freshness::Early;
@@ -182,7 +183,7 @@ impl<K, V> Shard<K, V> {
             self.schedule(id, due.moment());
         }
         if evicts {
-            self.prepare_to_evict();
+            prepare_to_evict(&self.evictor, &self.index, &mut self.slab);
         }
         Outcome::Stored { replaced: None }
     }

@@ -39,10 +39,7 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let guard = self.stripe(hash).read();
-        let reader = self.reader(namespace);
-        let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
-        Some(reading.entry.value.clone())
+        self.get_as(self.reader(namespace), hash, key)
     }
 
     /// The same in the root: what most hits are.
@@ -52,8 +49,16 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
+        self.get_as(self.reader_in_root(root), hash, key)
+    }
+
+    #[inline(always)]
+    fn get_as<Q>(&self, reader: Reader<'_>, hash: KeyHash, key: &Q) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
         let guard = self.stripe(hash).read();
-        let reader = self.reader_in_root(root);
         let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
         Some(reading.entry.value.clone())
     }

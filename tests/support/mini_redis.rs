@@ -1,6 +1,6 @@
 //! A Redis in a page, as far as larder asks for it: the commands and scripts of `layout.rs`, expiry, and who is told
-//! of what. No socket and no clock: `tests/resp.rs` puts it behind a wire, `tests/simulation.rs` behind a network that
-//! misbehaves, and `tests/redis.rs` holds it against the real server.
+//! of what. No socket and no clock: `tests/resp/` puts it behind a wire, `tests/simulation/` behind a network that
+//! misbehaves, and `tests/redis/` holds it against the real server.
 
 use std::collections::{BTreeMap, BTreeSet};
 

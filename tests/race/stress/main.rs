@@ -16,16 +16,12 @@
 //! `--cfg larder_plant="race"` and `="leak"` plant what the sanitizers must report.
 
 #[cfg(not(larder_shuttle))]
-#[path = "stress/calls.rs"]
 mod calls;
 #[cfg(not(larder_shuttle))]
-#[path = "stress/payload.rs"]
 mod payload;
 #[cfg(not(larder_shuttle))]
-#[path = "stress/shapes.rs"]
 mod shapes;
 #[cfg(not(larder_shuttle))]
-#[path = "stress/tasks.rs"]
 mod tasks;
 
 /// Under shuttle there is nothing to do: the models are the library's tests.

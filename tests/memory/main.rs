@@ -19,17 +19,11 @@
     reason = "an allocator is unsafe; a test measures real time, and its failure is the message"
 )]
 
-#[path = "memory/back.rs"]
 mod back;
-#[path = "memory/burst.rs"]
 mod burst;
-#[path = "memory/churn.rs"]
 mod churn;
-#[path = "memory/entry.rs"]
 mod entry;
-#[path = "memory/heap.rs"]
 mod heap;
-#[path = "memory/hits.rs"]
 mod hits;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

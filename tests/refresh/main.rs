@@ -7,16 +7,12 @@
     reason = "where a test unwraps, the failure is the message; threads take real time, and locks of std"
 )]
 
-#[path = "support/executor.rs"]
+#[path = "../support/executor.rs"]
 #[allow(dead_code, reason = "each test crate uses its part")]
 mod executor;
-#[path = "refresh/handed.rs"]
 mod handed;
-#[path = "refresh/run.rs"]
 mod run;
-#[path = "refresh/timeouts.rs"]
 mod timeouts;
-#[path = "refresh/trouble.rs"]
 mod trouble;
 
 use std::sync::Arc;

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use larder::tier::{Scope, Tier, Tiered, TieredBuilder};
 use larder::{EntryOptions, LoadError, Loaded, TryLoadError};
 
-#[path = "spaces.rs"]
 mod spaces;
 pub(crate) use spaces::{
     a_tag_reaches_into_namespaces, clear_of_a_namespace_clears_it_everywhere_and_nothing_else,

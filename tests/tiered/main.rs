@@ -3,25 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "counts are what the run shows")]
 
-#[path = "tiered/fence.rs"]
 mod fence;
-#[path = "tiered/found.rs"]
 mod found;
-#[path = "tiered/given_up.rs"]
 mod given_up;
-#[path = "tiered/held.rs"]
 mod held;
-#[path = "tiered/lock.rs"]
 mod lock;
-#[path = "tiered/race.rs"]
 mod race;
-#[path = "tiered/stepped.rs"]
 mod stepped;
-#[path = "tiered/suite.rs"]
+#[path = "../support/tier_suite/mod.rs"]
 mod suite;
-#[path = "support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "tiered/time.rs"]
 mod time;
 
 use larder::tier::{MemoryServer, MemoryTier};

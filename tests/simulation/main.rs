@@ -1,6 +1,6 @@
 //! Processes, a server and the network between them, in one thread and in a time of their own: everything that can go
 //! wrong does, by a seed. The state machine of the link, the protocol and the caches are the real ones; the server is
-//! `tests/support/mini_redis.rs`, which `tests/redis.rs` holds against a real one.
+//! `tests/support/mini_redis.rs`, which `tests/redis/` holds against a real one.
 //!
 //! What is demanded is said in `oracle.rs`: it knows what was written at the source, and nothing of the caches. After
 //! the faults everything is healed, and then everybody has to come to the newest values by themselves.
@@ -11,18 +11,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "counts are what the run shows")]
 
-#[path = "simulation/faults.rs"]
 mod faults;
-#[path = "support/mini_redis.rs"]
+#[path = "../support/mini_redis.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod mini_redis;
-#[path = "simulation/network.rs"]
 mod network;
-#[path = "simulation/oracle.rs"]
 mod oracle;
-#[path = "simulation/process.rs"]
 mod process;
-#[path = "simulation/work.rs"]
 mod work;
 
 use std::collections::BTreeMap;
@@ -41,7 +36,7 @@ fn seeds() -> u64 {
 
 #[test]
 fn nothing_stale_is_read_and_everything_heals() {
-    let kept = include_str!("simulation/seeds.txt").lines();
+    let kept = include_str!("seeds.txt").lines();
     let kept = kept.filter_map(|line| line.split('#').next()?.trim().parse::<u64>().ok());
     let mut met: BTreeMap<Fault, u64> = BTreeMap::new();
     let (mut reads, mut strict, mut writes) = (0, 0, 0);

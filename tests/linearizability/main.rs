@@ -22,21 +22,13 @@
     reason = "a test outside the crate: std's locks, printed counts, and panics that fail it"
 )]
 
-#[path = "linearizability/caller.rs"]
 mod caller;
-#[path = "linearizability/history.rs"]
 mod history;
-#[path = "linearizability/illegal.rs"]
 mod illegal;
-#[path = "linearizability/mix.rs"]
 mod mix;
-#[path = "linearizability/model.rs"]
 mod model;
-#[path = "linearizability/races.rs"]
 mod races;
-#[path = "linearizability/rules.rs"]
 mod rules;
-#[path = "linearizability/search.rs"]
 mod search;
 
 use mix::{Call, Counts, Shape};

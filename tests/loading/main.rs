@@ -3,23 +3,15 @@
 //! Most tests poll futures by hand, so that each step happens where the test says; time is turned by
 //! hand too. `tests/race` runs the same protocol through chosen interleavings of threads.
 
-#[path = "loading/answers.rs"]
 mod answers;
-#[path = "loading/cancel.rs"]
 mod cancel;
-#[path = "loading/crowd.rs"]
 mod crowd;
-#[path = "loading/deadlines.rs"]
 mod deadlines;
-#[path = "support/executor.rs"]
+#[path = "../support/executor.rs"]
 mod executor;
-#[path = "loading/outcomes.rs"]
 mod outcomes;
-#[path = "loading/recursion.rs"]
 mod recursion;
-#[path = "loading/revoke.rs"]
 mod revoke;
-#[path = "loading/scopes.rs"]
 mod scopes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -7,10 +7,9 @@
     reason = "where a test unwraps, the failure is the message; that nothing waits takes real time"
 )]
 
-#[path = "support/executor.rs"]
+#[path = "../support/executor.rs"]
 #[allow(dead_code, reason = "each test crate uses its part")]
 mod executor;
-#[path = "bulk/trouble.rs"]
 mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,26 +6,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "counts are what the run shows")]
 
-#[path = "redis/contract.rs"]
 mod contract;
-#[path = "redis/found.rs"]
 mod found;
-#[path = "redis/journal.rs"]
 mod journal;
-#[path = "redis/late.rs"]
 mod late;
-#[path = "support/mini_redis.rs"]
+#[path = "../support/mini_redis.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod mini_redis;
-#[path = "redis/server.rs"]
 mod server;
-#[path = "redis/states.rs"]
 mod states;
-#[path = "redis/storm.rs"]
 mod storm;
-#[path = "tiered/suite.rs"]
+#[path = "../support/tier_suite/mod.rs"]
 mod suite;
-#[path = "redis/watched.rs"]
 mod watched;
 
 use larder::tier::redis::Redis;

@@ -4,11 +4,8 @@
 #![allow(clippy::print_stdout, reason = "counts are what the run shows")]
 #![allow(dead_code, reason = "what is shared serves other tests, too")]
 
-#[path = "resp/answers.rs"]
 mod answers;
-#[path = "support/mini_redis.rs"]
+#[path = "../support/mini_redis.rs"]
 mod mini_redis;
-#[path = "resp/pushes.rs"]
 mod pushes;
-#[path = "resp/wire.rs"]
 mod wire;

@@ -10,24 +10,16 @@
     reason = "a failing case tells how to run it again; a fresh seed comes from the wall clock"
 )]
 
-#[path = "model/aging.rs"]
 mod aging;
-#[path = "model/cells.rs"]
 mod cells;
-#[path = "model/config.rs"]
 mod config;
-#[path = "model/loads.rs"]
 mod loads;
-#[path = "model/ops.rs"]
 mod ops;
-#[path = "model/reference.rs"]
 mod reference;
-#[path = "model/run.rs"]
 mod run;
-#[path = "model/steps.rs"]
 mod steps;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "model/table.rs"]
 mod table;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -6,32 +6,20 @@
     reason = "tests measure real time; where a test unwraps, the failure is the message"
 )]
 
-#[path = "contract/bounds.rs"]
 mod bounds;
-#[path = "contract/capacity.rs"]
 mod capacity;
-#[path = "contract/expiry.rs"]
 mod expiry;
-#[path = "contract/listener.rs"]
 mod listener;
-#[path = "contract/loads.rs"]
 mod loads;
-#[path = "contract/packing.rs"]
 mod packing;
-#[path = "contract/scopes.rs"]
 mod scopes;
-#[path = "contract/shape.rs"]
 mod shape;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "contract/threads.rs"]
 mod threads;
-#[path = "contract/turnover.rs"]
 mod turnover;
-#[path = "contract/walks.rs"]
 mod walks;
-#[path = "contract/ways.rs"]
 mod ways;
-#[path = "contract/writes.rs"]
 mod writes;
 
 use std::time::Duration;

@@ -11,26 +11,17 @@
     reason = "where a test unwraps, the failure is the message; counts are printed; loaders take real time"
 )]
 
-#[path = "freshness/absent.rs"]
 mod absent;
-#[path = "freshness/answers.rs"]
 mod answers;
-#[path = "support/executor.rs"]
+#[path = "../support/executor.rs"]
 #[allow(dead_code, reason = "each test crate uses its part")]
 mod executor;
-#[path = "freshness/hot.rs"]
 mod hot;
-#[path = "freshness/outcomes.rs"]
 mod outcomes;
-#[path = "freshness/previous.rs"]
 mod previous;
-#[path = "freshness/revoke.rs"]
 mod revoke;
-#[path = "freshness/stale.rs"]
 mod stale;
-#[path = "freshness/trouble.rs"]
 mod trouble;
-#[path = "freshness/windows.rs"]
 mod windows;
 
 use std::time::Duration;

@@ -177,14 +177,6 @@ where
     where
         V: Clone,
     {
-        if cfg!(larder_canary = "add") {
-            // A planted bug: check, then insert. The linearizability checker must see it.
-            if let Some(present) = self.peek(&key) {
-                return Ok(Added::Present { present, value });
-            }
-            std::thread::yield_now();
-            return self.insert_with(key, value, options).map(|_| Added::Stored);
-        }
         match self.write(key, value, options, Mode::Add(V::clone)) {
             Put::Unmet {
                 key,

@@ -229,7 +229,7 @@ impl<K, V> Flight<K, V> {
             sequence,
         } = joiner;
         let mut state = self.state.lock();
-        if state.born < floor && !cfg!(larder_canary = "clear") {
+        if state.born < floor {
             return Join::Past;
         }
         let tags = state.remembered.tags.as_ref();

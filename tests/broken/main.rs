@@ -1,14 +1,31 @@
-//! Breaks each promise in a copy of the tree, and sees that the tests which the README names for it
-//! fail. The copy lies in `target/broken`; the tree itself is never changed.
+//! Planted bugs: each breaks one promise of the README in a copy of the tree, and the tests that the README names
+//! for that promise must fail.
 //!
-//! The breaking takes a quarter of an hour, so it runs when asked for:
+//! A bug is a file in `tests/broken/patches`, named after the promise and what goes wrong. It is a patch with a
+//! header that says which suite must fail:
 //!
-//! ```sh
-//! cargo test --test broken -- --ignored --nocapture                       # all of them
-//! LARDER_BREAK='deadline' cargo test --test broken -- --ignored --nocapture   # those with this word
+//! ```text
+//! promise: 5                     the row of the README's table
+//! suite: tests/contract          or `tests/race`, or `unit tests`
+//! features: all                  only where the suite needs the crate's features; implies --release
+//! test: a_part_of_a_test's_name  without a name, the whole suite runs
+//!
+//! --- a/src/time.rs
+//! +++ b/src/time.rs
+//! …
 //! ```
 //!
-//! What always runs is the check that each break still applies: that its text is in the source, once.
+//! To write one, change the source, save `git diff` under such a header, and take the change back. A patch that no
+//! longer applies after a change of the source fails the fast test below, which names it.
+//!
+//! Planting all bugs takes half an hour, so it runs on request:
+//!
+//! ```sh
+//! cargo test --test broken -- --ignored --nocapture                           # all of them
+//! LARDER_BREAK='deadline' cargo test --test broken -- --ignored --nocapture   # those with this word in their name; several: 'a,b'
+//! ```
+//!
+//! The copy lies in `target/broken`; the tree itself is never changed.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,19 +33,17 @@
 )]
 #![allow(clippy::print_stdout, reason = "a table is its result")]
 
-mod breaks;
-mod calls;
-mod keeping;
-mod tiers;
+mod patch;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use breaks::{Break, Suite};
+use patch::{Patch, Suite};
 
-/// What the copy needs to be built; the rest of the tree stays behind.
+/// What the copy needs to be built; the rest of the tree is not copied.
 const COPIED: &[&str] = &[
     "Cargo.toml",
     "Cargo.lock",
@@ -41,96 +56,114 @@ const COPIED: &[&str] = &[
     "examples",
 ];
 
-/// A test that hangs on a broken promise has noticed it.
-const PATIENCE: Duration = Duration::from_secs(240);
-const STEP: Duration = Duration::from_millis(50);
+/// The time a suite may take. A test that hangs on a broken promise has noticed it.
+const MAX_WAIT: Duration = Duration::from_secs(240);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[test]
-fn every_break_still_applies() {
-    for broken in breaks::all() {
-        let text = fs::read_to_string(root().join(broken.file)).unwrap();
-        let count = text.matches(broken.from).count();
-        assert_eq!(
-            count, 1,
-            "{}: `{}` stands {count} times in {}",
-            broken.what, broken.from, broken.file
-        );
+fn every_patch_applies() {
+    let mut complaints = Vec::new();
+    for patch in patch::all(root()) {
+        if let Err(complaint) = patch.check(root()) {
+            complaints.push(format!("{}: {complaint}", patch.name));
+        }
     }
+    assert!(
+        complaints.is_empty(),
+        "these planted bugs no longer apply to the source; write each again:\n{}",
+        complaints.join("\n")
+    );
+}
+
+/// The check above fails for a patch whose lines are not in the source.
+#[test]
+fn a_patch_that_does_not_apply_is_found() {
+    let mut patch = patch::all(root()).remove(0);
+    assert_eq!(patch.check(root()), Ok(()));
+    let wrong = patch.diff.replacen("\n-", "\n-no such line", 1);
+    assert_ne!(wrong, patch.diff);
+    patch.diff = wrong;
+    assert!(patch.check(root()).is_err());
 }
 
 #[test]
-fn every_promise_that_has_a_test_has_a_break() {
+fn every_promise_of_the_readme_has_a_patch() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let promised: Vec<u32> = readme
+    let promised: BTreeSet<u32> = readme
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok())
         .collect();
     assert!(promised.len() >= 11, "the table of promises: {promised:?}");
-    for promise in promised {
-        assert!(
-            breaks::all().any(|broken| broken.promise == promise),
-            "promise {promise} is broken nowhere"
-        );
-    }
+    let broken: BTreeSet<u32> = patch::all(root()).iter().map(|p| p.promise).collect();
+    let missing: Vec<_> = promised.difference(&broken).collect();
+    assert!(missing.is_empty(), "no patch breaks promises {missing:?}");
+    let unknown: Vec<_> = broken.difference(&promised).collect();
+    assert!(unknown.is_empty(), "the README has no promises {unknown:?}");
 }
 
 #[test]
-#[ignore = "a quarter of an hour: builds and runs the suites once for each break"]
-fn every_broken_promise_is_noticed() {
+#[ignore = "half an hour: builds and runs a suite once for each planted bug"]
+fn every_planted_bug_is_caught() {
+    let words = std::env::var("LARDER_BREAK").unwrap_or_default();
+    let patches: Vec<_> = patch::all(root())
+        .into_iter()
+        .filter(|patch| words.split(',').any(|word| patch.name.contains(word)))
+        .collect();
+    assert!(
+        !patches.is_empty(),
+        "no planted bug has one of `{words}` in its name"
+    );
     let tree = copy_of_the_tree();
-    let only = std::env::var("LARDER_BREAK").unwrap_or_default();
-    let mut unnoticed = Vec::new();
-    for broken in breaks::all() {
-        if !broken.what.contains(&only) {
-            continue;
-        }
-        let verdict = run(&tree, broken);
-        println!("promise {:>2}  {}: {verdict}", broken.promise, broken.what);
-        if !verdict.starts_with("noticed") {
-            unnoticed.push(broken.what);
+    let mut uncaught = Vec::new();
+    for patch in &patches {
+        patch.plant(&tree).unwrap();
+        let verdict = run(&tree, patch);
+        patch.take_back(&tree).unwrap();
+        println!("{}: {verdict}", patch.name);
+        if !verdict.starts_with("caught") {
+            uncaught.push(&patch.name);
         }
     }
-    assert!(unnoticed.is_empty(), "not noticed: {unnoticed:#?}");
+    println!(
+        "counts planted bugs: {} run, {} not caught",
+        patches.len(),
+        uncaught.len()
+    );
+    assert!(uncaught.is_empty(), "not caught: {uncaught:#?}");
 }
 
-/// Applies one break, runs its test, and takes the break back.
-fn run(tree: &Path, broken: &Break) -> String {
-    let file = tree.join(broken.file);
-    let whole = fs::read_to_string(&file).unwrap();
-    fs::write(&file, whole.replacen(broken.from, broken.to, 1)).unwrap();
-    let verdict = judge(tree, broken);
-    fs::write(&file, whole).unwrap();
-    verdict
-}
-
-fn judge(tree: &Path, broken: &Break) -> String {
-    let build = cargo(tree, broken, &["--no-run"]).output().unwrap();
+/// Builds the suite of a planted bug and runs it. The verdict begins with "caught" if a test failed.
+fn run(tree: &Path, patch: &Patch) -> String {
+    let build = cargo(tree, patch, &["--no-run"]).output().unwrap();
     if !build.status.success() {
         return format!("does not compile\n{}", text(&build));
     }
     let mut waited = Duration::ZERO;
-    let mut child = cargo(tree, broken, &[])
+    let mut command = cargo(tree, patch, &[]);
+    command
         .stdout(fs::File::create(tree.join("stdout")).unwrap())
-        .stderr(fs::File::create(tree.join("stderr")).unwrap())
-        .spawn()
-        .unwrap();
+        .stderr(fs::File::create(tree.join("stderr")).unwrap());
+    // A group of its own, so that a test that hangs is killed along with cargo.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn().unwrap();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             if status.success() {
-                return "NOT NOTICED".to_owned();
+                return "NOT CAUGHT".to_owned();
             }
             break;
         }
-        if waited > PATIENCE {
-            // Cargo goes; the test it started is stopped by name, for it is in nobody's group.
+        if waited > MAX_WAIT {
+            let group = format!("-{}", child.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             child.kill().unwrap();
             child.wait().unwrap();
-            let _ = Command::new("pkill").args(["-f", "broken/build"]).status();
-            return "noticed: hangs".to_owned();
+            return "caught: hangs".to_owned();
         }
         #[allow(clippy::disallowed_methods, reason = "waits for another program")]
-        std::thread::sleep(STEP);
-        waited += STEP;
+        std::thread::sleep(POLL_INTERVAL);
+        waited += POLL_INTERVAL;
     }
     let printed = fs::read_to_string(tree.join("stdout")).unwrap();
     let failed: Vec<&str> = printed
@@ -138,44 +171,37 @@ fn judge(tree: &Path, broken: &Break) -> String {
         .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
         .collect();
     if failed.is_empty() {
-        "noticed: aborts".to_owned()
+        "caught: aborts".to_owned()
     } else {
-        format!("noticed by {}", failed.join(", "))
+        format!("caught by {}", failed.join(", "))
     }
 }
 
-fn cargo(tree: &Path, broken: &Break, more: &[&str]) -> Command {
+fn cargo(tree: &Path, patch: &Patch, more: &[&str]) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(tree).arg("test");
-    let target = match broken.suite {
-        Suite::Test(suite) => {
+    if patch.all_features {
+        cargo.args(["--release", "--all-features"]);
+    }
+    let target = match &patch.suite {
+        Suite::Integration(suite) => {
             cargo.args(["-p", "larder", "--test", suite]);
-            "build"
+            "target"
         }
-        Suite::Tier(suite) => {
-            cargo.args([
-                "--release",
-                "-p",
-                "larder",
-                "--all-features",
-                "--test",
-                suite,
-            ]);
-            "build-tier"
-        }
-        Suite::TierUnit => {
-            cargo.args(["--release", "-p", "larder", "--all-features", "--lib"]);
-            "build-tier"
+        Suite::Unit => {
+            cargo.args(["-p", "larder", "--lib"]);
+            "target"
         }
         Suite::Race => {
             cargo.args(["--release", "--manifest-path", "tests/race/Cargo.toml"]);
             cargo.env("RUSTFLAGS", "--cfg larder_shuttle");
-            "build-race"
+            "tests/race/target"
         }
     };
-    cargo.env("CARGO_TARGET_DIR", tree.parent().unwrap().join(target));
+    // The target directories of the tree itself: the dependencies are built there already.
+    cargo.env("CARGO_TARGET_DIR", root().join(target));
     cargo.env("LARDER_MODEL_CASES", "2");
-    cargo.args(more).args(["--", broken.test]);
+    cargo.args(more).args(["--", &patch.test]);
     cargo
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Evictions, expiries and reclaimed values are journalled by the cache under its lock, and the checker
 //! takes no removal that is in no call and no line: a model in which entries may simply vanish cannot
-//! tell a broken `add` from an eviction. Builds with a planted bug (`--cfg larder_canary="add"`,
-//! `"publish"`, `"clear"`) must fail here; nothing in this file looks at that setting.
+//! tell a broken `add` from an eviction. `tests/run planted` plants three bugs in the source, one after
+//! the other, and this suite must fail on each.
 //!
 //! | module | what it holds |
 //! |---|---|

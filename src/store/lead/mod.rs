@@ -261,7 +261,7 @@ impl<K, V> Lead<K, V> {
         // Read as the flight leaves the table: nobody joins it after this.
         let moved = parcel.as_ref().is_some_and(|parcel| self.has_moved(parcel));
         let overtaken = moved.then_some(self.born);
-        let standing = (mine || cfg!(larder_canary = "publish")) && self.born >= floor && !moved;
+        let standing = mine && self.born >= floor && !moved;
         let removed = if mine {
             visit.flights.remove(&self.flight)
         } else {

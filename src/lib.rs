@@ -3,63 +3,43 @@
 #![deny(unsafe_code)]
 
 mod cache;
-#[allow(
-    unsafe_code,
-    reason = "what the processor can do is reached by intrinsics"
-)]
-mod cpu;
+mod ds;
 mod entry;
-mod error;
-mod expiry;
 mod flight;
-mod freshness;
-mod generation;
-mod hash;
-mod parts;
-mod rand;
-mod removal;
+mod policy;
 mod shard;
-mod slab;
-mod stamp;
-mod stats;
 mod store;
-mod stripe;
-mod sync;
 #[cfg(feature = "tiered")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tiered")))]
 pub mod tier;
-#[allow(
-    unsafe_code,
-    reason = "the kernel's coarse clock is a foreign function"
-)]
-mod time;
+mod util;
 
 pub use cache::{Added, Cache, CacheBuilder, Compute, Computed, Counter, EvictionPolicy, Iter};
+pub use entry::expiry::Expiry;
+pub use entry::freshness::Freshness;
+pub use entry::hash::{DefaultHashBuilder, DefaultHasher};
+pub use entry::removal::RemovalCause;
+pub use entry::stats::Stats;
 pub use entry::{EntryOptions, Loaded};
 pub use equivalent::Equivalent;
-pub use error::{BuildError, LoadError, RejectReason, Rejected, TryLoadError};
-pub use expiry::Expiry;
-pub use freshness::Freshness;
-pub use hash::{DefaultHashBuilder, DefaultHasher};
-pub use removal::RemovalCause;
-pub use stats::Stats;
-pub use time::{Clock, ManualClock};
+pub use util::clock::{Clock, ManualClock};
+pub use util::error::{BuildError, LoadError, RejectReason, Rejected, TryLoadError};
 
 /// How many of the crate's locks the calling thread holds; 0 in release builds. For the tests.
 #[doc(hidden)]
 pub fn __lock_depth() -> usize {
-    sync::lock_depth()
+    util::sync::lock_depth()
 }
 
 /// The most slots that the calling thread looked at under one lock since this was last asked; 0 in release
 /// builds. For the tests.
 #[doc(hidden)]
 pub fn __longest_hold() -> u64 {
-    sync::longest_hold()
+    util::sync::longest_hold()
 }
 
 /// How often the calling thread has read a clock precisely; 0 in release builds. For the tests.
 #[doc(hidden)]
 pub fn __precise_readings() -> u64 {
-    time::precise_readings()
+    util::clock::precise_readings()
 }

@@ -7,79 +7,47 @@
 
 #[path = "../../src/cache/mod.rs"]
 mod cache;
-#[allow(
-    unsafe_code,
-    reason = "what the processor can do is reached by intrinsics"
-)]
-#[path = "../../src/cpu.rs"]
-mod cpu;
-#[path = "../../src/entry.rs"]
+#[path = "../../src/ds/mod.rs"]
+mod ds;
+#[path = "../../src/entry/mod.rs"]
 mod entry;
-#[path = "../../src/error.rs"]
-mod error;
-#[path = "../../src/expiry.rs"]
-mod expiry;
 #[path = "../../src/flight/mod.rs"]
 mod flight;
-#[path = "../../src/freshness.rs"]
-mod freshness;
-#[path = "../../src/generation.rs"]
-mod generation;
-#[path = "../../src/hash.rs"]
-mod hash;
-#[path = "../../src/parts/mod.rs"]
-mod parts;
-#[path = "../../src/rand.rs"]
-mod rand;
-#[path = "../../src/removal.rs"]
-mod removal;
+#[path = "../../src/policy/mod.rs"]
+mod policy;
 #[path = "../../src/shard/mod.rs"]
 mod shard;
-#[path = "../../src/slab.rs"]
-mod slab;
-#[path = "../../src/stamp.rs"]
-mod stamp;
-#[path = "../../src/stats.rs"]
-mod stats;
 #[path = "../../src/store/mod.rs"]
 mod store;
-#[path = "../../src/stripe.rs"]
-mod stripe;
-#[path = "../../src/sync.rs"]
-mod sync;
-#[allow(
-    unsafe_code,
-    reason = "the kernel's coarse clock is a foreign function"
-)]
-#[path = "../../src/time.rs"]
-mod time;
+#[path = "../../src/util/mod.rs"]
+mod util;
 
 pub mod targets;
 
 pub use cache::{Added, Cache, CacheBuilder, Compute, Computed, Counter, EvictionPolicy, Iter};
+pub use entry::expiry::Expiry;
+pub use entry::freshness::Freshness;
+pub use entry::hash::{DefaultHashBuilder, DefaultHasher};
+pub use entry::removal::RemovalCause;
+pub use entry::stats::Stats;
 pub use entry::{EntryOptions, Loaded};
 pub use equivalent::Equivalent;
-pub use error::{BuildError, LoadError, RejectReason, Rejected, TryLoadError};
-pub use expiry::Expiry;
-pub use freshness::Freshness;
-pub use hash::{DefaultHashBuilder, DefaultHasher};
-pub use removal::RemovalCause;
-pub use stats::Stats;
-pub use time::{Clock, ManualClock};
+pub use util::clock::{Clock, ManualClock};
+pub use util::error::{BuildError, LoadError, RejectReason, Rejected, TryLoadError};
 
 #[doc(hidden)]
 pub fn __lock_depth() -> usize {
-    sync::lock_depth()
+    util::sync::lock_depth()
 }
 
 #[doc(hidden)]
 pub fn __precise_readings() -> u64 {
-    time::precise_readings()
+    util::clock::precise_readings()
 }
 
 #[doc(hidden)]
 pub fn __longest_hold() -> u64 {
-    sync::longest_hold()
+    util::sync::longest_hold()
 }
 
 #[cfg(fuzzing)]

@@ -16,13 +16,13 @@ use equivalent::Equivalent;
 
 use super::Cache;
 use super::load::never_told;
-use super::span::LoadSpan;
-use super::turn::Turn;
+use super::observe::span::LoadSpan;
+use super::step::Turn;
 use crate::entry::Loaded;
-use crate::error::{LoadError, Told, TryLoadError};
-use crate::flight::chain::Entered;
-use crate::removal::contain_drop;
+use crate::entry::removal::contain_drop;
+use crate::flight::wait_graph::Entered;
 use crate::store::{Ask, Follow, Followed, Lead};
+use crate::util::error::{LoadError, Told, TryLoadError};
 
 /// Which of the keys, and what is to be done about it.
 enum Open<K, V> {

@@ -9,7 +9,7 @@ use equivalent::Equivalent;
 
 use super::Cache;
 use crate::entry::EntryOptions;
-use crate::removal::contain_drop;
+use crate::entry::removal::contain_drop;
 use crate::store::{Begin, Condition, Followed, Put, Wish};
 
 /// What a [`compute`](Cache::compute) closure decides.

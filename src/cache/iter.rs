@@ -4,9 +4,9 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
 use super::Cache;
-use crate::generation::Namespace;
+use crate::entry::generation::Namespace;
 use crate::store::{Page, Store};
-use crate::sync::Arc;
+use crate::util::sync::Arc;
 
 /// An iterator over clones of the live entries: see [`Cache::iter`].
 ///

@@ -9,13 +9,13 @@ use std::sync::Arc as StdArc;
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::limits::{Errand, Limits, Run};
-use super::span::LoadSpan;
-use super::turn::{Turn, why};
+use super::observe::span::LoadSpan;
+use super::step::{Turn, why};
+use super::timeout::{Errand, Limits, Run};
 use crate::entry::Loaded;
-use crate::error::{LoadError, Told, TryLoadError};
-use crate::removal::contain_drop;
+use crate::entry::removal::contain_drop;
 use crate::store::Ask;
+use crate::util::error::{LoadError, Told, TryLoadError};
 
 /// A loader's error of any type.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;

@@ -11,13 +11,13 @@ use std::pin::{Pin, pin};
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::limits::{Errand, Limits, Run};
 use super::load::{BoxError, either, never_told, no_such_answer, present, shared};
-use super::span::LoadSpan;
-use super::turn::{Turn, why};
+use super::observe::span::LoadSpan;
+use super::step::{Turn, why};
+use super::timeout::{Errand, Limits, Run};
 use crate::entry::Loaded;
-use crate::error::{LoadError, Told, TryLoadError};
 use crate::store::{Ask, Lead};
+use crate::util::error::{LoadError, Told, TryLoadError};
 
 /// The future of an attached loader.
 pub(super) type LoadFuture<V> = Pin<Box<dyn Future<Output = Result<Loaded<V>, BoxError>> + Send>>;

@@ -1,21 +1,18 @@
 //! The handle that callers hold, and what it knows beside the store: the user's own functions, which
 //! are called here, outside every lock.
 
-mod background;
 mod builder;
 mod bulk;
 mod compute;
+mod executor;
 mod iter;
-mod limits;
 mod load;
 mod load_async;
-mod maintain;
-#[cfg(feature = "metrics")]
-mod metrics;
-mod pool;
+mod maintenance;
+mod observe;
 mod read;
-mod span;
-mod turn;
+mod step;
+mod timeout;
 mod write;
 
 pub use builder::{CacheBuilder, EvictionPolicy};
@@ -26,15 +23,15 @@ pub use write::Added;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
+use crate::entry::expiry::{Expiry, Life};
+use crate::entry::freshness::{Early, Plan};
+use crate::entry::generation::{Namespace, TagSet};
+use crate::entry::hash::{DefaultHashBuilder, KeyHash};
+use crate::entry::stats::Stats;
 use crate::entry::{EntryOptions, Ttl};
-use crate::expiry::{Expiry, Life};
-use crate::freshness::{Early, Plan};
-use crate::generation::{Namespace, TagSet};
-use crate::hash::{DefaultHashBuilder, KeyHash};
-use crate::stats::Stats;
 use crate::store::{Capacity, Parcel, Store};
-use crate::sync::{Arc, Mutex};
-use crate::time::nanos;
+use crate::util::clock::nanos;
+use crate::util::sync::{Arc, Mutex};
 
 /// A bounded, sharded, concurrent cache. A handle: clones are cheap and share one cache.
 ///
@@ -76,8 +73,8 @@ struct Inner<K, V, S> {
     /// How long a value lives whose writer says nothing of it, if nobody has to be asked, and it weighs 1.
     plain_life: Option<Life>,
     /// Who loads values again; without one the call that is elected does.
-    background: Option<background::Background>,
-    spawn_task: Option<background::SpawnTask>,
+    background: Option<executor::Background>,
+    spawn_task: Option<executor::SpawnTask>,
     capacity: Mutex<Capacity>,
 }
 

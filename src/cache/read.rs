@@ -6,9 +6,9 @@ use std::time::Duration;
 use equivalent::Equivalent;
 
 use super::Cache;
-use crate::freshness::Freshness;
-use crate::hash::KeyHash;
-use crate::stats::Count;
+use crate::entry::freshness::Freshness;
+use crate::entry::hash::KeyHash;
+use crate::entry::stats::Count;
 
 impl<K, V, S> Cache<K, V, S>
 where

@@ -6,12 +6,12 @@ use std::time::Duration;
 use equivalent::Equivalent;
 
 use super::Cache;
+use crate::entry::expiry::Life;
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::contain_drop;
 use crate::entry::{EntryOptions, Ttl};
-use crate::error::Rejected;
-use crate::expiry::Life;
-use crate::hash::KeyHash;
-use crate::removal::contain_drop;
 use crate::store::{Condition, Put};
+use crate::util::error::Rejected;
 
 /// What [`Cache::add`] did.
 ///

@@ -26,8 +26,8 @@
 //! * Whoever ends a flight, or makes it leaderless, takes the wakes it owes out of the state under the
 //!   lock and calls them after it. A follower that goes away from a leaderless flight wakes the next.
 
-pub(crate) mod chain;
 mod table;
+pub(crate) mod wait_graph;
 pub(crate) mod waiter;
 
 pub(crate) use table::Table;
@@ -36,10 +36,10 @@ use std::collections::BTreeMap;
 // Of std, also under shuttle: read while the chain's real lock is held, where nobody may be scheduled.
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::LoadError;
-use crate::generation::{Sequence, TagSet};
-use crate::hash::KeyHash;
-use crate::sync::{Arc, Mutex};
+use crate::entry::generation::{Sequence, TagSet};
+use crate::entry::hash::KeyHash;
+use crate::util::error::LoadError;
+use crate::util::sync::{Arc, Mutex};
 use waiter::Wake;
 
 /// How a flight ended, as its followers see it.
@@ -113,7 +113,7 @@ impl<K, V> std::ops::Deref for Kept<K, V> {
 
 impl<K, V> Drop for Kept<K, V> {
     fn drop(&mut self) {
-        crate::removal::contain_drop(self.0.take());
+        crate::entry::removal::contain_drop(self.0.take());
     }
 }
 
@@ -198,7 +198,7 @@ impl<K, V> Flight<K, V> {
                 followers: BTreeMap::new(),
                 next_ticket: 0,
             }),
-            node: Arc::new(AtomicU64::new(chain::NOBODY)),
+            node: Arc::new(AtomicU64::new(wait_graph::NOBODY)),
         })
     }
 
@@ -309,7 +309,7 @@ impl<K, V> Flight<K, V> {
         };
         drop(state);
         // A waker is user code, also in its `Drop`.
-        crate::removal::contain_drop(unneeded);
+        crate::entry::removal::contain_drop(unneeded);
         look
     }
 
@@ -328,7 +328,7 @@ impl<K, V> Flight<K, V> {
         if let Some(next) = next {
             next.call();
         }
-        crate::removal::contain_drop(own);
+        crate::entry::removal::contain_drop(own);
         deserted
     }
 
@@ -476,6 +476,6 @@ impl<V> Wakes<V> {
         for wake in self.0 {
             wake.call();
         }
-        crate::removal::contain_drop(self.1);
+        crate::entry::removal::contain_drop(self.1);
     }
 }

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use equivalent::Equivalent;
 
 use super::Flight;
-use crate::hash::KeyHash;
-use crate::parts::index::Index;
-use crate::removal::contain_drop;
-use crate::sync::Arc;
+use crate::ds::index::Index;
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::contain_drop;
+use crate::util::sync::Arc;
 
 /// The flights of one stripe, by key. Its owner's lock guards it.
 pub(crate) struct Table<K, V> {

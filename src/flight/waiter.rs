@@ -2,8 +2,8 @@
 
 use std::task::Waker;
 
-use crate::removal::contain;
-use crate::sync::Thread;
+use crate::entry::removal::contain;
+use crate::util::sync::Thread;
 
 /// Whom to wake. Wakers are user code: they are made, called and dropped outside every lock.
 pub(crate) enum Wake {

@@ -24,32 +24,33 @@
 //! Every operation is O(1) expected. A visit reclaims at most [`SLICE`] expired or doomed entries, plus
 //! the evictions that its own weight needs.
 
-mod beside;
+mod compact;
+mod deferred_free;
+mod evict;
+mod insert;
+mod insert_fast;
+mod lookup;
+mod side_tables;
+pub(crate) mod slab;
 #[cfg(any(test, debug_assertions))]
-mod oracle;
-mod pack;
-mod read;
-mod rubble;
-mod turnover;
-mod upkeep;
-mod write;
+mod validate;
 
+use crate::ds::index::Index;
+use crate::ds::timer_wheel::Wheel;
 use crate::entry::Entry;
-use crate::freshness::{Early, Plan, Stale, Windows};
-use crate::generation::{Namespace, Sequence, TagSet};
-use crate::parts::index::Index;
-use crate::parts::policy::Evictor;
-use crate::parts::policy::contract::{MAX_HITS, Policy, QueueLens};
-pub(crate) use crate::parts::policy::quota::Totals;
-use crate::parts::wheel::Wheel;
-use crate::removal::RemovalCause;
-use crate::slab::Slab;
-use crate::time::{Clock, NEVER, Now};
-use beside::Beside;
-use pack::Packing;
-pub(crate) use read::Reading;
-use rubble::Rubble;
-pub(crate) use turnover::Ordinary;
+use crate::entry::freshness::{Early, Plan, Stale, Windows};
+use crate::entry::generation::{Namespace, Sequence, TagSet};
+use crate::entry::removal::RemovalCause;
+use crate::policy::Evictor;
+use crate::policy::contract::{MAX_HITS, Policy, QueueLens};
+pub(crate) use crate::policy::usage::Totals;
+use crate::shard::slab::Slab;
+use crate::util::clock::{Clock, NEVER, Now};
+use compact::Packing;
+use deferred_free::Rubble;
+pub(crate) use insert_fast::Ordinary;
+pub(crate) use lookup::Reading;
+use side_tables::Beside;
 
 /// The most entries that one visit reclaims beyond what its own weight needs.
 pub(crate) const SLICE: u32 = 64;

@@ -3,17 +3,17 @@
 use equivalent::Equivalent;
 
 use super::{Follow, Lead, Store, Visit};
-use crate::error::LoadError;
-use crate::flight::chain::{Node, Waits};
+use crate::entry::freshness::{Stale, StaleBy};
+use crate::entry::generation::Namespace;
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::{RemovalCause, contain_drop};
+use crate::entry::stats::Count;
+use crate::flight::wait_graph::{Node, Waits};
 use crate::flight::{Flight, Join, Joiner, Kept, first_term};
-use crate::freshness::{Stale, StaleBy};
-use crate::generation::Namespace;
-use crate::hash::KeyHash;
-use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::Found;
-use crate::stats::Count;
-use crate::sync::Arc;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::util::error::LoadError;
+use crate::util::sync::Arc;
+use crate::util::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a caller that wants a value is to do.
 pub(crate) enum Begin<K, V> {

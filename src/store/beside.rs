@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use equivalent::Equivalent;
 
 use super::Store;
-use crate::generation::Namespace;
-use crate::hash::KeyHash;
-use crate::removal::RemovalCause;
+use crate::entry::generation::Namespace;
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::RemovalCause;
 use crate::shard::Found;
-use crate::sync::atomic::Ordering;
+use crate::util::sync::atomic::Ordering;
 
 impl<K, V> Store<K, V> {
     /// Removes a live value and revokes the load in flight, unless one of these `leaders` leads it: that one keeps

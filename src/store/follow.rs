@@ -5,12 +5,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::{FlightOutcome, Lead, Store};
-use crate::flight::chain::{Node, Waits};
+use crate::entry::generation::Namespace;
+use crate::entry::removal::contain_drop;
+use crate::flight::wait_graph::{Node, Waits};
 use crate::flight::waiter::Wake;
 use crate::flight::{Flight, Kept, Look};
-use crate::generation::Namespace;
-use crate::removal::contain_drop;
-use crate::sync::Arc;
+use crate::util::sync::Arc;
 
 /// How a wait ended.
 pub(crate) enum Followed<K, V> {
@@ -112,13 +112,13 @@ impl<K, V> Follow<K, V> {
     /// Parks the thread until the wait ends: when the load does, or `until` that moment of the clock.
     pub(crate) fn wait(&mut self, until: u64) -> Followed<K, V> {
         loop {
-            let wake = Wake::Thread(crate::sync::current());
+            let wake = Wake::Thread(crate::util::sync::current());
             match self.step(Some(wake), until) {
                 Step::Ended(followed) => return followed,
                 Step::Wait { at_most, .. } => {
                     let longest = self.store.clock.longest_park();
                     // An unpark that came since the look is kept by the thread: this returns at once.
-                    crate::sync::park_timeout(Duration::from_nanos(at_most).min(longest));
+                    crate::util::sync::park_timeout(Duration::from_nanos(at_most).min(longest));
                 }
             }
         }

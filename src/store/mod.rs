@@ -18,42 +18,42 @@ mod begin;
 #[cfg(feature = "tiered")]
 mod beside;
 mod follow;
+mod get;
 mod lead;
-mod read;
+mod put;
+mod put_fast;
 mod refresh;
-mod sweep;
-mod touch;
-mod turnover;
-mod write;
+mod scan;
+mod update;
 
 pub(crate) use begin::{Ask, Begin, Wish};
 pub(crate) use follow::{Follow, Followed};
+pub(crate) use get::Seen;
 pub(crate) use lead::Lead;
-pub(crate) use read::Seen;
+pub(crate) use put::{Condition, Parcel, Put};
 pub(crate) use refresh::Instead;
-pub(crate) use sweep::Page;
-pub(crate) use write::{Condition, Parcel, Put};
+pub(crate) use scan::Page;
 
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::expiry::Life;
+use crate::entry::expiry::Life;
+use crate::entry::freshness::{Early, Windows};
+use crate::entry::generation::{Namespace, Namespaces, Sequence, Tags};
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::{Batch, Gone, Notifier, RemovalCause, contain_drop};
+use crate::entry::stats::Counters;
 use crate::flight::{Flight, Outcome, Table};
-use crate::freshness::{Early, Windows};
-use crate::generation::{Namespace, Namespaces, Sequence, Tags};
-use crate::hash::KeyHash;
-use crate::parts::policy::Evictor;
-use crate::parts::policy::lru::Lru;
-use crate::parts::policy::s3fifo::S3Fifo;
-use crate::parts::policy::settings::Settings;
-use crate::removal::{Batch, Gone, Notifier, RemovalCause, contain_drop};
+use crate::policy::Evictor;
+use crate::policy::lru::Lru;
+use crate::policy::s3fifo::S3Fifo;
+use crate::policy::settings::Settings;
 use crate::shard::{Limits, SLICE, Scope, Shard};
-use crate::stats::Counters;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::locks::RwLockWriteGuard;
-use crate::sync::{Arc, Locked, RwLock};
-use crate::time::{Clock, Now};
+use crate::util::clock::{Clock, Now};
+use crate::util::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::util::sync::locks::RwLockWriteGuard;
+use crate::util::sync::{Arc, Locked, RwLock};
 
 /// Told of each removal under the stripe's lock, where it happens. For checkers that must know the
 /// order of removals among calls; the listener is told too late for that.

@@ -3,15 +3,15 @@
 use equivalent::Equivalent;
 
 use super::{Ask, Lead, Seen, Store, Stripe};
-use crate::flight::chain::Node;
+use crate::entry::freshness::{Stale, StaleBy};
+use crate::entry::generation::Namespace;
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::{RemovalCause, contain_drop};
+use crate::flight::wait_graph::Node;
 use crate::flight::{Flight, Kept, first_term};
-use crate::freshness::{Stale, StaleBy};
-use crate::generation::Namespace;
-use crate::hash::KeyHash;
-use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::{Found, Reading, Scope, Shard};
-use crate::sync::Arc;
-use crate::time::Now;
+use crate::util::clock::Now;
+use crate::util::sync::Arc;
 
 /// What is served instead of an error.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,7 @@ impl<K, V> Store<K, V> {
         if left > early.window() {
             return false;
         }
-        let draw = 1.0 - crate::rand::unit();
+        let draw = 1.0 - crate::util::rng::unit();
         if !early.is_due(left, self.loads.beta, draw) {
             return false;
         }

@@ -319,7 +319,7 @@ impl<'a> Reader<'a> {
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::{Envelope, EnvelopeError, Kind, Limits, Seal, seal_of, xxh3_64};
-    use crate::rand::next_u64;
+    use crate::util::rng::next_u64;
 
     const KEY: &[u8] = b"price:7";
 

@@ -15,12 +15,12 @@ use std::fmt;
 use std::sync::Weak;
 use std::time::Duration;
 
+use super::async_util::{Waiters, block_on, unless};
+use super::content_id::Seals;
 use super::contract::{Change, FlushCause, Tier, TierError, TierListener};
 use super::envelope::{Envelope, Kind, Limits, Seal, seal_of};
-use super::seals::Seals;
-use super::wake::{Waiters, block_on, unless};
-use crate::sync::Arc;
-use crate::time::{Clock, nanos};
+use crate::util::clock::{Clock, nanos};
+use crate::util::sync::Arc;
 
 /// Locks by name, over a [`Tier`] of their own: a link, and a prefix, that no cache uses. Each name leaves a number
 /// behind in it. A handle: clones are cheap.

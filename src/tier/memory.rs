@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::contract::{Change, Pledge, Tier, TierFuture, TierListener};
 use super::envelope::{self, Seal};
-use crate::sync::Mutex;
-use crate::time::{Clock, nanos};
+use crate::util::clock::{Clock, nanos};
+use crate::util::sync::Mutex;
 
 /// What several [`MemoryTier`]s share: the server, as it were.
 ///

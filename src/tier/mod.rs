@@ -19,7 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod async_util;
 mod codec;
+mod content_id;
 mod contract;
 mod counters;
 mod envelope;
@@ -29,10 +31,8 @@ mod memory;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
-mod seals;
 mod sleep;
 mod tiered;
-mod wake;
 
 #[cfg(feature = "json")]
 pub use codec::Json;

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use crate::sync::Mutex;
-use crate::time::{Clock, nanos};
+use crate::util::clock::{Clock, nanos};
+use crate::util::sync::Mutex;
 
 /// Ends when the clock has reached its time.
 pub(super) struct Sleep {

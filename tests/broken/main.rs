@@ -10,8 +10,8 @@
 //! features: all                  only where the suite needs the crate's features; implies --release
 //! test: a_part_of_a_test's_name  without a name, the whole suite runs
 //!
-//! --- a/src/time.rs
-//! +++ b/src/time.rs
+//! --- a/src/util/clock.rs
+//! +++ b/src/util/clock.rs
 //! …
 //! ```
 //!

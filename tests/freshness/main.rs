@@ -1,7 +1,7 @@
 //! Freshness: values that are loaded again before their time is up, who does it, and what never happens.
 //!
 //! Time is turned by hand, and so are futures. How often a draw says "early" is a matter of the pure function in
-//! `src/freshness.rs`, which has its own tests; here β is so large that it always does, save in the long run.
+//! `src/entry/freshness.rs`, which has its own tests; here β is so large that it always does, save in the long run.
 
 #![allow(
     clippy::unwrap_used,

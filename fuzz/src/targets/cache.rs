@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::{Bug, Counts, GRAIN, Input, Story, Target};
 use crate::cache::{Cache, EvictionPolicy};
-use crate::removal::RemovalCause;
-use crate::time::ManualClock;
+use crate::entry::removal::RemovalCause;
+use crate::util::clock::ManualClock;
 
 pub const TARGET: Target = Target {
     name: "cache",

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use super::{Bug, Counts, Input, Story, Target};
-use crate::parts::ghost::Ghost;
+use crate::ds::ghost::Ghost;
 
 pub const TARGET: Target = Target {
     name: "ghost",

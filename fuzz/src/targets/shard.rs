@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Bug, Counts, Input, Story, Target};
-use crate::freshness::Windows;
-use crate::generation::{Namespace, Namespaces, Sequence, Tags};
-use crate::parts::policy::Evictor;
-use crate::parts::policy::contract::UNLIMITED;
-use crate::parts::policy::lru::Lru;
-use crate::parts::policy::s3fifo::S3Fifo;
-use crate::parts::policy::settings::Settings;
-use crate::removal::{Gone, RemovalCause};
+use crate::entry::freshness::Windows;
+use crate::entry::generation::{Namespace, Namespaces, Sequence, Tags};
+use crate::entry::removal::{Gone, RemovalCause};
+use crate::policy::Evictor;
+use crate::policy::contract::UNLIMITED;
+use crate::policy::lru::Lru;
+use crate::policy::s3fifo::S3Fifo;
+use crate::policy::settings::Settings;
 use crate::shard::{Limits, Shard};
-use crate::time::{Clock, ManualClock, NEVER};
+use crate::util::clock::{Clock, ManualClock, NEVER};
 
 pub const TARGET: Target = Target {
     name: "shard",

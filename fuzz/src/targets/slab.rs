@@ -13,11 +13,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use super::{Bug, Counts, Input, Story, Target};
+use crate::ds::chunked_vec::Steps;
+use crate::ds::list::{Links, List};
 use crate::entry::Entry;
-use crate::parts::list::{Links, List};
-use crate::parts::steps::Steps;
-use crate::slab::Slab;
-use crate::stamp::Stamp;
+use crate::entry::header::Stamp;
+use crate::shard::slab::Slab;
 
 pub const TARGET: Target = Target {
     name: "slab",

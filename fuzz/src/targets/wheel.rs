@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::{Bug, Counts, Input, Story, Target};
-use crate::parts::wheel::Wheel;
+use crate::ds::timer_wheel::Wheel;
 
 pub const TARGET: Target = Target {
     name: "wheel",

@@ -1,20 +1,20 @@
 //! From settings to a cache: the checks, and the arithmetic of shards.
 
-use crate::expiry::Life;
+use crate::entry::expiry::Life;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
 use super::{CacheBuilder, EvictionPolicy, MAX_ENTRIES_A_SHARD};
-use crate::cache::background::Background;
-use crate::cache::pool::Pool;
-use crate::cache::{Cache, Inner, maintain};
-use crate::error::BuildError;
-use crate::freshness::Windows;
-use crate::generation::Namespace;
-use crate::removal::Notifier;
+use crate::cache::executor::Background;
+use crate::cache::executor::pool::Pool;
+use crate::cache::{Cache, Inner, maintenance};
+use crate::entry::freshness::Windows;
+use crate::entry::generation::Namespace;
+use crate::entry::removal::Notifier;
 use crate::store::{Capacity, LoadRules, Store, StoreConfig};
-use crate::sync::{Arc, Mutex};
-use crate::time::nanos;
+use crate::util::clock::nanos;
+use crate::util::error::BuildError;
+use crate::util::sync::{Arc, Mutex};
 
 /// A shard smaller than this loses hits to its neighbours' luck: a share of about 0.4/√entries.
 const ENTRIES_A_SHARD: u64 = 1024;
@@ -80,7 +80,7 @@ where
             loads,
         }));
         if let Some(every) = self.maintenance {
-            maintain::start(&store, every)?;
+            maintenance::start(&store, every)?;
         }
         let background = match (self.refresh_on, self.refresh_threads) {
             _ if self.rules.loader.is_none() => None,

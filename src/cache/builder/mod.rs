@@ -3,21 +3,21 @@
 mod build;
 mod loading;
 
-use crate::expiry::Life;
+use crate::entry::expiry::Life;
 use std::fmt;
 use std::time::Duration;
 
-use super::background::SpawnTask;
-use super::pool::Job;
+use super::executor::SpawnTask;
+use super::executor::pool::Job;
 use super::{Rules, Weigher};
-use crate::expiry::Expiry;
-use crate::hash::DefaultHashBuilder;
-use crate::removal::{Listener, RemovalCause};
+use crate::entry::expiry::Expiry;
+use crate::entry::hash::DefaultHashBuilder;
+use crate::entry::removal::{Listener, RemovalCause};
 use crate::store::{Journal, Timer};
-use crate::time::Clock;
+use crate::util::clock::Clock;
 
 /// What 32-bit slot numbers leave room for, with some to spare for blocks and for list ends.
-pub(crate) const MAX_ENTRIES_A_SHARD: u64 = (crate::parts::index::MOST_ID - 1024) as u64;
+pub(crate) const MAX_ENTRIES_A_SHARD: u64 = (crate::ds::index::MOST_ID - 1024) as u64;
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 const WAIT_DEADLINE: Duration = Duration::from_secs(30);
 const REFRESH_THREADS: usize = 2;

@@ -1,13 +1,13 @@
 //! Loads that end without a value for the cache: nothing is there, the value is the caller's alone, or it failed.
 
 use super::{Lead, Outcome, Remembered};
-use crate::error::LoadError;
-use crate::generation::TagSet;
-use crate::removal::{RemovalCause, contain_drop};
+use crate::entry::generation::TagSet;
+use crate::entry::removal::{RemovalCause, contain_drop};
+use crate::entry::stats::Count;
 use crate::shard::Found;
-use crate::stats::Count;
 use crate::store::Visit;
-use crate::sync::Arc;
+use crate::util::error::LoadError;
+use crate::util::sync::Arc;
 
 impl<K, V> Lead<K, V> {
     /// The loader found nothing. What it was to take the place of is nothing from now on, too. For so many

@@ -5,18 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 mod empty;
 
 use super::begin::Permit;
-use super::write::{Parcel, Published};
+use super::put::{Parcel, Published};
 use super::{Follow, Seen, Store, Visit};
-use crate::expiry::Life;
-use crate::flight::chain::{Node, Waits};
+use crate::entry::expiry::Life;
+use crate::entry::freshness::{Early, Plan};
+use crate::entry::generation::{Namespace, TagSet};
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::{RemovalCause, contain_drop};
+use crate::entry::stats::Count;
+use crate::flight::wait_graph::{Node, Waits};
 use crate::flight::{Flight, Kept, Outcome, Remembered};
-use crate::freshness::{Early, Plan};
-use crate::generation::{Namespace, TagSet};
-use crate::hash::KeyHash;
-use crate::removal::{RemovalCause, contain_drop};
 use crate::shard::Found;
-use crate::stats::Count;
-use crate::sync::Arc;
+use crate::util::sync::Arc;
 
 /// The right and the duty to load a key. Dropped without a word, it abandons the flight.
 pub(crate) struct Lead<K, V> {

@@ -1,5 +1,5 @@
 //! The link to the server as a state machine: events in, actions out. No socket, no clock, no thread, no callback:
-//! `link.rs` gives it a real server, `tests/simulation` one that misbehaves.
+//! `connection.rs` gives it a real server, `tests/simulation` one that misbehaves.
 //!
 //! # Why what it lets through is coherent
 //! A *link* is one connection, under a number that is never used again. Requests are sent over the current link only
@@ -24,12 +24,12 @@ use std::sync::Arc;
 use super::backoff::Backoff;
 use super::breaker::Breaker;
 use super::counters::LinkCounters;
-use super::debts::Debts;
 use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
-use super::pending::{Errand, Pending, Unanswered};
-use super::reply::{self, Push, Reply};
+use super::in_flight::{Errand, Pending, Unanswered};
+use super::response::{self, Push, Reply};
+use super::retry_queue::Debts;
 use crate::tier::contract::{Change, FlushCause, Refusal, TierError};
-use crate::time::{NEVER, nanos};
+use crate::util::clock::{NEVER, nanos};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -247,7 +247,7 @@ impl Coherence {
 
     /// Tracking stands, or does not.
     fn armed(&mut self, now: u64, link: Link, replies: &[Reply], out: &mut Vec<Action>) {
-        if let Some(error) = reply::refusal_to_arm(replies) {
+        if let Some(error) = response::refusal_to_arm(replies) {
             out.push(Action::Close(link));
             self.take_unanswered();
             self.back_off(now, &error);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::sync::Mutex;
 use crate::tier::contract::{FlushCause, Refusal, TierError};
 use crate::tier::counters::{TieredStats, add, read};
+use crate::util::sync::Mutex;
 
 /// Counters, and the last error of a link. All Relaxed: each is true by itself, and nothing hangs on their order.
 #[derive(Default)]

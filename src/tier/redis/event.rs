@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reply::{Push, Reply};
+use super::response::{Push, Reply};
 use crate::tier::contract::{Change, FlushCause, TierError};
 use crate::tier::envelope::Seal;
 

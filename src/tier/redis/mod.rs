@@ -1,19 +1,19 @@
 //! The shared tier on a Redis server.
 //!
-//! `layout.rs` says what is sent, `reply.rs` what comes back, `coherence.rs` decides what may be believed, and
-//! `link.rs` is the only file that knows a socket.
+//! `commands.rs` says what is sent, `response.rs` what comes back, `coherence.rs` decides what may be believed, and
+//! `connection.rs` is the only file that knows a socket.
 
 mod backoff;
 mod breaker;
+mod client;
 mod coherence;
+mod commands;
+mod connection;
 mod counters;
-mod debts;
 mod event;
-mod layout;
-mod link;
-mod pending;
-mod port;
-mod reply;
+mod in_flight;
+mod response;
+mod retry_queue;
 mod settings;
 
 pub use counters::{RedisStats, TrackingAdvice};
@@ -22,10 +22,10 @@ pub use settings::{Redis, RedisBuilder, RedisError, RedisWatch};
 /// What a simulation needs to stand in for the server and the network.
 #[doc(hidden)]
 pub mod parts {
+    pub use super::client::{Answer, Port, RedisTier};
     pub use super::coherence::Coherence;
+    pub use super::commands::Layout;
     pub use super::counters::LinkCounters;
     pub use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
-    pub use super::layout::Layout;
-    pub use super::port::{Answer, Port, RedisTier};
-    pub use super::reply::{Push, Reply};
+    pub use super::response::{Push, Reply};
 }

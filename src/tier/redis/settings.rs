@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
+use super::client::{Port, RedisTier};
 use super::coherence::Coherence;
+use super::commands::Layout;
+use super::connection::{self, Address, LinkPort};
 use super::counters::{LinkCounters, RedisStats};
 use super::event::{Command, Rules};
-use super::layout::Layout;
-use super::link::{self, Address, LinkPort};
-use super::port::{Port, RedisTier};
 use crate::tier::contract::{Pledge, Tier, TierFuture, TierListener};
 use crate::tier::envelope::Seal;
 
@@ -263,8 +263,8 @@ impl RedisBuilder {
         };
         let silence = self.heartbeat.saturating_add(self.timeout);
         let counters = Arc::new(LinkCounters::new(self.broadcast, silence));
-        let coherence = Coherence::new(rules, counters.clone(), Box::new(crate::rand::unit));
-        let port = link::start(address, layout.clone(), coherence, self.timeout)
+        let coherence = Coherence::new(rules, counters.clone(), Box::new(crate::util::rng::unit));
+        let port = connection::start(address, layout.clone(), coherence, self.timeout)
             .map_err(RedisError::Thread)?;
         Ok(Redis {
             tier: Arc::new(RedisTier::new(port, layout)),

@@ -7,20 +7,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
-use super::own::{Wanted, Writes};
-use super::space::place;
+use super::namespace::place;
+use super::own_writes::{Wanted, Writes};
 use super::{Held, Inner, Loader, Rules, Scope, Tiered, TieredCounters};
 use crate::cache::{Cache, CacheBuilder};
 use crate::entry::Loaded;
-use crate::error::BuildError;
-use crate::sync::Arc;
+use crate::tier::async_util::{Waiters, block_on};
 use crate::tier::codec::{Codec, Postcard};
+use crate::tier::content_id::Seals;
 use crate::tier::contract::Tier;
 use crate::tier::envelope::Limits;
 use crate::tier::key::FromTierKey;
-use crate::tier::seals::Seals;
-use crate::tier::wake::{Waiters, block_on};
-use crate::time::Clock;
+use crate::util::clock::Clock;
+use crate::util::error::BuildError;
+use crate::util::sync::Arc;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 

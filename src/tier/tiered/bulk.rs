@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use equivalent::Equivalent;
 
-use super::fetch::{Look, Pass};
 use super::load::{TURNS, blocking_as, value_of};
-use super::own::{Leaders, leaders_here};
+use super::miss::{Look, Pass};
+use super::own_writes::{Leaders, leaders_here};
 use super::publish::Prepared;
 use super::{Held, Inner, Tiered, TieredCounters};
 use crate::entry::Loaded;
-use crate::error::{LoadError, TryLoadError};
-use crate::sync::Mutex;
+use crate::tier::async_util::block_on;
 use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
-use crate::tier::wake::block_on;
+use crate::util::error::{LoadError, TryLoadError};
+use crate::util::sync::Mutex;
 
 impl<K, V> Tiered<K, V>
 where

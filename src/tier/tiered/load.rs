@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use equivalent::Equivalent;
 
-use super::fetch::Look;
-use super::own::leaders_here;
+use super::miss::Look;
+use super::own_writes::leaders_here;
 use super::{Held, Inner, Tiered, TieredCounters};
 use crate::entry::{Loaded, What};
-use crate::error::{LoadError, TryLoadError};
-use crate::sync::{Arc, Mutex};
+use crate::tier::async_util::{block_on, unless};
 use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
-use crate::tier::wake::{block_on, unless};
+use crate::util::error::{LoadError, TryLoadError};
+use crate::util::sync::{Arc, Mutex};
 
 /// How often a call that brings a loader asks again if it was answered by one without.
 pub(super) const TURNS: usize = 16;

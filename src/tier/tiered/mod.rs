@@ -1,9 +1,9 @@
 //! A cache of this process over a shared tier over a loader.
 //!
-//! `fetch.rs` is the protocol of a miss, what is asked of the shared tier before a loader runs; `publish.rs` what is
+//! `miss.rs` is the protocol of a miss, what is asked of the shared tier before a loader runs; `publish.rs` what is
 //! done with what it brought. `load.rs` and `bulk.rs` are the calls that begin it, `write.rs` those that change things,
-//! `hear.rs` what is done about changes. `own.rs` knows this process's writes again; `versions.rs` keeps the versions
-//! of tags, `space.rs` has namespaces.
+//! `invalidation.rs` what is done about changes. `own_writes.rs` knows this process's writes again; `versions.rs` keeps the versions
+//! of tags, `namespace.rs` has namespaces.
 //!
 //! # Why nothing stale stays in the cache of this process
 //! Whatever enters it does so as the answer of a load of its own (`Cache`'s promise 4: a load in flight loses its
@@ -11,7 +11,7 @@
 //! brought, or what a fenced write of it wrote and read back. A change that follows the read is told by the tier
 //! (its promise 1), and invalidates; a change before it was in what was read. What this process writes itself is
 //! told in the same way before the write is answered (promise 2): a load's own fenced write detaches every load of the
-//! key but the one that made it, which is known by the seal (`own.rs`). When the tier cannot promise to tell any more, it
+//! key but the one that made it, which is known by the seal (`own_writes.rs`). When the tier cannot promise to tell any more, it
 //! flushes first, and nothing that is read after a flush was answered before it (promise 4).
 //!
 //! # Why nothing stale stays in the shared tier
@@ -24,12 +24,12 @@
 
 mod builder;
 mod bulk;
-mod fetch;
-mod hear;
+mod invalidation;
 mod load;
-mod own;
+mod miss;
+mod namespace;
+mod own_writes;
 mod publish;
-mod space;
 mod versions;
 mod write;
 
@@ -43,19 +43,19 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::async_util::Waiters;
 use super::codec::Codec;
+use super::content_id::Seals;
 use super::contract::Tier;
 use super::counters::{TieredCounters, TieredStats};
 use super::envelope::{Limits, Seal};
 use super::key::FromTierKey;
-use super::seals::Seals;
-use super::wake::Waiters;
 use crate::cache::Cache;
 use crate::entry::Loaded;
-use crate::stats::Stats;
-use crate::sync::Arc;
-use crate::time::Clock;
-use own::{Wanted, Writes};
+use crate::entry::stats::Stats;
+use crate::util::clock::Clock;
+use crate::util::sync::Arc;
+use own_writes::{Wanted, Writes};
 
 /// A bounded cache of this process ahead of a [`Tier`](super::Tier) that is shared with others. A handle: clones are
 /// cheap and share one cache.

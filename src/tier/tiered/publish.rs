@@ -3,15 +3,15 @@
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::fetch::{Pass, is_out_of_reach, kept_tags, unencodable};
-use super::own::{Leaders, Write};
-use super::space::names;
+use super::miss::{Pass, is_out_of_reach, kept_tags, unencodable};
+use super::namespace::names;
+use super::own_writes::{Leaders, Write};
 use super::{Held, Inner, TieredCounters};
 use crate::entry::{EntryOptions, Loaded, Ttl, What};
 use crate::tier::contract::{TierError, TierFuture};
 use crate::tier::envelope::{Envelope, Kind, Seal};
 use crate::tier::key::FromTierKey;
-use crate::time::nanos;
+use crate::util::clock::nanos;
 
 /// An answer for those who wait for it, which is not kept. It names its tags: who began to wait after one of them had
 /// moved must not take it.

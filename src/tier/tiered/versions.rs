@@ -4,9 +4,9 @@ use std::hash::Hash;
 
 use super::Inner;
 use crate::entry::Loaded;
-use crate::sync::Mutex;
 use crate::tier::contract::TierError;
 use crate::tier::key::FromTierKey;
+use crate::util::sync::Mutex;
 
 /// The name whose version is moved to invalidate everything. Those of tags begin with '#', those of namespaces with '@'.
 pub(in crate::tier) const EVERYTHING: &str = "*";

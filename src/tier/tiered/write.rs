@@ -4,14 +4,14 @@ use std::hash::Hash;
 
 use equivalent::Equivalent;
 
-use super::fetch::Read;
-use super::own::{Leaders, Placeholder};
+use super::miss::Read;
+use super::own_writes::{Leaders, Placeholder};
 use super::versions::{EVERYTHING, name_of, name_of_space};
 use super::{Held, Inner, Scope, Tiered, TieredCounters};
 use crate::entry::{EntryOptions, Ttl, What};
+use crate::tier::async_util::{all, block_on};
 use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
-use crate::tier::wake::{all, block_on};
 
 /// How often a change is tried anew where others change the same thing.
 const TURNS: usize = 16;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Held, NEVER, Op, Run, Slot, TAGS, Write, weight};
 use crate::cache::{Added, Compute};
 use crate::entry::{EntryOptions, Loaded};
-use crate::error::TryLoadError;
 use crate::targets::{GRAIN, kept};
+use crate::util::error::TryLoadError;
 
 impl Run {
     pub(super) fn step(&mut self, op: &Op) {

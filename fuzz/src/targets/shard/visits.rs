@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::{FILL, Held, Op, Run, Slot, TAGS, Wide};
 use crate::entry::Entry;
-use crate::freshness::{Early, OwnWindows, Plan};
-use crate::generation::{Namespace, Sequence};
-use crate::removal::{Batch, Gone, RemovalCause};
+use crate::entry::freshness::{Early, OwnWindows, Plan};
+use crate::entry::generation::{Namespace, Sequence};
+use crate::entry::header::Stamp;
+use crate::entry::removal::{Batch, Gone, RemovalCause};
 use crate::shard::{Found, Incoming, Limits, Outcome, SLICE, Scope};
-use crate::stamp::Stamp;
 use crate::targets::{GRAIN, kept};
-use crate::time::{NEVER, Now};
+use crate::util::clock::{NEVER, Now};
 
 /// Some keys' values are loaded again before their time is up, which must move no deadline. (Not those that live
 /// so long that a deadline is kept in coarser units than a window.)

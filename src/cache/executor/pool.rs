@@ -1,0 +1,145 @@
+//! A few threads that run jobs from a short queue: for caches whose attached loader loads values again while they
+//! may still be served. Nothing waits for them.
+//!
+//! A thread is started when a job comes and fewer than allowed run, and ends when none has come for a while, or
+//! when the cache has gone. Threads hold the queue and nothing else; a job holds its cache weakly.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::entry::removal::contain_drop;
+use crate::util::sync::{Arc, Mutex};
+
+pub(in crate::cache) type Job = Box<dyn FnOnce() + Send>;
+
+/// How many jobs wait for each thread at most.
+const QUEUED: usize = 64;
+/// How long a thread waits for a job before it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(in crate::cache) struct Pool {
+    queue: Sender<Job>,
+    /// For threads to come; and the jobs are its as long as there is none.
+    jobs: Receiver<Job>,
+    most: usize,
+    /// A leaf lock. A job is sent, and a thread ends, only under it: so none is left to no thread.
+    running: Arc<Mutex<usize>>,
+}
+
+impl Pool {
+    /// A pool of at most so many threads, of which it starts none yet.
+    pub(in crate::cache) fn new(most: usize) -> Self {
+        let (queue, jobs) = bounded(QUEUED * most.max(1));
+        Pool {
+            queue,
+            jobs,
+            most,
+            running: Arc::new(Mutex::new(0)),
+        }
+    }
+
+    /// Has a thread run the job, soon. It comes back, to be dropped or run, if the queue is full or no thread
+    /// can be had.
+    pub(in crate::cache) fn run(&self, job: Job) -> Result<(), Job> {
+        let mut running = self.running.lock();
+        self.queue
+            .try_send(job)
+            .map_err(crossbeam_channel::TrySendError::into_inner)?;
+        if *running == self.most {
+            return Ok(());
+        }
+        let (jobs, count) = (self.jobs.clone(), Arc::clone(&self.running));
+        let thread = std::thread::Builder::new().name("larder-refresh".to_owned());
+        match thread.spawn(move || work(&jobs, &count)) {
+            Ok(_) => *running += 1,
+            // Only this one can be in the queue: the lock is held, and nobody else takes any out.
+            Err(_) if *running == 0 => return self.jobs.try_recv().map_or(Ok(()), Err),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a thread does.
+fn work(jobs: &Receiver<Job>, running: &Mutex<usize>) {
+    loop {
+        match jobs.recv_timeout(IDLE) {
+            Ok(job) => contain(job),
+            Err(RecvTimeoutError::Timeout) => {
+                let mut running = running.lock();
+                if jobs.is_empty() {
+                    *running -= 1;
+                    return;
+                }
+            }
+            // The cache has gone, and with it whoever counts.
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Runs a job; if it panics, the panic ends here and the thread goes on.
+pub(in crate::cache) fn contain(job: Job) {
+    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)) {
+        contain_drop(panic);
+    }
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn runs_every_job_it_took_on_no_more_threads_than_allowed() {
+        let pool = Pool::new(2);
+        let (done, at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut taken = 0;
+        for _ in 0..10_000 {
+            let (done, at_once) = (Arc::clone(&done), Arc::clone(&at_once));
+            let job = Box::new(move || {
+                assert!(at_once.fetch_add(1, Ordering::SeqCst) < 2);
+                std::thread::yield_now();
+                at_once.fetch_sub(1, Ordering::SeqCst);
+                if done.fetch_add(1, Ordering::SeqCst) % 100 == 0 {
+                    panic!("a job may");
+                }
+            });
+            taken += usize::from(pool.run(job).is_ok());
+        }
+        assert!(taken >= 2 * QUEUED, "{taken}");
+        while done.load(Ordering::SeqCst) < taken {
+            std::thread::yield_now();
+        }
+        assert!(*pool.running.lock() <= 2);
+    }
+
+    #[test]
+    fn a_full_queue_hands_the_job_back() {
+        let (pool, gate) = (Pool::new(1), Arc::new(Mutex::new(())));
+        let shut = gate.lock();
+        let job = || -> Job {
+            let gate = Arc::clone(&gate);
+            Box::new(move || drop(gate.lock()))
+        };
+        let taken = (0..3 * QUEUED).filter(|_| pool.run(job()).is_ok()).count();
+        // One is being run, or not yet.
+        assert!(taken == QUEUED || taken == QUEUED + 1, "{taken}");
+        drop(shut);
+    }
+
+    #[test]
+    fn what_waits_when_the_pool_goes_is_run_or_dropped() {
+        let dropped = Arc::new(());
+        let pool = Pool::new(1);
+        for _ in 0..QUEUED {
+            let held = Arc::clone(&dropped);
+            assert!(pool.run(Box::new(move || drop(held))).is_ok());
+        }
+        drop(pool);
+        while Arc::strong_count(&dropped) > 1 {
+            std::thread::yield_now();
+        }
+    }
+}

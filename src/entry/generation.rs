@@ -1,0 +1,458 @@
+//! Invalidation by number instead of by search: one sequence a cache, one number an entry.
+//!
+//! Every `clear`, namespace bump and tag bump draws the next number of the cache's sequence and raises
+//! the *floor* of its scope to it. An entry or a flight carries the number at which it was `born`. It
+//! is valid while that number is at least every floor of its scopes.
+//!
+//! # Invariants
+//! * Numbers only grow, and so do floors. No number is drawn twice, up to the last that an entry can carry
+//!   (after 7 * 10^13 invalidations); from then on a cache stores nothing.
+//! * A floor rises before its number becomes current. A write reads the current number under its
+//!   shard's lock, then the floors by which it judges; if one of them is above its number it starts
+//!   over. So a write stands at one place in the sequence: what rose up to its number had killed what it
+//!   replaces, and whatever rises later kills what it stores.
+//! * A load is born before its loader starts. So what was read before an invalidation began carries a
+//!   number below its floor.
+//! * A tag's floor rises before `tag_moves` counts the move. Who reads the count and then the floors
+//!   sees, for a count of n, the floors of at least n moves.
+//! * The floor of a tag that was forgotten is folded into `forgotten`, and a tag that is registered
+//!   later starts from there.
+//!
+//! # Ordering
+//! Draws and raises are SeqCst: they are rare, and an invalidation that has returned must be seen by
+//! every call that begins afterwards, on whichever variable that call looks. Reads on the hit path are
+//! Acquire loads and pair with those raises.
+
+use dashmap::DashMap;
+
+use crate::entry::header::LAST_BORN;
+use crate::util::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::util::sync::{Arc, Mutex};
+
+/// The sequence and the floors that hold for a whole cache.
+pub(crate) struct Sequence {
+    drawn: AtomicU64,
+    /// Held while a floor rises and its number is drawn. A leaf lock.
+    bumping: Mutex<()>,
+    /// Raised by a `clear` of the whole cache.
+    cleared: AtomicU64,
+    /// Counts tag bumps, each after its floor was raised.
+    tag_moves: AtomicU64,
+    /// No forgotten tag's floor is above this.
+    ///
+    /// Of std, also under shuttle: it is read under a registry's real lock.
+    forgotten: std::sync::atomic::AtomicU64,
+}
+
+impl Sequence {
+    pub(crate) fn new() -> Self {
+        Sequence {
+            // Numbers start at one, so that a floor of zero is below them all.
+            drawn: AtomicU64::new(1),
+            bumping: Mutex::new(()),
+            cleared: AtomicU64::new(0),
+            tag_moves: AtomicU64::new(0),
+            forgotten: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+
+    /// The number that something born now carries.
+    #[inline]
+    pub(crate) fn current(&self) -> u64 {
+        self.drawn.load(Ordering::SeqCst)
+    }
+
+    /// The floor of the whole cache.
+    #[inline]
+    pub(crate) fn floor(&self) -> u64 {
+        self.cleared.load(Ordering::Acquire)
+    }
+
+    /// How many tag bumps have finished.
+    #[inline]
+    pub(crate) fn tag_moves(&self) -> u64 {
+        self.tag_moves.load(Ordering::Acquire)
+    }
+
+    /// Kills everything born so far, and returns the floor.
+    pub(crate) fn clear(&self) -> u64 {
+        self.raise(&self.cleared, false)
+    }
+
+    /// Raises a floor to the next number, and only then makes that number current: whoever reads n as
+    /// the current number finds every floor up to n risen.
+    fn raise(&self, floor: &AtomicU64, of_tag: bool) -> u64 {
+        let _alone = self.bumping.lock();
+        let next = self.next();
+        floor.fetch_max(next, Ordering::SeqCst);
+        if of_tag {
+            // After the rise, so that who sees the count sees the floor, and before the number, so that
+            // who sees the number sees both.
+            self.tag_moves.fetch_add(1, Ordering::SeqCst);
+        }
+        self.drawn.store(next, Ordering::SeqCst);
+        next
+    }
+
+    /// Waits out a rise in progress: every floor seen before is at most the current number after.
+    pub(crate) fn await_rise(&self) {
+        drop(self.bumping.lock());
+    }
+
+    pub(crate) fn draw(&self) -> u64 {
+        let _alone = self.bumping.lock();
+        let next = self.next();
+        self.drawn.store(next, Ordering::SeqCst);
+        next
+    }
+
+    /// The number after the current one; called with `bumping` locked. The one after the last that an entry
+    /// can carry is drawn again and again: it is above all entries, and nothing is stored under it.
+    fn next(&self) -> u64 {
+        (self.drawn.load(Ordering::SeqCst) + 1).min(LAST_BORN + 1)
+    }
+}
+
+/// The floor of one tag. Entries that carry the tag point at it.
+#[derive(Debug)]
+pub(crate) struct Tag {
+    floor: AtomicU64,
+}
+
+/// The tags of one entry, with the count of tag moves at which they were last found valid, so that an
+/// ordinary hit compares one number and walks nothing.
+#[derive(Debug)]
+pub(crate) struct TagSet {
+    verified: AtomicU64,
+    tags: Box<[Arc<Tag>]>,
+}
+
+impl TagSet {
+    /// Whether something `born` under these tags is still valid.
+    pub(crate) fn admits(&self, born: u64, sequence: &Sequence) -> bool {
+        let moves = sequence.tag_moves();
+        // Relaxed: the value only says that a walk at that count found no floor above `born`, and
+        // floors that had risen by then were seen by it; no other data hangs on it.
+        if self.verified.load(Ordering::Relaxed) == moves {
+            return true;
+        }
+        if self.floors().any(|floor| floor > born) {
+            return false;
+        }
+        self.verified.store(moves, Ordering::Relaxed);
+        true
+    }
+
+    /// The tags' floors, in the order in which the tags were named.
+    pub(crate) fn floors(&self) -> impl Iterator<Item = u64> + '_ {
+        self.tags
+            .iter()
+            .map(|tag| tag.floor.load(Ordering::Acquire))
+    }
+}
+
+/// The tags that entries carry or that were bumped lately, by name.
+#[derive(Debug)]
+pub(crate) struct Tags {
+    by_name: DashMap<Box<str>, Arc<Tag>, ahash::RandomState>,
+    /// Once the registry is this large it is swept of tags that nobody carries.
+    sweep_at: AtomicUsize,
+}
+
+impl Tags {
+    const SMALLEST_SWEEP: usize = 1024;
+
+    pub(crate) fn new() -> Self {
+        Tags {
+            by_name: DashMap::with_hasher(ahash::RandomState::new()),
+            sweep_at: AtomicUsize::new(Self::SMALLEST_SWEEP),
+        }
+    }
+
+    /// The set for an entry that names `names`; `None` if it names none.
+    pub(crate) fn set(&self, names: &[Box<str>], sequence: &Sequence) -> Option<Box<TagSet>> {
+        if names.is_empty() {
+            return None;
+        }
+        let tags = names.iter().map(|name| self.tag(name, sequence)).collect();
+        self.sweep_if_large(sequence);
+        Some(Box::new(TagSet {
+            // No count is this high: the first look walks.
+            verified: AtomicU64::new(u64::MAX),
+            tags,
+        }))
+    }
+
+    /// Kills everything born so far that carries the tag, or whose load will answer with it.
+    pub(crate) fn invalidate(&self, name: &str, sequence: &Sequence) {
+        let tag = self.tag(name, sequence);
+        sequence.raise(&tag.floor, true);
+        drop(tag);
+        self.sweep_if_large(sequence);
+    }
+
+    /// How many names are registered.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    fn tag(&self, name: &str, sequence: &Sequence) -> Arc<Tag> {
+        if let Some(tag) = self.by_name.get(name) {
+            return Arc::clone(&tag);
+        }
+        let entry = self.by_name.entry(name.into());
+        let tag = entry.or_insert_with(|| {
+            Arc::new(Tag {
+                // Read while the name's place in the registry is locked: a sweep that forgot this
+                // very name has raised `forgotten` before it gave the place up.
+                floor: AtomicU64::new(sequence.forgotten.load(Ordering::SeqCst)),
+            })
+        });
+        Arc::clone(&tag)
+    }
+
+    /// Forgets tags that no entry carries, once there are twice as many as the last sweep left.
+    fn sweep_if_large(&self, sequence: &Sequence) {
+        let limit = self.sweep_at.load(Ordering::Relaxed);
+        if self.by_name.len() < limit {
+            return;
+        }
+        // Whoever moves the mark sweeps; the others go on.
+        let claimed =
+            self.sweep_at
+                .compare_exchange(limit, usize::MAX, Ordering::Relaxed, Ordering::Relaxed);
+        if claimed.is_err() {
+            return;
+        }
+        self.by_name.retain(|_, tag| {
+            // `retain` holds this place's lock, so nobody clones the tag out of it meanwhile.
+            let carried = Arc::strong_count(tag) > 1;
+            if !carried {
+                let floor = tag.floor.load(Ordering::SeqCst);
+                sequence.forgotten.fetch_max(floor, Ordering::SeqCst);
+            }
+            carried
+        });
+        let next = (2 * self.by_name.len()).max(Self::SMALLEST_SWEEP);
+        self.sweep_at.store(next, Ordering::Relaxed);
+    }
+}
+
+/// One namespace: the id that its keys carry, and its floor.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    pub(crate) id: u32,
+    floor: AtomicU64,
+    /// Entries in the shards, alive or dead. A namespace with none and no handle can be forgotten.
+    entries: AtomicUsize,
+}
+
+impl Namespace {
+    /// The namespace of a cache's own handle.
+    pub(crate) const ROOT: u32 = 0;
+
+    fn new(id: u32, floor: u64) -> Arc<Self> {
+        Arc::new(Namespace {
+            id,
+            floor: AtomicU64::new(floor),
+            entries: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn root() -> Arc<Self> {
+        Namespace::new(Self::ROOT, 0)
+    }
+
+    #[inline]
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor.load(Ordering::Acquire)
+    }
+
+    /// Kills everything born in this namespace so far.
+    pub(crate) fn clear(&self, sequence: &Sequence) {
+        sequence.raise(&self.floor, false);
+    }
+
+    /// One more entry. Called before the entry can be seen, so that the count is never too low.
+    pub(crate) fn gained(&self) {
+        // The root is never forgotten, so nobody asks for its count.
+        if self.id == Self::ROOT {
+            return;
+        }
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lost(&self) {
+        if self.id == Self::ROOT {
+            return;
+        }
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The namespaces in use, by name and by id.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    by_name: DashMap<Box<str>, Arc<Namespace>, ahash::RandomState>,
+    by_id: DashMap<u32, Arc<Namespace>, ahash::RandomState>,
+    next_id: AtomicU32,
+    sweep_at: AtomicUsize,
+}
+
+impl Namespaces {
+    const SMALLEST_SWEEP: usize = 256;
+
+    pub(crate) fn new() -> Self {
+        Namespaces {
+            by_name: DashMap::with_hasher(ahash::RandomState::new()),
+            by_id: DashMap::with_hasher(ahash::RandomState::new()),
+            next_id: AtomicU32::new(Namespace::ROOT + 1),
+            sweep_at: AtomicUsize::new(Self::SMALLEST_SWEEP),
+        }
+    }
+
+    pub(crate) fn open(&self, name: &str, sequence: &Sequence) -> Arc<Namespace> {
+        if let Some(namespace) = self.by_name.get(name) {
+            return Arc::clone(&namespace);
+        }
+        self.sweep_if_large();
+        let entry = self.by_name.entry(name.into());
+        let namespace = entry.or_insert_with(|| {
+            // A new namespace starts above everything born so far. Should the ids ever wrap, what an
+            // id's former namespace left behind is dead.
+            let floor = sequence.draw();
+            loop {
+                let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+                if id == Namespace::ROOT {
+                    continue;
+                }
+                let fresh = self.by_id.entry(id);
+                if let dashmap::Entry::Vacant(place) = fresh {
+                    let namespace = Namespace::new(id, floor);
+                    place.insert(Arc::clone(&namespace));
+                    return namespace;
+                }
+            }
+        });
+        Arc::clone(&namespace)
+    }
+
+    /// Calls `with` on the namespace of an entry that left.
+    #[inline]
+    pub(crate) fn with<T>(&self, id: u32, with: impl FnOnce(&Namespace) -> T) -> Option<T> {
+        if id == Namespace::ROOT {
+            return None;
+        }
+        self.with_other(id, with)
+    }
+
+    #[inline(never)]
+    fn with_other<T>(&self, id: u32, with: impl FnOnce(&Namespace) -> T) -> Option<T> {
+        self.by_id.get(&id).map(|namespace| with(&namespace))
+    }
+
+    /// How many names are registered.
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Forgets namespaces that have neither an entry nor a handle. Only the two registries point at
+    /// such a one, and none can be handed out while `retain` holds its place's lock.
+    fn sweep_if_large(&self) {
+        let limit = self.sweep_at.load(Ordering::Relaxed);
+        if self.by_name.len() < limit {
+            return;
+        }
+        let claimed =
+            self.sweep_at
+                .compare_exchange(limit, usize::MAX, Ordering::Relaxed, Ordering::Relaxed);
+        if claimed.is_err() {
+            return;
+        }
+        self.by_name.retain(|_, namespace| {
+            let idle =
+                Arc::strong_count(namespace) == 2 && namespace.entries.load(Ordering::SeqCst) == 0;
+            if idle {
+                self.by_id.remove(&namespace.id);
+            }
+            !idle
+        });
+        let next = (2 * self.by_name.len()).max(Self::SMALLEST_SWEEP);
+        self.sweep_at.store(next, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<Box<str>> {
+        (0..count).map(|n| n.to_string().into()).collect()
+    }
+
+    #[test]
+    fn a_bump_kills_what_was_born_before_it_and_nothing_else() {
+        let sequence = Sequence::new();
+        let tags = Tags::new();
+        let set = tags.set(&names(2), &sequence).expect("two names");
+        let before = sequence.current();
+        assert!(set.admits(before, &sequence));
+        tags.invalidate("7", &sequence);
+        assert!(set.admits(before, &sequence), "another tag was bumped");
+        tags.invalidate("1", &sequence);
+        assert!(!set.admits(before, &sequence));
+        assert!(set.admits(sequence.current(), &sequence));
+    }
+
+    #[test]
+    fn the_last_number_kills_and_is_never_an_entrys() {
+        let sequence = Sequence::new();
+        sequence.drawn.store(LAST_BORN - 1, Ordering::SeqCst);
+        assert_eq!(sequence.clear(), LAST_BORN);
+        assert_eq!(sequence.current(), LAST_BORN);
+        assert_eq!(sequence.clear(), LAST_BORN + 1);
+        assert_eq!(
+            (sequence.draw(), sequence.clear()),
+            (LAST_BORN + 1, LAST_BORN + 1)
+        );
+        assert!(LAST_BORN < sequence.floor());
+    }
+
+    #[test]
+    fn a_forgotten_tag_keeps_its_floor() {
+        let sequence = Sequence::new();
+        let tags = Tags::new();
+        let before = sequence.current();
+        tags.invalidate("gone", &sequence);
+        // Enough names that nobody carries to have the registry swept.
+        for n in 0..10_000 {
+            tags.invalidate(&format!("churn {n}"), &sequence);
+        }
+        assert!(
+            tags.len() <= 2 * Tags::SMALLEST_SWEEP,
+            "{} names",
+            tags.len()
+        );
+        let set = tags.set(&["gone".into()], &sequence).expect("one name");
+        assert!(!set.admits(before, &sequence));
+        assert!(set.admits(sequence.current(), &sequence));
+    }
+
+    #[test]
+    fn namespaces_come_back_only_above_their_past() {
+        let sequence = Sequence::new();
+        let namespaces = Namespaces::new();
+        let first = namespaces.open("a", &sequence);
+        assert_eq!(namespaces.open("a", &sequence).id, first.id);
+        let born = sequence.current();
+        assert!(born >= first.floor());
+        first.clear(&sequence);
+        assert!(born < first.floor() && sequence.current() >= first.floor());
+        drop(first);
+        for n in 0..10_000 {
+            namespaces.open(&n.to_string(), &sequence);
+        }
+        assert!(namespaces.len() <= 2 * Namespaces::SMALLEST_SWEEP);
+        assert!(namespaces.open("a", &sequence).floor() > born);
+    }
+}

@@ -1,0 +1,329 @@
+//! What an entry says about itself, in 16 bytes: its deadline, the number it was born under, its hash, its
+//! hits, where it stands, and whether it is tagged.
+//!
+//! | word | bits | what |
+//! |---|---|---|
+//! | `first` | 0..3 | hits since the policy last looked |
+//! | | 3..5 | the policy's note on where the entry stands |
+//! | | 5 | whether it carries tags |
+//! | | 6..20 | the upper part of the hash |
+//! | | 20..64 | the deadline, as below |
+//! | `second` | 0..18 | the lower part of the hash, which is odd |
+//! | | 18..64 | `born` |
+//!
+//! What a hit asks about stands on top: that the deadline is later than some moment, or that `born` is not
+//! below some floor, is one comparison of a whole word.
+//!
+//! # The deadline
+//! 44 bits hold a moment to 20 µs for the first 5.5 years of the clock, and to 2.1 ms after that, rounded
+//! down: nothing is served late, and at most that much is lost of its life. All ones stand for "never".
+//!
+//! # Who may write
+//! `first` is written under the shard's exclusive lock, save that readers add hits to it under the shared
+//! one. All they store is the word they have read with another count of hits: of two at once one hit is
+//! lost, and nothing else can have changed meanwhile.
+
+use std::num::NonZeroU64;
+
+use crate::util::clock::NEVER;
+use crate::util::sync::atomic::{AtomicU64, Ordering};
+
+const HITS: u64 = 0b111;
+const DEADLINE: u64 = (1 << 44) - 1;
+const PLACE: u64 = 0b11;
+const PLACE_AT: u32 = 3;
+const TAGGED_AT: u32 = 5;
+const UPPER_AT: u32 = 6;
+const DEADLINE_AT: u32 = 20;
+const BORN_AT: u32 = 18;
+/// The lower part of the hash.
+const LOWER: u64 = (1 << BORN_AT) - 1;
+
+/// The bit that says that a deadline counts in [`COARSE`] units.
+const SCALE: u64 = 1 << 43;
+/// Nanoseconds in a unit of a near deadline.
+const FINE: u64 = 20_000;
+/// Nanoseconds in a unit of a far one.
+const COARSE: u64 = 1 << 21;
+
+/// The last number that an entry can be born under: 7 * 10^13. See [`Sequence`](crate::entry::generation::Sequence).
+pub(crate) const LAST_BORN: u64 = (1 << 46) - 2;
+
+/// What an entry must be above to be served without a closer look: its words as a stamp lays them out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bar {
+    /// No word of an entry that is born under the least number allowed is below this.
+    second: u64,
+    /// The highest word of an entry whose deadline may have come.
+    first: u64,
+}
+
+impl Bar {
+    /// For entries born under `floor` or more, which is at most one above [`LAST_BORN`], whose deadlines are
+    /// after `moment`.
+    #[inline]
+    pub(crate) fn new(floor: u64, moment: u64) -> Self {
+        Bar {
+            second: floor << BORN_AT,
+            first: compact(moment) << DEADLINE_AT | ((1 << DEADLINE_AT) - 1),
+        }
+    }
+}
+
+/// A deadline as a stamp keeps it, in the order of the moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Due(u64);
+
+impl Due {
+    #[inline]
+    pub(crate) fn moment(self) -> u64 {
+        expand(self.0)
+    }
+}
+
+/// What an entry says about itself.
+pub(crate) struct Stamp {
+    first: AtomicU64,
+    second: NonZeroU64,
+}
+
+impl Stamp {
+    /// The stamp of something that nobody has read yet. `hash` is odd, `born` at most [`LAST_BORN`].
+    #[inline]
+    pub(crate) fn new(hash: u32, born: u64, expires_at: u64, tagged: bool) -> Self {
+        debug_assert!(hash & 1 == 1 && born <= LAST_BORN);
+        Stamp {
+            first: AtomicU64::new(first_word(hash, expires_at, tagged)),
+            second: second_word(hash, born),
+        }
+    }
+
+    /// The half of the key's hash that did not pick the shard.
+    #[inline]
+    pub(crate) fn hash(&self) -> u32 {
+        let upper = self.first() >> UPPER_AT << BORN_AT;
+        (self.second.get() & LOWER | upper) as u32
+    }
+
+    /// Whether the key's hash may be this one: says no to all but one in 130,000 of the others.
+    #[inline]
+    pub(crate) fn may_be_of(&self, hash: u32) -> bool {
+        (self.second.get() ^ u64::from(hash)) & LOWER == 0
+    }
+
+    /// The number under which the entry lives: it is dead once a floor of its scopes is above it.
+    #[inline]
+    pub(crate) fn born(&self) -> u64 {
+        self.second.get() >> BORN_AT
+    }
+
+    /// The deadline by age, [`NEVER`] without one.
+    #[inline]
+    pub(crate) fn expires_at(&self) -> u64 {
+        self.due().moment()
+    }
+
+    /// The same, not yet turned into a moment.
+    #[inline]
+    pub(crate) fn due(&self) -> Due {
+        Due(self.first() >> DEADLINE_AT)
+    }
+
+    #[inline]
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.first() >> TAGGED_AT & 1 != 0
+    }
+
+    /// Whether the entry is surely alive, as far as a bar and not its tags tell. If not, it may still be.
+    #[inline]
+    pub(crate) fn clears(&self, bar: Bar) -> bool {
+        self.second.get() >= bar.second && self.first() > bar.first
+    }
+
+    #[inline]
+    pub(crate) fn hits(&self) -> u8 {
+        (self.first() & HITS) as u8
+    }
+
+    /// Counts a hit, by at most one store to the entry's own line and none once there are `most`.
+    #[inline]
+    pub(crate) fn hit(&self, most: u8) {
+        let first = self.first();
+        if first & HITS < u64::from(most) {
+            // Relaxed: the count only advises the policy, and the rest of the word is what it was.
+            self.first.store(first + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// The policy's note, 0 to 3; 0 in a new stamp.
+    #[inline]
+    pub(crate) fn place(&self) -> u8 {
+        (self.first() >> PLACE_AT & PLACE) as u8
+    }
+
+    /// Notes where the entry stands, and sets its hits.
+    #[inline]
+    pub(crate) fn mark(&mut self, place: u8, hits: u8) {
+        let first = self.first.get_mut();
+        let others = *first & !(HITS | PLACE << PLACE_AT);
+        *first = others | (u64::from(place) & PLACE) << PLACE_AT | u64::from(hits) & HITS;
+    }
+
+    #[inline]
+    pub(crate) fn set_expires_at(&mut self, expires_at: u64) {
+        let first = self.first.get_mut();
+        *first = *first & !(DEADLINE << DEADLINE_AT) | compact(expires_at) << DEADLINE_AT;
+    }
+
+    /// Takes what the stamp of a new value for the same key says. Hits and place stay, and so does the hash: by that
+    /// the entry is found, also if the key's own `Hash` says another thing every time.
+    #[inline]
+    pub(crate) fn renew(&mut self, new: Stamp) {
+        const STAYS: u64 =
+            HITS | PLACE << PLACE_AT | ((1 << (DEADLINE_AT - UPPER_AT)) - 1) << UPPER_AT;
+        *self.first.get_mut() = self.first() & STAYS | new.first() & !STAYS;
+        let second = new.second.get() & !LOWER | self.second.get() & LOWER;
+        // The hash is odd: the other branch is never taken.
+        self.second = NonZeroU64::new(second).unwrap_or(new.second);
+    }
+
+    #[inline]
+    fn first(&self) -> u64 {
+        // Relaxed: the shard's lock orders all but the hits.
+        self.first.load(Ordering::Relaxed)
+    }
+}
+
+#[inline]
+fn first_word(hash: u32, expires_at: u64, tagged: bool) -> u64 {
+    let upper = u64::from(hash) >> BORN_AT;
+    compact(expires_at) << DEADLINE_AT | upper << UPPER_AT | u64::from(tagged) << TAGGED_AT
+}
+
+#[inline]
+fn second_word(hash: u32, born: u64) -> NonZeroU64 {
+    // The hash is odd: the other branch is never taken.
+    NonZeroU64::new(born << BORN_AT | u64::from(hash) & LOWER).unwrap_or(NonZeroU64::MIN)
+}
+
+/// A moment in 44 bits, never later than it is.
+#[inline]
+fn compact(moment: u64) -> u64 {
+    let fine = moment / FINE;
+    if fine < SCALE {
+        fine
+    } else if moment == NEVER {
+        DEADLINE
+    } else {
+        SCALE | (moment / COARSE).min(SCALE - 2)
+    }
+}
+
+#[inline]
+fn expand(compact: u64) -> u64 {
+    if compact < SCALE {
+        compact * FINE
+    } else if compact == DEADLINE {
+        NEVER
+    } else {
+        (compact & (SCALE - 1)) * COARSE
+    }
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use super::*;
+
+    const YEAR: u64 = 365 * 24 * 3600 * 1_000_000_000;
+
+    #[test]
+    fn says_what_it_was_told() {
+        let mut stamp = Stamp::new(7, 3, 1_000_000_000, true);
+        for n in 0..9 {
+            assert_eq!(stamp.hits(), 5.min(n));
+            stamp.hit(5);
+        }
+        assert_eq!((stamp.hash(), stamp.born()), (7, 3));
+        assert_eq!(
+            (stamp.expires_at(), stamp.is_tagged()),
+            (1_000_000_000, true)
+        );
+        assert_eq!(stamp.place(), 0);
+        stamp.mark(3, 2);
+        assert_eq!((stamp.hash(), stamp.born()), (7, 3));
+        stamp.renew(Stamp::new(u32::MAX, LAST_BORN, NEVER, false));
+        assert_eq!(stamp.place(), 3);
+        assert_eq!(
+            (stamp.hash(), stamp.born()),
+            (7, LAST_BORN),
+            "the hash stays"
+        );
+        assert_eq!((stamp.expires_at(), stamp.is_tagged()), (NEVER, false));
+        stamp.set_expires_at(20_000);
+        assert_eq!((stamp.expires_at(), stamp.hits()), (20_000, 2));
+        assert_eq!(stamp.born(), LAST_BORN);
+        assert_eq!(Stamp::new(u32::MAX, 0, 0, false).hash(), u32::MAX);
+    }
+
+    #[test]
+    fn a_deadline_is_never_late_and_hardly_early() {
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..100_000 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let moment = seed >> (seed % 50);
+            let kept = expand(compact(moment));
+            let lost = if moment < 5 * YEAR { FINE } else { COARSE };
+            assert!(kept <= moment && moment - kept < lost, "{moment} {kept}");
+        }
+        assert_eq!(expand(compact(NEVER)), NEVER);
+        // From the fine units to the coarse ones, too, a later moment is never kept as an earlier one.
+        let edge = SCALE * FINE;
+        let mut before = expand(compact(edge - 3 * FINE));
+        for moment in (edge - 3 * FINE..edge + 3 * COARSE).step_by(FINE as usize / 7) {
+            let kept = expand(compact(moment));
+            assert!(kept >= before && kept <= moment, "{moment}");
+            before = kept;
+        }
+        let last = expand(compact(NEVER - 1));
+        assert!(last < NEVER && NEVER - last <= 2 * COARSE);
+    }
+
+    #[test]
+    fn what_clears_the_bar_is_alive() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        let mut cleared = 0;
+        for _ in 0..100_000 {
+            let moment = next() >> (next() % 50);
+            let expires_at = match next() % 4 {
+                0 => NEVER,
+                1 => moment.saturating_add(next() >> (next() % 63 + 1)),
+                _ => moment
+                    .saturating_add(next() % (3 * FINE))
+                    .saturating_sub(FINE),
+            };
+            let (floor, born) = (next() % 3, next() % 3);
+            let stamp = Stamp::new(1, born, expires_at, next() % 8 == 0);
+            let clears = stamp.clears(Bar::new(floor, moment));
+            let alive = born >= floor && stamp.expires_at() > moment;
+            assert!(!clears || alive, "{moment} {expires_at}");
+            let far = expires_at == NEVER || expires_at / 2 > moment.saturating_add(COARSE);
+            assert!(clears || !(alive && far), "{moment} {expires_at}");
+            cleared += u32::from(clears);
+        }
+        assert!(cleared > 20_000, "{cleared}");
+    }
+
+    #[test]
+    fn leaves_room_for_a_mark_of_absence() {
+        assert_eq!(size_of::<Stamp>(), 16);
+        assert_eq!(size_of::<Option<Stamp>>(), 16);
+    }
+}

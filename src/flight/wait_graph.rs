@@ -1,0 +1,197 @@
+//! Finding loads that wait for themselves.
+//!
+//! Each leader has a *node* while its loader runs. A node points at the nodes of the loads that its
+//! loader waits for: those it leads itself further up the stack, and those it joined as a follower.
+//! Before a loader joins a flight, the search follows these pointers from that flight's leader; if they
+//! arrive at a load that the joining loader is part of, waiting would never end.
+//!
+//! What runs a loader is known by thread: a blocking leader's node is on its thread's stack of nodes
+//! for as long as the loader runs, an asynchronous leader's for as long as its future is being polled.
+//! A loader that hands its work to another thread or a spawned task is not followed there; a circle
+//! through such a hand-over ends by the deadlines.
+//!
+//! # Locks
+//! One process-wide mutex guards the pointers. It is taken only by loaders that load in turn, and
+//! nothing is locked and nobody called under it.
+//!
+//! The search adds its own pointer before it looks, under that mutex: of the callers that close a
+//! circle, the last one finds it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+// Of std, also under shuttle: read while `EDGES` is held, where nobody else may be scheduled.
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::util::sync::Arc;
+
+/// The node of a flight that nobody leads.
+pub(crate) const NOBODY: u64 = 0;
+
+/// For each waiting node, the leaders' places of the flights that it waits for.
+type Edges = BTreeMap<u64, Vec<Arc<AtomicU64>>>;
+
+// Real primitives, also under shuttle: these critical sections have no point at which others run.
+static EDGES: parking_lot::Mutex<Edges> = parking_lot::Mutex::new(BTreeMap::new());
+
+crate::util::sync::thread_local! {
+    /// The nodes of the loaders that run on this thread now, outermost first.
+    static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether a loader runs on this thread.
+pub(crate) fn is_loading() -> bool {
+    STACK.try_with(|stack| !stack.borrow().is_empty()) == Ok(true)
+}
+
+/// The nodes of the loaders that run on this thread now.
+#[cfg(feature = "tiered")]
+pub(crate) fn leaders_here() -> Vec<u64> {
+    STACK
+        .try_with(|stack| stack.borrow().clone())
+        .unwrap_or_default()
+}
+
+/// A leader's node, for as long as it leads.
+#[derive(Debug)]
+pub(crate) struct Node(u64);
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(NOBODY + 1);
+        // Relaxed: only uniqueness matters.
+        Node(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.0
+    }
+
+    /// Puts the node on this thread's stack while its loader runs or is polled.
+    pub(crate) fn enter(&self) -> Entered {
+        // A thread that is ending has no stack any more; its loads are not followed.
+        let _ = STACK.try_with(|stack| stack.borrow_mut().push(self.0));
+        Entered(self.0)
+    }
+}
+
+/// Takes its node off the stack when dropped, also by a panic of the loader.
+pub(crate) struct Entered(u64);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let _ = STACK.try_with(|stack| {
+            let mut stack = stack.borrow_mut();
+            if let Some(at) = stack.iter().rposition(|&node| node == self.0) {
+                stack.remove(at);
+            }
+        });
+    }
+}
+
+/// The pointers of one loader's wait, for as long as it waits.
+#[derive(Default)]
+pub(crate) struct Waits(Vec<(u64, Arc<AtomicU64>)>);
+
+impl Waits {
+    /// Registers that the loaders on this thread's stack wait for the flight whose leader is at `leader`.
+    /// `None` if that would close a circle.
+    pub(crate) fn begin(leader: &Arc<AtomicU64>) -> Option<Waits> {
+        let stack: Vec<u64> = STACK
+            .try_with(|stack| stack.borrow().clone())
+            .unwrap_or_default();
+        if stack.is_empty() {
+            return Some(Waits::default());
+        }
+        let mut waits = Waits::default();
+        let mut edges = EDGES.lock();
+        for &node in &stack {
+            edges.entry(node).or_default().push(Arc::clone(leader));
+            waits.0.push((node, Arc::clone(leader)));
+        }
+        let circle = leads_to(&edges, leader, &stack);
+        drop(edges);
+        // `waits` takes the pointers back when it is dropped.
+        (!circle).then_some(waits)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        if self.0.is_empty() {
+            return;
+        }
+        let mut edges = EDGES.lock();
+        for (node, leader) in self.0.drain(..) {
+            if let Some(targets) = edges.get_mut(&node) {
+                if let Some(at) = targets.iter().position(|other| Arc::ptr_eq(other, &leader)) {
+                    targets.swap_remove(at);
+                }
+                if targets.is_empty() {
+                    edges.remove(&node);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the leader at `from` waits, directly or not, for one of `goals`.
+fn leads_to(edges: &Edges, from: &Arc<AtomicU64>, goals: &[u64]) -> bool {
+    let mut seen = Vec::new();
+    let mut open = vec![from.load(Ordering::Relaxed)];
+    while let Some(node) = open.pop() {
+        if goals.contains(&node) {
+            return true;
+        }
+        if node == NOBODY || seen.contains(&node) {
+            continue;
+        }
+        seen.push(node);
+        if let Some(targets) = edges.get(&node) {
+            open.extend(targets.iter().map(|target| target.load(Ordering::Relaxed)));
+        }
+    }
+    false
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use super::*;
+
+    fn led_by(node: &Node) -> Arc<AtomicU64> {
+        Arc::new(AtomicU64::new(node.id()))
+    }
+
+    #[test]
+    fn a_loader_that_waits_for_itself_is_found() {
+        let node = Node::new();
+        let own = led_by(&node);
+        let _running = node.enter();
+        assert!(Waits::begin(&own).is_none());
+    }
+
+    #[test]
+    fn a_circle_over_two_threads_is_found_by_whoever_closes_it() {
+        let (first, second) = (Node::new(), Node::new());
+        let (first_flight, second_flight) = (led_by(&first), led_by(&second));
+        let _running = first.enter();
+        let _waiting = Waits::begin(&second_flight).expect("no circle yet");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _running = second.enter();
+                assert!(Waits::begin(&first_flight).is_none());
+            });
+        });
+    }
+
+    #[test]
+    fn a_wait_that_ended_leaves_no_pointer() {
+        let (first, second) = (Node::new(), Node::new());
+        let (first_flight, second_flight) = (led_by(&first), led_by(&second));
+        {
+            let _running = first.enter();
+            drop(Waits::begin(&second_flight));
+        }
+        let _running = second.enter();
+        assert!(Waits::begin(&first_flight).is_some());
+    }
+}

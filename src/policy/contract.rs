@@ -1,0 +1,150 @@
+//! What an eviction policy does, and what it needs to know of the entries.
+//!
+//! # Invariants
+//!
+//! - The owner asks where a new entry goes (`admit`), notes the answer in its slot,
+//!   and calls `insert` with it; until `remove`, `victim` or `doom_all` the entry is
+//!   *live*. After `doom_all` it is *doomed* until
+//!   `remove_doomed` or `pop_doomed`. The owner knows which it is, and calls
+//!   nothing else for a doomed entry.
+//! - `Slots::weight` of a live id is what it was at `insert`, or at the last
+//!   `reweigh`, as `new`. (`reweigh` may come before or after the change.)
+//! - The weights of all live entries add up to less than 2^64.
+//!
+//! # Cost
+//!
+//! Every call is O(1), with constants stated by the algorithms.
+
+use crate::ds::list::{Links, NIL};
+use crate::policy::usage::Totals;
+
+/// The most hits counted: a counter at this value stays.
+pub(crate) const MAX_HITS: u8 = 5;
+
+/// A limit that does not bind.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
+
+/// The owner's slots, by id.
+pub(crate) trait Slots {
+    /// What the policy goes by.
+    fn glance(&self, id: u32) -> Glance;
+
+    /// The policy's own note on the entry, 0 to 3.
+    fn place(&self, id: u32) -> u8;
+
+    /// Sets the policy's note, and the hits.
+    fn mark(&mut self, id: u32, place: u8, hits: u8);
+
+    /// What the entry takes of the shard's capacity.
+    fn weight(&self, id: u32) -> u64;
+}
+
+/// Entries that will be looked at soon, if nothing else comes between: those who can should fetch them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outlook {
+    /// What `victim` looks at next.
+    pub(crate) next: u32,
+    /// What it looks at after that.
+    pub(crate) second: u32,
+    /// What the next insertion marks.
+    pub(crate) marked: u32,
+}
+
+impl Default for Outlook {
+    fn default() -> Self {
+        Self {
+            next: NIL,
+            second: NIL,
+            marked: NIL,
+        }
+    }
+}
+
+/// What a policy sees of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance {
+    /// Hits since they were last set, at most [`MAX_HITS`].
+    pub(crate) hits: u8,
+    pub(crate) weight: u64,
+    /// The key's hash, as the index has it.
+    pub(crate) hash: u32,
+}
+
+/// An eviction policy.
+pub(crate) trait Policy {
+    /// The note to put into the slot of a new entry with this hash.
+    fn admit(&mut self, hash: u32) -> u8;
+
+    /// A new entry came, without hits, with what `admit` just said noted in its slot.
+    fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots);
+
+    /// A live entry goes for another reason than eviction. Its weight is still
+    /// the one it has here.
+    fn remove(&mut self, id: u32, slots: &impl Slots);
+
+    /// A live entry was read. Only for policies that need telling.
+    fn hit(&mut self, id: u32);
+
+    /// Asks for the memory that `insert`, or `victim` when it takes such an entry, will look at.
+    fn prefetch(&self, _hash: u32) {}
+
+    /// The entries that the next calls may look at; `NIL` for none.
+    fn outlook(&self) -> Outlook {
+        Outlook::default()
+    }
+
+    /// Chooses the entry to evict and takes it out; `None` if there is none.
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)>;
+
+    /// A live entry's weight changes from `old` to `new`.
+    fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots);
+
+    /// A live entry is at another id from now on, where its slot is already.
+    fn relocate(&mut self, from: u32, to: u32, slots: &impl Slots);
+
+    /// All live entries become doomed.
+    fn doom_all(&mut self);
+
+    /// Takes out some doomed entry.
+    fn pop_doomed(&mut self) -> Option<u32>;
+
+    /// Takes out this doomed entry.
+    fn remove_doomed(&mut self, id: u32);
+
+    /// The limits the owner keeps: entries and weight, [`UNLIMITED`] if not kept.
+    fn resize(&mut self, max_entries: u64, max_weight: u64);
+
+    /// Whether it has little memory to give back.
+    fn is_small(&self) -> bool;
+
+    /// Gives back what is kept for ids from `len` on, none of which is in use: at most `budget` chunks.
+    fn truncate(&mut self, len: u32, budget: &mut u32);
+
+    /// Gives up the links: no id is in use.
+    fn take_links(&mut self) -> Links;
+
+    /// All live entries, and what they weigh together.
+    fn live(&self) -> Totals;
+
+    /// How full the queues are.
+    fn queue_lens(&self) -> QueueLens;
+
+    /// Panics if an invariant is broken; `live` are all live ids.
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, slots: &impl Slots, live: impl Iterator<Item = u32>);
+}
+
+/// Entries per queue; those an algorithm does not have are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueueLens {
+    /// Newest entries, whose hits do not count yet.
+    pub(crate) fresh: u32,
+    /// Entries on probation.
+    pub(crate) small: u32,
+    /// Entries that proved themselves (LRU: all).
+    pub(crate) main: u32,
+    /// Entries cleared away but not yet taken out.
+    pub(crate) doomed: u32,
+    /// Evicted hashes remembered at most.
+    pub(crate) ghosts: u32,
+}

@@ -1,0 +1,114 @@
+//! Packing: the entries of a shard that has lost many move together, and what they leave behind goes back to
+//! the allocator.
+//!
+//! A block of slots is given back when its last entry leaves. Entries leave in no order, so a shard that has
+//! lost nine in ten may hold all of its blocks for the tenth. While the slab is *loose* (its entries would fit
+//! its blocks but the topmost with a quarter to spare), each visit that has nothing else to do moves a few
+//! entries of the topmost block to the lowest free slots. When that block is empty, what lies beside its slots
+//! follows.
+//!
+//! An entry that moves keeps all that it has but its address, which nobody remembers from one visit to the
+//! next, save the walks over all slots: while one is under way, the store does not call this.
+//!
+//! # Invariants
+//! * Nothing but the wheel and what was doomed stands at an address beyond the slab's end; the wheel's part is
+//!   taken off it before the memory goes.
+//! * Entries move downwards only, so the index has room for their addresses.
+//!
+//! # Cost
+//! At most [`MOST_MOVES`] entries moved (fewer if they are large), [`LOOKS`] slots looked at and [`GIVES`] chunks
+//! given back a visit. A loose shard has lost a quarter of a block's entries at least for each block that it
+//! gives up.
+
+use super::Shard;
+use super::side_tables::Pockets;
+use crate::entry::Entry;
+use crate::policy::contract::Policy;
+
+/// The most entries that one visit moves, however small they are.
+const MOST_MOVES: usize = 16;
+/// The most bytes of entries that one visit moves, unless a single one is larger.
+const MOVED_BYTES: usize = 16 << 10;
+/// The most slots and blocks that one visit looks at for them.
+const LOOKS: u32 = 128;
+/// The most chunks that one visit gives back, and places on the wheel that it clears.
+const GIVES: u32 = 32;
+
+/// How far the packing has got.
+#[derive(Debug, Default)]
+pub(super) struct Packing {
+    /// From this address on, the topmost block was looked at.
+    looked_from: u32,
+    /// Memory beside the slots may go.
+    trims: bool,
+}
+
+impl<K, V> Shard<K, V> {
+    /// Whether a visit could move entries together, or give memory beside the slots back.
+    #[inline]
+    pub(crate) fn is_loose(&self) -> bool {
+        self.slab.is_loose() || self.packing.trims
+    }
+
+    /// Entries of this size that one visit moves.
+    const MOVES: u32 = match MOVED_BYTES / size_of::<Entry<K, V>>() {
+        0 => 1,
+        few if few < MOST_MOVES => few as u32,
+        _ => MOST_MOVES as u32,
+    };
+
+    /// Moves a few entries out of the topmost block, and gives back some of what lay beside blocks that have
+    /// none. Returns how many it moved.
+    #[cold]
+    pub(crate) fn pack(&mut self) -> u32 {
+        if self.doomed.entries > 0 {
+            // They are swept first.
+            return 0;
+        }
+        let (mut looks, mut moves) = (LOOKS, Self::MOVES);
+        while looks > 0 && moves > 0 && self.slab.is_loose() {
+            looks -= 1;
+            if self.slab.lower() {
+                self.packing.trims = true;
+                continue;
+            }
+            let block = self.slab.topmost();
+            let from = match self.packing.looked_from.checked_sub(1) {
+                Some(from) if block.contains(&from) => from,
+                _ => block.end - 1,
+            };
+            self.packing.looked_from = from;
+            moves -= u32::from(self.relocate(from));
+        }
+        if self.packing.trims {
+            let mut budget = GIVES;
+            let end = self.slab.end();
+            self.evictor.truncate(end, &mut budget);
+            self.wheel.truncate(end, &mut budget);
+            self.beside.truncate(end, &mut budget);
+            self.packing.trims = budget == 0;
+        }
+        Self::MOVES - moves
+    }
+
+    /// Moves the entry at `from`, in the topmost block of a loose slab, downwards; whether there is one.
+    fn relocate(&mut self, from: u32) -> bool {
+        let Some(entry) = self.slab.get(from) else {
+            return false;
+        };
+        let (hash, check_at) = (entry.stamp.hash(), entry.stamp.expires_at());
+        let Some(to) = self.slab.relocate(from) else {
+            return false;
+        };
+        self.index.relocate(hash, from, to);
+        self.beside.relocate(from, to);
+        let slots = Pockets {
+            slab: &mut self.slab,
+            beside: &self.beside,
+        };
+        self.evictor.relocate(from, to, &slots);
+        let due = self.beside.kept_until(to, check_at);
+        self.wheel.relocate(from, to, due);
+        true
+    }
+}

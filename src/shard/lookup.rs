@@ -1,0 +1,302 @@
+//! Finding an entry, and judging whether it may be served. Nothing changes in here.
+
+use equivalent::Equivalent;
+
+use super::{Found, Reader, Scope, Shard};
+use crate::ds::index::Home;
+use crate::entry::Entry;
+use crate::entry::generation::{Namespace, Sequence};
+use crate::entry::header::Bar;
+use crate::entry::removal::RemovalCause;
+use crate::policy::contract::MAX_HITS;
+use crate::util::clock::{Clock, Now};
+
+/// What a read found.
+pub(crate) struct Reading<'a, K, V> {
+    pub(crate) id: u32,
+    pub(crate) entry: &'a Entry<K, V>,
+    /// It took a closer look: the window in which the entry is loaded again may have begun.
+    pub(crate) near: bool,
+}
+
+impl<K, V> Shard<K, V> {
+    /// The entry that `key` stands for, dead or alive. Runs `Eq` and changes nothing.
+    #[inline]
+    fn find<Q>(
+        &self,
+        hash: u32,
+        key: &Q,
+        namespace: u32,
+        now: &mut Now<'_>,
+    ) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let home = self.index.home(hash);
+        if self.wheel.len() > 0 {
+            // What is found will have a deadline: the time is read while the bucket is on its way. Later on
+            // it would keep the processor from seeing ahead to the next wait.
+            now.coarse();
+        }
+        self.find_from(home, hash, key, namespace, self.beside.is_plain())
+    }
+
+    /// With `plain`, all entries are known to be in the root.
+    #[inline(always)]
+    fn find_from<Q>(
+        &self,
+        home: Home<'_>,
+        hash: u32,
+        key: &Q,
+        namespace: u32,
+        plain: bool,
+    ) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        for id in home.ids() {
+            if let Some(entry) = self.entry_of(id, hash, key, namespace, plain) {
+                return Some((id, entry));
+            }
+        }
+        if home.is_left(&self.index) {
+            return self.find_further(hash, key, namespace);
+        }
+        None
+    }
+
+    #[inline(never)]
+    fn find_further<Q>(&self, hash: u32, key: &Q, namespace: u32) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let mut asked = |id| self.entry_of(id, hash, key, namespace, false).is_some();
+        let id = self.index.find_further(hash, &mut asked)?;
+        Some((id, self.slab.get(id)?))
+    }
+
+    /// The same in a shard that has nothing beside the slots: so all entries are in the root.
+    #[inline(always)]
+    pub(super) fn find_plain<Q>(
+        &self,
+        home: Home<'_>,
+        hash: u32,
+        key: &Q,
+    ) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        // The first id is nearly always the one, if there is one.
+        let mut ids = home.ids();
+        if let Some(id) = ids.next() {
+            if let Some(entry) = self.entry_of(id, hash, key, Namespace::ROOT, true) {
+                return Some((id, entry));
+            }
+        }
+        if ids.next().is_none() && !home.is_left(&self.index) {
+            return None;
+        }
+        self.find_after_first(hash, key)
+    }
+
+    /// Looks at all ids but the first in the bucket, for a shard that has nothing beside the slots.
+    #[inline(never)]
+    fn find_after_first<Q>(&self, hash: u32, key: &Q) -> Option<(u32, &Entry<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let home = self.index.home(hash);
+        let ask = |id| Some((id, self.entry_of(id, hash, key, Namespace::ROOT, true)?));
+        let here = home.ids().skip(1).find_map(ask);
+        if here.is_some() || !home.is_left(&self.index) {
+            return here;
+        }
+        self.find_further(hash, key, Namespace::ROOT)
+    }
+
+    /// The entry at `id`, if it is the key's. With `plain`, all entries are known to be in the root.
+    #[inline]
+    fn entry_of<Q>(
+        &self,
+        id: u32,
+        hash: u32,
+        key: &Q,
+        namespace: u32,
+        plain: bool,
+    ) -> Option<&Entry<K, V>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let entry = self.slab.get(id)?;
+        let its = || {
+            if plain {
+                Namespace::ROOT
+            } else {
+                self.beside.namespace(id)
+            }
+        };
+        let same = entry.stamp.may_be_of(hash) && its() == namespace;
+        (same && key.equivalent(&entry.key)).then_some(entry)
+    }
+
+    /// The live entry of `key`, for those who only read, noted as used if they say so. Runs `Eq`.
+    #[inline(always)]
+    pub(crate) fn read<Q>(
+        &self,
+        hash: u32,
+        key: &Q,
+        reader: Reader<'_>,
+        note: bool,
+    ) -> Option<Reading<'_, K, V>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        // What few calls need is made where they need it, as each word that is kept for them is stored and
+        // fetched by all. So they are handed the reader in parts.
+        let Reader {
+            namespace,
+            sequence,
+            clock,
+            ..
+        } = reader;
+        if !self.beside.is_plain() || !reader.in_root {
+            return self.read_with_beside(hash, key, namespace, sequence, clock, note);
+        }
+        let home = self.index.home(hash);
+        // While the bucket is on its way, and not when the entry has come: what stands between the one wait
+        // and the next keeps the processor from seeing that far ahead.
+        let moment = if self.wheel.len() > 0 {
+            clock.at_latest()
+        } else {
+            0
+        };
+        // A floor this shard has not noticed yet kills all it holds. (The root has no other floor.)
+        if !self.has_noticed(sequence) {
+            return None;
+        }
+        let bar = Bar::new(self.mark, moment);
+        let (id, entry) = self.find_plain(home, hash, key)?;
+        let near = !entry.stamp.clears(bar);
+        if near && !self.is_alive(id, entry, namespace, sequence, &mut Now::new(clock)) {
+            return None;
+        }
+        if note {
+            entry.stamp.hit(MAX_HITS);
+        }
+        Some(Reading { id, entry, near })
+    }
+
+    /// The same where something lies beside the slots.
+    #[inline(never)]
+    fn read_with_beside<Q>(
+        &self,
+        hash: u32,
+        key: &Q,
+        namespace: &Namespace,
+        sequence: &Sequence,
+        clock: &Clock,
+        note: bool,
+    ) -> Option<Reading<'_, K, V>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let mut now = Now::new(clock);
+        let home = self.index.home(hash);
+        let moment = if self.wheel.len() > 0 {
+            now.at_latest()
+        } else {
+            0
+        };
+        if !self.has_noticed(sequence) {
+            return None;
+        }
+        let bar = Bar::new(self.mark.max(namespace.floor()), moment);
+        let (id, entry) = self.find_from(home, hash, key, namespace.id, false)?;
+        let near = !entry.stamp.clears(bar);
+        let alive = if !self.beside.has_idle() && !near {
+            !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, sequence)
+        } else {
+            self.is_alive(id, entry, namespace, sequence, &mut now)
+        };
+        if !alive {
+            return None;
+        }
+        if note {
+            self.note_hit(id, entry, &mut now);
+        }
+        Some(Reading { id, entry, near })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_alive(
+        &self,
+        id: u32,
+        entry: &Entry<K, V>,
+        namespace: &Namespace,
+        sequence: &Sequence,
+        now: &mut Now<'_>,
+    ) -> bool {
+        let scope = Scope {
+            namespace: namespace.id,
+            floor: namespace.floor(),
+            cleared: sequence.floor(),
+            sequence,
+        };
+        matches!(self.judge(id, entry, scope, now), Found::Live(_))
+    }
+
+    /// Finds what `key` stands for. Runs `Eq` and changes nothing.
+    #[inline(always)]
+    pub(crate) fn look<Q>(&self, hash: u32, key: &Q, scope: Scope<'_>, now: &mut Now<'_>) -> Found
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        match self.find(hash, key, scope.namespace, now) {
+            Some((id, entry)) => self.judge(id, entry, scope, now),
+            None => Found::Absent,
+        }
+    }
+
+    /// Whether the entry at `id` may be served.
+    #[inline]
+    pub(crate) fn judge(
+        &self,
+        id: u32,
+        entry: &Entry<K, V>,
+        scope: Scope<'_>,
+        now: &mut Now<'_>,
+    ) -> Found {
+        if self.is_dead(id, entry, scope) {
+            Found::Past(id, RemovalCause::Invalidated)
+        } else if now.has_reached(self.deadline(id, entry)) {
+            Found::Past(id, RemovalCause::Expired)
+        } else {
+            Found::Live(id)
+        }
+    }
+
+    #[inline]
+    fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>) -> bool {
+        // A floor this shard has not seen yet kills all it holds.
+        self.floor < scope.cleared
+            || entry.stamp.born() < self.mark.max(scope.floor)
+            || (entry.stamp.is_tagged() && self.is_dead_by_tag(id, entry, scope.sequence))
+    }
+
+    /// Whether a tagged entry is dead by one of its tags.
+    pub(super) fn is_dead_by_tag(&self, id: u32, entry: &Entry<K, V>, sequence: &Sequence) -> bool {
+        let tags = self.beside.tags(id);
+        tags.is_some_and(|tags| !tags.admits(entry.stamp.born(), sequence))
+    }
+
+    /// The highest floor among the tags of what was found.
+    #[inline]
+    pub(crate) fn highest_tag_floor(&self, found: Found) -> u64 {
+        let tags = match found {
+            Found::Live(id) | Found::Past(id, _) => self.beside.tags(id),
+            Found::Absent => None,
+        };
+        tags.and_then(|tags| tags.floors().max()).unwrap_or(0)
+    }
+}

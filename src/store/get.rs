@@ -1,0 +1,233 @@
+//! Reads: under the shared lock of one stripe.
+
+use equivalent::Equivalent;
+
+use super::{Store, Stripe};
+use crate::entry::expiry::{Expiry, Life, remaining};
+use crate::entry::generation::Namespace;
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::RemovalCause;
+use crate::shard::{Found, Reader, Reading, Totals};
+use crate::util::sync::locks::RwLockReadGuard;
+use crate::util::sync::{Locked, RwLock};
+
+impl<K, V> Store<K, V> {
+    #[inline(always)]
+    pub(super) fn reader<'a>(&'a self, namespace: &'a Namespace) -> Reader<'a> {
+        Reader {
+            namespace,
+            in_root: namespace.id == Namespace::ROOT,
+            sequence: &self.sequence,
+            clock: &self.clock,
+        }
+    }
+
+    /// The same for callers who know that this is the root.
+    #[inline(always)]
+    pub(super) fn reader_in_root<'a>(&'a self, root: &'a Namespace) -> Reader<'a> {
+        debug_assert_eq!(root.id, Namespace::ROOT);
+        Reader {
+            in_root: true,
+            ..self.reader(root)
+        }
+    }
+
+    /// A copy of the live value, noted as a hit for the policy. Counts nothing. Not for a policy that reorders
+    /// its queue.
+    pub(crate) fn get<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        self.get_as(self.reader(namespace), hash, key)
+    }
+
+    /// The same in the root: what most hits are.
+    #[inline(always)]
+    pub(crate) fn get_in_root<Q>(&self, hash: KeyHash, root: &Namespace, key: &Q) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        self.get_as(self.reader_in_root(root), hash, key)
+    }
+
+    #[inline(always)]
+    fn get_as<Q>(&self, reader: Reader<'_>, hash: KeyHash, key: &Q) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let guard = self.stripe(hash).read();
+        let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        Some(reading.entry.value.clone())
+    }
+
+    /// The same for a policy that reorders its queue on a hit.
+    pub(crate) fn get_and_reorder<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+    ) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        V: Clone,
+    {
+        let stripe = self.stripe(hash);
+        let guard = stripe.read();
+        let reader = self.reader(namespace);
+        let reading = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        let (id, value) = (reading.id, reading.entry.value.clone());
+        drop(guard);
+        self.reorder(stripe, id);
+        Some(value)
+    }
+
+    /// Notes a hit for a policy that reorders its queue. Should another entry stand in the slot by now, it
+    /// is that one's good luck.
+    #[cold]
+    fn reorder(&self, stripe: &RwLock<Stripe<K, V>>, id: u32) {
+        self.visit(stripe, |visit| {
+            let entry = visit.shard.entry(id);
+            // A doomed one stands in no queue any more.
+            if entry.is_some_and(|entry| entry.stamp.born() >= visit.shard.mark()) {
+                visit.shard.reorder(id);
+            }
+        });
+    }
+
+    /// A stripe under its shared lock, its shard keeping versions from now on at the latest.
+    fn read_to_judge<'a>(
+        &self,
+        stripe: &'a RwLock<Stripe<K, V>>,
+    ) -> Locked<RwLockReadGuard<'a, Stripe<K, V>>> {
+        let guard = stripe.read();
+        if guard.shard.keeps_versions() {
+            return guard;
+        }
+        drop(guard);
+        // No upkeep: the call that judges does its share when it acts.
+        self.visit_with(stripe, 0, |visit| visit.shard.keep_versions());
+        stripe.read()
+    }
+
+    /// Has all shards keep versions from now on.
+    pub(crate) fn keep_versions(&self) {
+        for stripe in &self.stripes {
+            drop(self.read_to_judge(stripe));
+        }
+    }
+
+    /// As `get`, for a cache whose expiry policy hears of reads.
+    pub(crate) fn get_and_renew<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        expiry: &dyn Expiry<K, V>,
+    ) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+        K: 'static,
+        V: Clone + 'static,
+    {
+        let stripe = self.stripe(hash);
+        let guard = self.read_to_judge(stripe);
+        let reader = self.reader(namespace);
+        let Reading { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        let value = entry.value.clone();
+        let version = guard.shard.version(id);
+        let before = remaining(guard.shard.expires_at(id, entry), self.clock.now());
+        drop(guard);
+        let after = expiry.after_read(&value, before);
+        if after != before || self.hit_needs_lock {
+            self.visit(stripe, |visit| {
+                let scope = self.scope_in_visit(namespace);
+                let found = visit
+                    .shard
+                    .look(hash.in_shard(), key, scope, &mut visit.now);
+                let id = match found {
+                    Found::Live(id) if visit.shard.version(id) == version => id,
+                    // If its time came while the policy was asked, a read revives nothing.
+                    _ => return,
+                };
+                visit.shard.reorder(id);
+                if after == before {
+                    return;
+                }
+                match Life::from_policy(after, 0.0) {
+                    Life::NOTHING => {
+                        visit.shard.unlink(id, RemovalCause::Expired, visit.out);
+                    }
+                    life => self.give_life(visit, id, life),
+                }
+            });
+        }
+        Some(value)
+    }
+
+    /// Calls `with` on the live value, under the shared lock, touching nothing. `with` may run `Clone` of the
+    /// value and no other user code.
+    pub(crate) fn peek<Q, R>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        with: impl FnOnce(&V) -> R,
+    ) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let guard = self.stripe(hash).read();
+        let reader = self.reader(namespace);
+        let reading = guard.shard.read(hash.in_shard(), key, reader, false)?;
+        Some(with(&reading.entry.value))
+    }
+
+    /// As `peek`, for who will judge the value without the lock and act on it afterwards.
+    pub(crate) fn peek_to_judge<Q, R>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        with: impl FnOnce(&V, Seen) -> R,
+    ) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let guard = self.read_to_judge(self.stripe(hash));
+        let reader = self.reader(namespace);
+        let Reading { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, false)?;
+        let seen = Seen {
+            version: guard.shard.version(id),
+            expires_at: guard.shard.expires_at(id, entry),
+        };
+        Some(with(&entry.value, seen))
+    }
+
+    /// Entries and weight over all shards, one shard after the other.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut sum = Totals::default();
+        for stripe in &self.stripes {
+            let live = stripe.read().shard.live(&self.sequence);
+            sum.entries += live.entries;
+            sum.weight += live.weight;
+        }
+        sum
+    }
+}
+
+/// What a peek tells about an entry beside its value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) version: u32,
+    pub(super) expires_at: u64,
+}
+
+impl Seen {
+    /// How long the value has still to live by age; `None` if it does not expire.
+    pub(crate) fn remaining(self, now: u64) -> Option<std::time::Duration> {
+        remaining(self.expires_at, now)
+    }
+}

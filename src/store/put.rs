@@ -1,0 +1,471 @@
+//! Writes: one exclusive visit to one stripe.
+
+use equivalent::Equivalent;
+
+use super::{Guard, Left, Store, Visit};
+use crate::entry::expiry::Life;
+use crate::entry::freshness::{Early, OwnWindows, Plan, smoothed};
+use crate::entry::generation::{Namespace, TagSet};
+use crate::entry::hash::KeyHash;
+use crate::entry::header::{LAST_BORN, Stamp};
+use crate::entry::removal::{Gone, RemovalCause, contain_drop};
+use crate::entry::stats::Count;
+use crate::entry::{Entry, EntryOptions};
+use crate::flight::Flight;
+use crate::shard::{Found, Incoming, Outcome, SLICE};
+use crate::util::error::RejectReason;
+use crate::util::sync::Arc;
+use crate::util::sync::atomic::Ordering;
+
+/// A value on its way into the store, with what outside code had to say about it.
+pub(crate) struct Parcel<K, V> {
+    pub(crate) key: K,
+    pub(crate) value: V,
+    pub(crate) life: Life,
+    pub(crate) weight: u64,
+    pub(crate) tags: Option<Box<TagSet>>,
+    /// How many tags it names, if they are too many: none is in `tags` then.
+    pub(crate) excess_tags: usize,
+    /// How long a load of it takes, if anybody knows, and its windows past its deadline.
+    pub(crate) plan: Plan,
+}
+
+/// When a write applies.
+pub(crate) enum Condition<V> {
+    Always,
+    /// Nothing live is there; with the means to copy what is, if something is.
+    Absent(fn(&V) -> V),
+    /// Something live is there.
+    Present,
+    /// What is there is this version; `None`: nothing is.
+    Version(Option<u32>),
+}
+
+/// What became of a write.
+pub(crate) enum Put<K, V> {
+    /// Stored, in place of this value.
+    Stored(Option<V>),
+    /// Not stored, and the older value, if any, is gone.
+    Rejected(V, RejectReason),
+    /// The condition did not hold; nothing changed. With the value that is there, if it was asked for.
+    Unmet {
+        key: K,
+        value: V,
+        present: Option<V>,
+    },
+}
+
+/// What a write found, and whether it applies.
+struct Judged<K, V> {
+    found: Found,
+    /// The number that the value will be born under.
+    born: u64,
+    flight: Option<Arc<Flight<K, V>>>,
+    holds: bool,
+    /// A copy of what is there, if the condition asks for one.
+    copy: Option<V>,
+}
+
+/// What a write under the lock leaves to be done after it.
+enum Done<K, V> {
+    /// Stored where nothing live was.
+    New,
+    /// Stored over this.
+    Replaced(Gone<K, V>),
+    Rejected(K, V, RejectReason),
+    Unmet(K, V, Option<V>),
+}
+
+impl<K, V> Store<K, V> {
+    /// Writes a value, if the condition holds, and revokes the load in flight.
+    pub(crate) fn put(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        condition: Condition<V>,
+    ) -> Put<K, V>
+    where
+        K: Eq,
+    {
+        let guard = self.stripe(hash).write();
+        self.put_under(guard, hash, namespace, parcel, condition)
+    }
+
+    /// The same under a stripe's lock.
+    #[inline(never)]
+    pub(super) fn put_under(
+        &self,
+        guard: Guard<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        condition: Condition<V>,
+    ) -> Put<K, V>
+    where
+        K: Eq,
+    {
+        // Not a closure like other visits. The order is the same: a panic of `Eq` or `Clone` frees the lock
+        // before it drops the parcel or what left.
+        let mut left = Left::new();
+        let mut guard = guard;
+        let mut visit = self.begin_visit(&mut guard, &mut left);
+        let judged = self.judge_in(&mut visit, hash, namespace, &parcel, &condition);
+        let done = self.apply_in(&mut visit, hash, namespace, parcel, judged);
+        self.end_visit(&mut visit, SLICE);
+        drop(guard);
+        self.settle(&mut left);
+        // All of it was taken: a drop would only look once more.
+        std::mem::forget(left);
+        match done {
+            Done::New => {
+                self.counters.bump(Count::Inserts);
+                Put::Stored(None)
+            }
+            Done::Replaced(gone) => {
+                self.counters.bump(Count::Inserts);
+                Put::Stored(Some(self.hand_over(gone)))
+            }
+            Done::Rejected(key, value, reason) => {
+                self.counters.bump(Count::Rejections);
+                contain_drop(key);
+                Put::Rejected(value, reason)
+            }
+            Done::Unmet(key, value, present) => Put::Unmet {
+                key,
+                value,
+                present,
+            },
+        }
+    }
+
+    /// The part of a write that runs user code: it changes nothing, and borrows the parcel, which a panic
+    /// must not drop under the lock.
+    #[inline(always)]
+    fn judge_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: &Parcel<K, V>,
+        condition: &Condition<V>,
+    ) -> Judged<K, V>
+    where
+        K: Eq,
+    {
+        let key = &parcel.key;
+        visit.shard.prepare_to_store(hash.in_shard());
+        // One place in the sequence: see the invariants of `generation`.
+        let (found, born) = loop {
+            let born = self.sequence.current();
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let tags = parcel.tags.as_ref();
+            let own_floor = tags.and_then(|tags| tags.floors().max()).unwrap_or(0);
+            let floor = visit.shard.highest_tag_floor(found).max(own_floor);
+            if floor.max(namespace.floor()) <= born {
+                break (found, born);
+            }
+            self.sequence.await_rise();
+        };
+        let flight = visit.flights.find(hash, namespace.id, key);
+        let present = match found {
+            Found::Live(id) => visit.shard.entry(id).map(|entry| (id, entry)),
+            _ => None,
+        };
+        let (holds, copy) = match (condition, present) {
+            (Condition::Always, _) => (true, None),
+            (Condition::Absent(copy), Some((_, entry))) => (false, Some(copy(&entry.value))),
+            (Condition::Absent(_), None) => (true, None),
+            (Condition::Present, there) => (there.is_some(), None),
+            (Condition::Version(version), there) => {
+                let version_there = there.map(|(id, _)| visit.shard.version(id));
+                (version_there == *version, None)
+            }
+        };
+        Judged {
+            found,
+            born,
+            flight,
+            holds,
+            copy,
+        }
+    }
+
+    /// The part that changes things: no user code runs in here.
+    #[inline(always)]
+    fn apply_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        judged: Judged<K, V>,
+    ) -> Done<K, V> {
+        let Judged { found, flight, .. } = judged;
+        if !judged.holds {
+            // Not the flight's last owner: the table keeps it.
+            drop(flight);
+            return Done::Unmet(parcel.key, parcel.value, judged.copy);
+        }
+        if let Some(reason) = refusal(visit, &parcel, judged.born) {
+            if let Found::Live(id) | Found::Past(id, _) = found {
+                let cause = match found {
+                    Found::Past(_, cause) => cause,
+                    _ => RemovalCause::Explicit,
+                };
+                visit.shard.unlink(id, cause, visit.out);
+            }
+            visit.revoke(flight, false);
+            return Done::Rejected(parcel.key, parcel.value, reason);
+        }
+        visit.revoke(flight, true);
+        visit.flights.forget_uncacheable(hash);
+        self.store_in(visit, hash, namespace, parcel, judged.born, found)
+    }
+
+    /// Stores a parcel under the number `born`.
+    #[inline(always)]
+    fn store_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        born: u64,
+        found: Found,
+    ) -> Done<K, V> {
+        let expires_at = parcel.life.deadline(&mut visit.now);
+        let plan = if parcel.plan == Plan::NONE && self.loads.refresh_after.is_none() {
+            Plan::NONE
+        } else {
+            self.plan(visit, parcel.plan, parcel.life, found)
+        };
+        let tagged = parcel.tags.is_some();
+        let incoming = Incoming {
+            entry: Entry {
+                key: parcel.key,
+                value: parcel.value,
+                stamp: Stamp::new(
+                    hash.in_shard(),
+                    born,
+                    plan.early.check_at(expires_at),
+                    tagged,
+                ),
+            },
+            weight: parcel.weight,
+            tags: parcel.tags,
+            plan,
+        };
+        let scope = self.scope_in_visit(namespace);
+        // Before the entry can be seen. What it replaces gives its place back in `account`.
+        namespace.gained();
+        let outcome = visit
+            .shard
+            .store(incoming, found, scope, &mut visit.now, visit.out);
+        match outcome {
+            Outcome::Stored { replaced: None } => Done::New,
+            Outcome::Stored {
+                replaced: Some((key, value, weight)),
+            } => {
+                let gone = Gone {
+                    key,
+                    value,
+                    cause: RemovalCause::Replaced,
+                    weight,
+                    namespace: namespace.id,
+                    born,
+                };
+                self.note(std::iter::once(&gone));
+                Done::Replaced(gone)
+            }
+            Outcome::Full(key, value) => {
+                namespace.lost();
+                Done::Rejected(key, value, RejectReason::NoCapacity)
+            }
+        }
+    }
+
+    /// What becomes of a parcel's plan where this was found.
+    #[inline(never)]
+    fn plan(&self, visit: &Visit<'_, K, V>, plan: Plan, life: Life, found: Found) -> Plan {
+        if plan.windows != OwnWindows::NONE {
+            self.keeps_stale.store(true, Ordering::Relaxed);
+        }
+        Plan {
+            early: self.early(visit, plan.early.delta(), life, found),
+            ..plan
+        }
+    }
+
+    /// When a value whose load took `delta` is to be loaded again, in the place of what was found.
+    pub(super) fn early(
+        &self,
+        visit: &Visit<'_, K, V>,
+        delta: u64,
+        life: Life,
+        found: Found,
+    ) -> Early {
+        let before = match found {
+            Found::Live(id) | Found::Past(id, _) => visit.shard.early(id),
+            Found::Absent => Early::NEVER,
+        };
+        let delta = match delta {
+            0 => 0,
+            delta => smoothed(before.delta(), delta),
+        };
+        self.loads.early(delta, life)
+    }
+
+    /// Publishes a loaded value that was born before its loader ran. The caller has established, in this
+    /// visit, that its flight may publish. Returns whether it was stored.
+    pub(super) fn publish_in(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        hash: KeyHash,
+        namespace: &Namespace,
+        parcel: Parcel<K, V>,
+        born: u64,
+        found: Found,
+    ) -> Published<K, V> {
+        if refusal(visit, &parcel, born).is_some() {
+            // As with any write: what it was to take the place of is of the past.
+            match found {
+                Found::Live(id) => visit.shard.unlink(id, RemovalCause::Explicit, visit.out),
+                Found::Past(id, cause) => visit.shard.unlink(id, cause, visit.out),
+                Found::Absent => {}
+            }
+            return Published::Refused(parcel.key, parcel.value);
+        }
+        match self.store_in(visit, hash, namespace, parcel, born, found) {
+            Done::New => Published::Stored(None),
+            Done::Replaced(gone) => Published::Stored(Some(gone)),
+            Done::Rejected(key, value, _) | Done::Unmet(key, value, _) => {
+                Published::Refused(key, value)
+            }
+        }
+    }
+
+    /// Removes a live value and revokes the load in flight; where a version was `judged`, only if it is
+    /// still there.
+    pub(crate) fn remove<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        judged: Option<u32>,
+    ) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let gone = self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let flight = visit.flights.find(hash, namespace.id, key);
+            let version = match found {
+                Found::Live(id) | Found::Past(id, _) => Some(visit.shard.version(id)),
+                Found::Absent => None,
+            };
+            if judged.is_some() && judged != version {
+                return None;
+            }
+            if let (Found::Past(id, cause), Some(_)) = (found, judged) {
+                // What was judged has died since: it goes, and a load that began meanwhile keeps its right.
+                visit.shard.unlink(id, cause, visit.out);
+                return None;
+            }
+            visit.revoke(flight, false);
+            match found {
+                Found::Live(id) => {
+                    let gone = visit.shard.take(id, RemovalCause::Explicit);
+                    self.note(gone.iter());
+                    gone
+                }
+                Found::Past(id, cause) => {
+                    visit.shard.unlink(id, cause, visit.out);
+                    None
+                }
+                Found::Absent => None,
+            }
+        });
+        gone.map(|gone| self.hand_over(gone))
+    }
+
+    /// Revokes the load in flight of a key, and nothing else, if there is no live value but the `judged`
+    /// version. `false`: there is one that nobody judged, perhaps published a moment ago.
+    pub(crate) fn revoke<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        judged: Option<u32>,
+    ) -> bool
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let flight = visit.flights.find(hash, namespace.id, key);
+            let version = match found {
+                Found::Live(id) => Some(visit.shard.version(id)),
+                _ => None,
+            };
+            let same = version.is_none() || version == judged;
+            if same {
+                visit.revoke(flight, false);
+            }
+            if let Found::Past(id, cause) = found {
+                visit.shard.unlink(id, cause, visit.out);
+            }
+            same
+        })
+    }
+
+    /// Lets loads of a key be shared and stored again.
+    pub(crate) fn forget_uncacheable(&self, hash: KeyHash) {
+        self.visit(self.stripe(hash), |visit| {
+            visit.flights.forget_uncacheable(hash);
+        });
+    }
+}
+
+/// What `publish_in` leaves to be done after the lock.
+pub(super) enum Published<K, V> {
+    /// Stored, over this if something was there.
+    Stored(Option<Gone<K, V>>),
+    Refused(K, V),
+}
+
+/// Why the shard cannot keep a parcel, if it cannot.
+#[inline]
+fn refusal<K, V>(
+    visit: &Visit<'_, K, V>,
+    parcel: &Parcel<K, V>,
+    born: u64,
+) -> Option<RejectReason> {
+    let limits = visit.shard.limits();
+    if parcel.excess_tags > 0 {
+        Some(RejectReason::TooManyTags {
+            tags: parcel.excess_tags,
+            limit: EntryOptions::MAX_TAGS,
+        })
+    } else if limits.entries == 0 || (limits.weight == 0 && parcel.weight > 0) || born > LAST_BORN {
+        Some(RejectReason::NoCapacity)
+    } else if parcel.weight > limits.weight {
+        Some(RejectReason::TooHeavy {
+            weight: parcel.weight,
+            limit: limits.weight,
+        })
+    } else if parcel.life == Life::NOTHING {
+        Some(RejectReason::ZeroTimeToLive)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,104 @@
+//! The writes that a cache sees most, in one short piece: those that a shard calls [`Ordinary`].
+
+use super::{Condition, Guard, Parcel, Put, Store, Stripe};
+use crate::entry::Entry;
+use crate::entry::expiry::Life;
+use crate::entry::freshness::Plan;
+use crate::entry::generation::Namespace;
+use crate::entry::hash::KeyHash;
+use crate::entry::header::{LAST_BORN, Stamp};
+use crate::entry::removal::RemovalCause;
+use crate::entry::stats::Count;
+use crate::shard::Ordinary;
+
+impl<K, V> Store<K, V> {
+    /// Writes a value that has nothing to say of itself, in the root, and revokes the load in flight.
+    #[inline(always)]
+    pub(crate) fn put_newcomer(
+        &self,
+        hash: KeyHash,
+        root: &Namespace,
+        key: K,
+        value: V,
+        life: Life,
+    ) -> Put<K, V>
+    where
+        K: Eq,
+    {
+        let mut guard = self.stripe(hash).write();
+        let Stripe { shard, flights } = &mut *guard;
+        // One place in the sequence, as with any write: what was cleared up to this number is noticed already, and
+        // the root has no other floor.
+        let born = self.sequence.current();
+        let is_plain = shard.has_noticed(&self.sequence) && flights.is_blank() && born <= LAST_BORN;
+        let expected = if is_plain {
+            shard.expects(hash.in_shard(), &key, life, &self.clock)
+        } else {
+            None
+        };
+        // The user's code has run: from here on it does not matter who owns key and value.
+        let (mut key, mut value) = (key, value);
+        let stamp = |expires_at| Stamp::new(hash.in_shard(), born, expires_at, false);
+        match expected {
+            Some((Ordinary::Turnover, expires_at)) => {
+                let stamp = stamp(expires_at);
+                match shard.turn_over(Entry { key, value, stamp }) {
+                    Ok(old) => {
+                        self.let_go(guard, old);
+                        return Put::Stored(None);
+                    }
+                    Err(back) => (key, value) = (back.key, back.value),
+                }
+            }
+            Some((Ordinary::Overwrite(id), expires_at)) => {
+                match shard.overwrite_plain(id, value, stamp(expires_at)) {
+                    Ok(old) => {
+                        self.note_one(&key, RemovalCause::Replaced);
+                        drop(guard);
+                        return self.overwritten(key, old);
+                    }
+                    Err(back) => value = back,
+                }
+            }
+            None => {}
+        }
+        let parcel = Parcel {
+            key,
+            value,
+            life,
+            weight: 1,
+            tags: None,
+            excess_tags: 0,
+            plan: Plan::NONE,
+        };
+        self.put_under(guard, hash, root, parcel, Condition::Always)
+    }
+
+    /// Unlocks, counts a turnover, and lets its victim go.
+    #[inline(always)]
+    fn let_go(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
+        if self.journal.is_some() || !self.notifier.is_indifferent() {
+            return self.tell_of(guard, old);
+        }
+        drop(guard);
+        self.counters.bump_both(Count::Inserts, Count::Evicted);
+    }
+
+    #[inline(never)]
+    fn tell_of(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
+        self.note_one(&old.key, RemovalCause::Size);
+        drop(guard);
+        // Who is told finds it counted.
+        self.counters.bump(Count::Evicted);
+        self.notifier.tell(old.key, old.value, RemovalCause::Size);
+        self.counters.bump(Count::Inserts);
+    }
+
+    /// What a write over this value returns, once the lock is gone.
+    #[inline(never)]
+    fn overwritten(&self, key: K, old: V) -> Put<K, V> {
+        self.counters.bump_both(Count::Inserts, Count::Replaced);
+        let cause = RemovalCause::Replaced;
+        Put::Stored(Some(self.notifier.tell_and_return(key, old, cause)))
+    }
+}

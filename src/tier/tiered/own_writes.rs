@@ -1,0 +1,129 @@
+//! What this process writes itself, as far as it has to know its own writes again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::flight::wait_graph;
+use crate::tier::contract::{Tier, TierFuture};
+use crate::tier::envelope::Seal;
+use crate::util::sync::{Arc, Mutex};
+
+/// The leaders of one load: of one flight, or of all those that one call for many keys leads.
+pub(super) type Leaders = Arc<HashSet<u64>>;
+
+/// Those of the load that runs on this thread now.
+pub(super) fn leaders_here() -> Leaders {
+    Arc::new(wait_graph::leaders_here().into_iter().collect())
+}
+
+/// Which load makes which write, while it is under way: what the tier tells of the write spares that load alone.
+#[derive(Default)]
+pub(super) struct Writes(Mutex<HashMap<Seal, Leaders>>);
+
+/// A write under way.
+pub(super) struct Write<'a> {
+    writes: &'a Writes,
+    seal: Seal,
+}
+
+impl Writes {
+    /// To be called before the write is sent.
+    pub(super) fn begin(&self, seal: Seal, leaders: &Leaders) -> Write<'_> {
+        self.0.lock().insert(seal, leaders.clone());
+        Write { writes: self, seal }
+    }
+
+    /// Who makes the write with this seal; nobody, if it is no load's.
+    pub(super) fn leaders_of(&self, seal: Seal) -> Leaders {
+        self.0.lock().get(&seal).cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        self.writes.0.lock().remove(&self.seal);
+    }
+}
+
+/// A placeholder that this process has put, or is putting. It goes when this is dropped, by whatever way (a loader may
+/// panic, a call be given up), unless something has taken its place.
+pub(super) struct Placeholder<'a> {
+    tier: &'a dyn Tier,
+    key: &'a [u8],
+    stands: bool,
+    write: Write<'a>,
+}
+
+impl<'a> Placeholder<'a> {
+    pub(super) fn new(tier: &'a dyn Tier, key: &'a [u8], write: Write<'a>) -> Self {
+        Placeholder {
+            tier,
+            key,
+            stands: true,
+            write,
+        }
+    }
+
+    /// There is nothing to take away.
+    pub(super) fn is_gone(&mut self) {
+        self.stands = false;
+    }
+
+    /// Takes it away, so that nobody waits for it. If that fails, its time ends it. To be kept until the answer has
+    /// come.
+    pub(super) fn take_away(&mut self) -> TierFuture<bool> {
+        self.stands = false;
+        self.tier.remove(self.key.to_vec(), self.write.seal)
+    }
+}
+
+impl Drop for Placeholder<'_> {
+    fn drop(&mut self) {
+        if self.stands {
+            // It is on its way from the call on; nobody waits.
+            drop(self.take_away());
+        }
+    }
+}
+
+/// Keys for which calls that bring a loader found that they had waited for a call without one: calls without one
+/// leave those to them.
+#[derive(Default)]
+pub(super) struct Wanted {
+    keys: Mutex<HashMap<Vec<u8>, usize>>,
+    /// How many: nearly always none, and then no key is looked for.
+    count: AtomicUsize,
+}
+
+/// A key that is wanted, for as long as this lives.
+pub(super) struct Want<'a>(&'a Wanted, Vec<u8>);
+
+impl Wanted {
+    pub(super) fn begin(&self, key: &[u8]) -> Want<'_> {
+        *self.keys.lock().entry(key.to_vec()).or_default() += 1;
+        // Relaxed, like all of it: who reads too few waits once more for a call without a loader.
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Want(self, key.to_vec())
+    }
+
+    pub(super) fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.keys.lock().contains_key(key)
+    }
+}
+
+impl Drop for Want<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        let mut keys = self.0.keys.lock();
+        if let Some(count) = keys.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                keys.remove(&self.1);
+            }
+        }
+    }
+}

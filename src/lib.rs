@@ -6,6 +6,7 @@ mod cache;
 mod ds;
 mod entry;
 mod flight;
+mod load;
 mod policy;
 mod shard;
 mod store;

@@ -13,6 +13,8 @@ mod ds;
 mod entry;
 #[path = "../../src/flight/mod.rs"]
 mod flight;
+#[path = "../../src/load/mod.rs"]
+mod load;
 #[path = "../../src/policy/mod.rs"]
 mod policy;
 #[path = "../../src/shard/mod.rs"]

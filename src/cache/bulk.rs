@@ -21,7 +21,7 @@ use super::step::Turn;
 use crate::entry::Loaded;
 use crate::entry::removal::contain_drop;
 use crate::flight::wait_graph::Entered;
-use crate::store::{Ask, Follow, Followed, Lead};
+use crate::load::{Ask, Follow, Followed, Lead};
 use crate::util::error::{LoadError, Told, TryLoadError};
 
 /// Which of the keys, and what is to be done about it.

@@ -10,7 +10,8 @@ use equivalent::Equivalent;
 use super::Cache;
 use crate::entry::EntryOptions;
 use crate::entry::removal::contain_drop;
-use crate::store::{Begin, Condition, Followed, Put, Wish};
+use crate::load::{Begin, Followed, Wish};
+use crate::store::{Condition, Put};
 
 /// What a [`compute`](Cache::compute) closure decides.
 ///
@@ -233,7 +234,7 @@ where
 
     /// Waits for the key's flight to end, or leads one, which keeps other computations of the key
     /// waiting for as long as what comes back lives.
-    fn queue_for<Q>(&self, key: &Q) -> Option<crate::store::Lead<K, V>>
+    fn queue_for<Q>(&self, key: &Q) -> Option<crate::load::Lead<K, V>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,

@@ -1,34 +1,20 @@
 //! Single-flight loading for threads. What differs between the methods is only what a loader may answer and what
 //! this caller may be given: see [`Ask`].
 
-use std::error::Error;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hash};
-use std::sync::Arc as StdArc;
 
 use equivalent::Equivalent;
 
 use super::Cache;
+use super::attached::{either, shared};
 use super::observe::span::LoadSpan;
 use super::step::{Turn, why};
 use super::timeout::{Errand, Limits, Run};
 use crate::entry::Loaded;
 use crate::entry::removal::contain_drop;
-use crate::store::Ask;
+use crate::load::Ask;
 use crate::util::error::{LoadError, Told, TryLoadError};
-
-/// A loader's error of any type.
-pub(super) type BoxError = Box<dyn Error + Send + Sync>;
-
-/// A loader that was given to the builder, and whether it asked for what is there.
-pub(super) struct Attached<F> {
-    pub(super) call: F,
-    pub(super) shows_previous: bool,
-}
-
-/// A loader that was given to the builder, for threads.
-pub(super) type Loader<K, V> =
-    Box<dyn Fn(&K, Option<&V>) -> Result<Loaded<V>, BoxError> + Send + Sync>;
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -293,11 +279,6 @@ where
     }
 }
 
-/// An attached loader's error, as everybody gets it.
-pub(super) fn shared(error: BoxError) -> LoadError {
-    LoadError::Failed(StdArc::from(error))
-}
-
 /// A loader that cannot fail has nothing to tell.
 pub(super) fn never_told(error: &std::convert::Infallible) -> LoadError {
     match *error {}
@@ -308,12 +289,6 @@ pub(super) fn present<V, E>(
     answer: Result<Option<V>, TryLoadError<E>>,
 ) -> Result<V, TryLoadError<E>> {
     answer?.ok_or(TryLoadError::Shared(LoadError::Absent))
-}
-
-/// An error of this call or another's, where both are of one type.
-pub(super) fn either(error: TryLoadError<LoadError>) -> LoadError {
-    let (TryLoadError::Own(error) | TryLoadError::Shared(error)) = error;
-    error
 }
 
 /// An answer that the caller's [`Ask`] rules out.

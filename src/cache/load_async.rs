@@ -6,24 +6,19 @@
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 
 use equivalent::Equivalent;
 
 use super::Cache;
-use super::load::{BoxError, either, never_told, no_such_answer, present, shared};
+use super::attached::{either, shared};
+use super::load::{never_told, no_such_answer, present};
 use super::observe::span::LoadSpan;
 use super::step::{Turn, why};
 use super::timeout::{Errand, Limits, Run};
 use crate::entry::Loaded;
-use crate::store::{Ask, Lead};
+use crate::load::{Ask, Lead};
 use crate::util::error::{LoadError, Told, TryLoadError};
-
-/// The future of an attached loader.
-pub(super) type LoadFuture<V> = Pin<Box<dyn Future<Output = Result<Loaded<V>, BoxError>> + Send>>;
-
-/// An asynchronous loader that was given to the builder.
-pub(super) type AsyncLoader<K, V> = Box<dyn Fn(K, Option<V>) -> LoadFuture<V> + Send + Sync>;
 
 impl<K, V, S> Cache<K, V, S>
 where

@@ -1,6 +1,8 @@
 //! The handle that callers hold, and what it knows beside the store: the user's own functions, which
 //! are called here, outside every lock.
 
+mod attached;
+mod background;
 mod builder;
 mod bulk;
 mod compute;
@@ -23,13 +25,16 @@ pub use write::Added;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
+use attached::{AsyncLoader, Attached, Loader};
+use executor::{Background, SpawnTask};
+
 use crate::entry::expiry::{Expiry, Life};
 use crate::entry::freshness::{Early, Plan};
 use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::{DefaultHashBuilder, KeyHash};
 use crate::entry::stats::Stats;
 use crate::entry::{EntryOptions, Ttl};
-use crate::store::{Capacity, Parcel, Store};
+use crate::store::{Capacity, MAX_ENTRIES_A_SHARD, Parcel, Store};
 use crate::util::clock::nanos;
 use crate::util::sync::{Arc, Mutex};
 
@@ -73,8 +78,8 @@ struct Inner<K, V, S> {
     /// How long a value lives whose writer says nothing of it, if nobody has to be asked, and it weighs 1.
     plain_life: Option<Life>,
     /// Who loads values again; without one the call that is elected does.
-    background: Option<executor::Background>,
-    spawn_task: Option<executor::SpawnTask>,
+    background: Option<Background>,
+    spawn_task: Option<SpawnTask>,
     capacity: Mutex<Capacity>,
 }
 
@@ -89,8 +94,8 @@ struct Rules<K, V> {
     /// The entry bound follows the weight bound unless it was set by itself.
     max_entries: Option<u64>,
     expiry: Option<Box<dyn Expiry<K, V>>>,
-    loader: Option<load::Attached<load::Loader<K, V>>>,
-    async_loader: Option<load::Attached<load_async::AsyncLoader<K, V>>>,
+    loader: Option<Attached<Loader<K, V>>>,
+    async_loader: Option<Attached<AsyncLoader<K, V>>>,
 }
 
 impl<K, V, S> Cache<K, V, S> {
@@ -100,23 +105,6 @@ impl<K, V, S> Cache<K, V, S> {
             inner,
             namespace,
         }
-    }
-}
-
-impl<K, V> Cache<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    /// Starts the configuration of a cache; [`max_capacity`](CacheBuilder::max_capacity) must be given.
-    ///
-    /// ```
-    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(100).build()?;
-    /// assert!(cache.is_empty());
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn builder() -> CacheBuilder<K, V> {
-        CacheBuilder::new()
     }
 }
 
@@ -229,7 +217,7 @@ where
     pub fn set_capacity(&self, capacity: u64) {
         let rules = &self.inner.rules;
         // Slot numbers are 32 bits wide; the builder refuses more, and here the excess has no effect.
-        let most = builder::MAX_ENTRIES_A_SHARD.saturating_mul(self.inner.store.shards() as u64);
+        let most = MAX_ENTRIES_A_SHARD.saturating_mul(self.inner.store.shards() as u64);
         *self.inner.capacity.lock() = Capacity {
             weight: capacity,
             entries: rules.max_entries.unwrap_or(capacity).min(most),

@@ -12,7 +12,9 @@ use crate::entry::expiry::Life;
 use crate::entry::freshness::StaleBy;
 use crate::entry::removal::contain_drop;
 use crate::entry::{EntryOptions, Loaded, Ttl, What};
-use crate::store::{Ask, Begin, FlightOutcome, Follow, Followed, Instead, Lead, Wish};
+use crate::flight::Outcome;
+use crate::load::{Ask, Begin, Follow, Followed, Lead, Wish};
+use crate::store::Instead;
 use crate::util::clock::nanos;
 use crate::util::error::{LoadError, TryLoadError};
 
@@ -157,7 +159,7 @@ where
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        if let Some(stale) = store.stale_at_once(hash, &self.namespace, key, ask) {
+        if let Some(stale) = store.stale_at_once(hash, &self.namespace, key, ask.errors) {
             return Turn::Return(Ok(Some(stale)));
         }
         match store.begin(hash, &self.namespace, key, key.to_owned(), Wish::Value(ask)) {
@@ -194,22 +196,18 @@ where
         match &*outcome {
             // A tag of the value moved after the load began, maybe before this caller came: for this
             // caller the value may be of the past.
-            FlightOutcome::Done {
+            Outcome::Done {
                 overtaken: Some(born),
                 ..
             }
-            | FlightOutcome::Absent {
+            | Outcome::Absent {
                 overtaken: Some(born),
             } if follow.joined() > *born => Turn::Again,
-            FlightOutcome::Done { value, .. } => Turn::Return(Ok(Some(value.clone()))),
-            FlightOutcome::Absent { .. } if ask.absence || ask.errors => {
-                Turn::Return(ask.of_absence())
-            }
-            FlightOutcome::Failed(error) if ask.errors => self.stale_or(follow, error.clone()),
-            FlightOutcome::GivenUp => Turn::Alone,
-            FlightOutcome::Absent { .. } | FlightOutcome::Failed(_) | FlightOutcome::Superseded => {
-                Turn::Again
-            }
+            Outcome::Done { value, .. } => Turn::Return(Ok(Some(value.clone()))),
+            Outcome::Absent { .. } if ask.absence || ask.errors => Turn::Return(ask.of_absence()),
+            Outcome::Failed(error) if ask.errors => self.stale_or(follow, error.clone()),
+            Outcome::GivenUp => Turn::Alone,
+            Outcome::Absent { .. } | Outcome::Failed(_) | Outcome::Superseded => Turn::Again,
         }
     }
 

@@ -11,7 +11,8 @@ use super::Cache;
 use super::step::Turn;
 use crate::entry::freshness::StaleBy;
 use crate::flight::wait_graph;
-use crate::store::{Ask, Follow, Followed, Instead, Lead};
+use crate::load::{Ask, Follow, Followed, Lead};
+use crate::store::Instead;
 use crate::util::clock::Clock;
 use crate::util::error::LoadError;
 

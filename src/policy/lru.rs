@@ -9,8 +9,8 @@
 //! Every call is a few links changed; `hit` needs the shard's write lock.
 
 use crate::ds::list::{Links, List};
-use crate::policy::contract::{Glance, Policy, QueueLens, Slots};
 use crate::policy::usage::Totals;
+use crate::policy::{Glance, Policy, QueueLens, Slots};
 
 /// The LRU policy.
 #[derive(Debug)]

@@ -4,7 +4,8 @@
 //!
 //! - A `Totals` is the count of its queue's entries and the sum of their weights.
 
-use crate::policy::contract::UNLIMITED;
+/// A limit that does not bind.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
 
 /// How many entries, and what they weigh together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -23,7 +23,7 @@
 use super::Shard;
 use super::side_tables::Pockets;
 use crate::entry::Entry;
-use crate::policy::contract::Policy;
+use crate::policy::Policy;
 
 /// The most entries that one visit moves, however small they are.
 const MOST_MOVES: usize = 16;
@@ -33,15 +33,6 @@ const MOVED_BYTES: usize = 16 << 10;
 const LOOKS: u32 = 128;
 /// The most chunks that one visit gives back, and places on the wheel that it clears.
 const GIVES: u32 = 32;
-
-/// How far the packing has got.
-#[derive(Debug, Default)]
-pub(super) struct Packing {
-    /// From this address on, the topmost block was looked at.
-    looked_from: u32,
-    /// Memory beside the slots may go.
-    trims: bool,
-}
 
 impl<K, V> Shard<K, V> {
     /// Whether a visit could move entries together, or give memory beside the slots back.

@@ -1,14 +1,13 @@
 //! Making room and reclaiming: what every visit does in passing, in bounded slices.
 
-use super::deferred_free::Rubble;
-use super::insert::Victim;
+use super::remove::Victim;
 use super::side_tables::{Pockets, hash_of};
+use super::slab::Slab;
 use super::{Limits, STEPS_AN_EVICTION, Shard};
 use crate::ds::index::Index;
 use crate::entry::generation::Sequence;
 use crate::entry::removal::{Batch, RemovalCause};
-use crate::policy::contract::Policy;
-use crate::shard::slab::Slab;
+use crate::policy::Policy;
 use crate::util::clock::{NEVER, Now};
 use crate::util::cpu::prefetch_owned;
 
@@ -206,22 +205,6 @@ impl<K, V> Shard<K, V> {
                 beside.kept_until(id, entry.stamp.expires_at())
             })
         })
-    }
-
-    /// Sets the memory beside the slots aside once nothing needs it. If it is more than a little, visits
-    /// give it back in slices.
-    pub(super) fn release_if_empty(&mut self) {
-        if self.slab.len() == 0 {
-            let is_little = self.evictor.is_small();
-            let rubble = Rubble {
-                beside: self.beside.clear(),
-                links: self.evictor.take_links(),
-                wheel: self.wheel.clear(),
-            };
-            if !is_little {
-                self.rubble.push(rubble);
-            }
-        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::entry::expiry::Life;
 use crate::entry::freshness::Plan;
 use crate::entry::generation::Namespace;
 use crate::entry::header::Stamp;
-use crate::policy::Evictor;
-use crate::policy::contract::{Glance, MAX_HITS, Policy, Slots};
+use crate::policy::any::Evictor;
+use crate::policy::{Glance, MAX_HITS, Policy, Slots};
 use crate::shard::slab::Slab;
 use crate::util::clock::{Clock, Now};
 

@@ -8,7 +8,7 @@ use crate::entry::Entry;
 use crate::entry::generation::{Namespace, Sequence};
 use crate::entry::header::Bar;
 use crate::entry::removal::RemovalCause;
-use crate::policy::contract::MAX_HITS;
+use crate::policy::MAX_HITS;
 use crate::util::clock::{Clock, Now};
 
 /// What a read found.

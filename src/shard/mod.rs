@@ -30,6 +30,7 @@ mod evict;
 mod insert;
 mod insert_fast;
 mod lookup;
+mod remove;
 mod side_tables;
 pub(crate) mod slab;
 #[cfg(any(test, debug_assertions))]
@@ -41,12 +42,11 @@ use crate::entry::Entry;
 use crate::entry::freshness::{Early, Plan, Stale, Windows};
 use crate::entry::generation::{Namespace, Sequence, TagSet};
 use crate::entry::removal::RemovalCause;
-use crate::policy::Evictor;
-use crate::policy::contract::{MAX_HITS, Policy, QueueLens};
+use crate::policy::any::Evictor;
 pub(crate) use crate::policy::usage::Totals;
+use crate::policy::{MAX_HITS, Policy, QueueLens};
 use crate::shard::slab::Slab;
 use crate::util::clock::{Clock, NEVER, Now};
-use compact::Packing;
 use deferred_free::Rubble;
 pub(crate) use insert_fast::Ordinary;
 pub(crate) use lookup::Reading;
@@ -111,6 +111,15 @@ pub(crate) enum Outcome<K, V> {
     Stored { replaced: Option<(K, V, u64)> },
     /// Not stored: every slot address is taken.
     Full(K, V),
+}
+
+/// How far the packing has got.
+#[derive(Debug, Default)]
+pub(super) struct Packing {
+    /// From this address on, the topmost block was looked at.
+    looked_from: u32,
+    /// Memory beside the slots may go.
+    trims: bool,
 }
 
 /// Laid out by hand, for processors that take turns: one that comes after another has written here waits for each

@@ -4,7 +4,7 @@ use crate::ds::chunked_vec::Steps;
 use crate::entry::freshness::{Early, OwnWindows, Plan, Windows};
 use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::header::Stamp;
-use crate::policy::contract::{Glance, Slots};
+use crate::policy::{Glance, Slots};
 use crate::shard::slab::Slab;
 use crate::util::clock::{NEVER, Now};
 use crate::util::sync::atomic::{AtomicU64, Ordering};

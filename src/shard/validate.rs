@@ -3,7 +3,7 @@
 use super::side_tables::hash_of;
 use super::{Shard, Totals};
 use crate::entry::header::Stamp;
-use crate::policy::contract::{Glance, Policy, Slots};
+use crate::policy::{Glance, Policy, Slots};
 use crate::util::clock::NEVER;
 
 impl<K, V> Shard<K, V> {

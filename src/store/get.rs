@@ -222,7 +222,7 @@ impl<K, V> Store<K, V> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     pub(crate) version: u32,
-    pub(super) expires_at: u64,
+    pub(crate) expires_at: u64,
 }
 
 impl Seen {

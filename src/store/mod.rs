@@ -14,38 +14,32 @@
 //! Within an exclusive visit every `Eq` and `Clone` runs before the first change, so that a panic leaves
 //! the stripe as it was. `parking_lot` locks are not poisoned.
 
-mod begin;
-#[cfg(feature = "tiered")]
-mod beside;
-mod follow;
 mod get;
-mod lead;
 mod put;
 mod put_fast;
-mod refresh;
+mod remove;
 mod scan;
+mod stale;
 mod update;
 
-pub(crate) use begin::{Ask, Begin, Wish};
-pub(crate) use follow::{Follow, Followed};
 pub(crate) use get::Seen;
-pub(crate) use lead::Lead;
-pub(crate) use put::{Condition, Parcel, Put};
-pub(crate) use refresh::Instead;
+pub(crate) use put::{Condition, Parcel, Published, Put};
 pub(crate) use scan::Page;
+pub(crate) use stale::Instead;
 
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::ds::index::MOST_ID;
 use crate::entry::expiry::Life;
 use crate::entry::freshness::{Early, Windows};
 use crate::entry::generation::{Namespace, Namespaces, Sequence, Tags};
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::{Batch, Gone, Notifier, RemovalCause, contain_drop};
 use crate::entry::stats::Counters;
-use crate::flight::{Flight, Outcome, Table};
-use crate::policy::Evictor;
+use crate::flight::{Flight, Table};
+use crate::policy::any::Evictor;
 use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
 use crate::policy::settings::Settings;
@@ -55,6 +49,8 @@ use crate::util::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::util::sync::locks::RwLockWriteGuard;
 use crate::util::sync::{Arc, Locked, RwLock};
 
+/// What 32-bit slot numbers leave room for, with some to spare for blocks and for list ends.
+pub(crate) const MAX_ENTRIES_A_SHARD: u64 = (MOST_ID - 1024) as u64;
 /// Told of each removal under the stripe's lock, where it happens. For checkers that must know the
 /// order of removals among calls; the listener is told too late for that.
 pub(crate) type Journal<K> = Box<dyn Fn(&K, RemovalCause) + Send + Sync>;
@@ -137,7 +133,7 @@ impl Capacity {
 
 /// In this order: the shard says which of its lines the lock lies on.
 #[repr(C)]
-struct Stripe<K, V> {
+pub(crate) struct Stripe<K, V> {
     shard: Shard<K, V>,
     flights: Table<K, V>,
 }
@@ -161,7 +157,7 @@ pub(crate) struct Store<K, V> {
     pub(crate) loads: LoadRules,
     /// Shared with each walk over the slots that is under way.
     walks: Arc<()>,
-    loads_in_flight: AtomicUsize,
+    pub(crate) loads_in_flight: AtomicUsize,
     /// Some value may be of use past its deadline. Set before the first such value is stored, and never unset;
     /// Relaxed, as who must find that value has heard of it by other means.
     keeps_stale: AtomicBool,
@@ -219,7 +215,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Whether any value may be of use past its deadline.
-    fn keeps_stale(&self) -> bool {
+    pub(crate) fn keeps_stale(&self) -> bool {
         self.keeps_stale.load(Ordering::Relaxed)
     }
 
@@ -228,7 +224,7 @@ impl<K, V> Store<K, V> {
         self.notifier.panics()
     }
 
-    fn stripe(&self, hash: KeyHash) -> &RwLock<Stripe<K, V>> {
+    pub(crate) fn stripe(&self, hash: KeyHash) -> &RwLock<Stripe<K, V>> {
         &self.stripes[hash.shard(self.stripes.len())]
     }
 
@@ -242,7 +238,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// The scope of an exclusive visit, which has noticed the last `clear` already.
-    fn scope_in_visit(&self, namespace: &Namespace) -> Scope<'_> {
+    pub(crate) fn scope_in_visit(&self, namespace: &Namespace) -> Scope<'_> {
         Scope {
             cleared: 0,
             ..self.scope(namespace)
@@ -251,7 +247,7 @@ impl<K, V> Store<K, V> {
 
     /// One exclusive visit to a stripe: `work` runs under the lock, then a slice of upkeep; what left is
     /// settled after the lock.
-    fn visit<R>(
+    pub(crate) fn visit<R>(
         &self,
         stripe: &RwLock<Stripe<K, V>>,
         work: impl FnOnce(&mut Visit<'_, K, V>) -> R,
@@ -396,7 +392,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Hands a removed value to the caller, having told of it.
-    fn hand_over(&self, gone: Gone<K, V>) -> V {
+    pub(crate) fn hand_over(&self, gone: Gone<K, V>) -> V {
         let cause = self.account(&gone);
         self.notifier.tell_and_return(gone.key, gone.value, cause)
     }
@@ -413,7 +409,7 @@ fn forget_over<K, V>(visit: &mut Visit<'_, K, V>) {
 }
 
 /// Flights that were taken out of the table, and whether a write did it.
-type Revoked<K, V> = Vec<(Arc<Flight<K, V>>, bool)>;
+pub(crate) type Revoked<K, V> = Vec<(Arc<Flight<K, V>>, bool)>;
 
 /// What an exclusive visit leaves to be done once the lock is gone.
 struct Left<K, V> {
@@ -433,19 +429,19 @@ impl<K, V> Left<K, V> {
 }
 
 /// What an exclusive visit works with.
-struct Visit<'a, K, V> {
-    shard: &'a mut Shard<K, V>,
-    flights: &'a mut Table<K, V>,
-    now: Now<'a>,
+pub(crate) struct Visit<'a, K, V> {
+    pub(crate) shard: &'a mut Shard<K, V>,
+    pub(crate) flights: &'a mut Table<K, V>,
+    pub(crate) now: Now<'a>,
     /// See [`Left`].
-    out: &'a mut Batch<K, V>,
-    revoked: &'a mut Revoked<K, V>,
+    pub(crate) out: &'a mut Batch<K, V>,
+    pub(crate) revoked: &'a mut Revoked<K, V>,
 }
 
 impl<K, V> Visit<'_, K, V> {
     /// Takes a flight out of the table: its leader can no longer publish.
     #[inline]
-    fn revoke(&mut self, flight: Option<Arc<Flight<K, V>>>, written: bool) {
+    pub(crate) fn revoke(&mut self, flight: Option<Arc<Flight<K, V>>>, written: bool) {
         if let Some(flight) = flight {
             self.revoke_one(flight, written);
         }
@@ -461,9 +457,6 @@ impl<K, V> Visit<'_, K, V> {
         }
     }
 }
-
-/// The outcome of a flight, named for the layers above.
-pub(crate) type FlightOutcome<V> = Outcome<V>;
 
 #[cfg(any(test, debug_assertions))]
 impl<K, V> Store<K, V> {

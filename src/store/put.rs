@@ -1,7 +1,5 @@
 //! Writes: one exclusive visit to one stripe.
 
-use equivalent::Equivalent;
-
 use super::{Guard, Left, Store, Visit};
 use crate::entry::expiry::Life;
 use crate::entry::freshness::{Early, OwnWindows, Plan, smoothed};
@@ -301,7 +299,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// When a value whose load took `delta` is to be loaded again, in the place of what was found.
-    pub(super) fn early(
+    pub(crate) fn early(
         &self,
         visit: &Visit<'_, K, V>,
         delta: u64,
@@ -321,7 +319,7 @@ impl<K, V> Store<K, V> {
 
     /// Publishes a loaded value that was born before its loader ran. The caller has established, in this
     /// visit, that its flight may publish. Returns whether it was stored.
-    pub(super) fn publish_in(
+    pub(crate) fn publish_in(
         &self,
         visit: &mut Visit<'_, K, V>,
         hash: KeyHash,
@@ -347,97 +345,10 @@ impl<K, V> Store<K, V> {
             }
         }
     }
-
-    /// Removes a live value and revokes the load in flight; where a version was `judged`, only if it is
-    /// still there.
-    pub(crate) fn remove<Q>(
-        &self,
-        hash: KeyHash,
-        namespace: &Namespace,
-        key: &Q,
-        judged: Option<u32>,
-    ) -> Option<V>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let gone = self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
-                .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
-            let version = match found {
-                Found::Live(id) | Found::Past(id, _) => Some(visit.shard.version(id)),
-                Found::Absent => None,
-            };
-            if judged.is_some() && judged != version {
-                return None;
-            }
-            if let (Found::Past(id, cause), Some(_)) = (found, judged) {
-                // What was judged has died since: it goes, and a load that began meanwhile keeps its right.
-                visit.shard.unlink(id, cause, visit.out);
-                return None;
-            }
-            visit.revoke(flight, false);
-            match found {
-                Found::Live(id) => {
-                    let gone = visit.shard.take(id, RemovalCause::Explicit);
-                    self.note(gone.iter());
-                    gone
-                }
-                Found::Past(id, cause) => {
-                    visit.shard.unlink(id, cause, visit.out);
-                    None
-                }
-                Found::Absent => None,
-            }
-        });
-        gone.map(|gone| self.hand_over(gone))
-    }
-
-    /// Revokes the load in flight of a key, and nothing else, if there is no live value but the `judged`
-    /// version. `false`: there is one that nobody judged, perhaps published a moment ago.
-    pub(crate) fn revoke<Q>(
-        &self,
-        hash: KeyHash,
-        namespace: &Namespace,
-        key: &Q,
-        judged: Option<u32>,
-    ) -> bool
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
-                .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
-            let version = match found {
-                Found::Live(id) => Some(visit.shard.version(id)),
-                _ => None,
-            };
-            let same = version.is_none() || version == judged;
-            if same {
-                visit.revoke(flight, false);
-            }
-            if let Found::Past(id, cause) = found {
-                visit.shard.unlink(id, cause, visit.out);
-            }
-            same
-        })
-    }
-
-    /// Lets loads of a key be shared and stored again.
-    pub(crate) fn forget_uncacheable(&self, hash: KeyHash) {
-        self.visit(self.stripe(hash), |visit| {
-            visit.flights.forget_uncacheable(hash);
-        });
-    }
 }
 
 /// What `publish_in` leaves to be done after the lock.
-pub(super) enum Published<K, V> {
+pub(crate) enum Published<K, V> {
     /// Stored, over this if something was there.
     Stored(Option<Gone<K, V>>),
     Refused(K, V),

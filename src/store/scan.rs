@@ -4,7 +4,7 @@ use super::{Capacity, Store};
 use crate::entry::generation::Namespace;
 use crate::entry::removal::RemovalCause;
 use crate::flight::Flight;
-use crate::policy::contract::QueueLens;
+use crate::policy::QueueLens;
 use crate::shard::{Found, Shard};
 use crate::util::clock::Now;
 use crate::util::sync::Arc;
@@ -181,6 +181,14 @@ impl<K, V> Store<K, V> {
             })
             .min()
             .unwrap_or(0)
+    }
+
+    /// How many flights stand in the tables, remembered failures included.
+    pub(crate) fn flights(&self) -> usize {
+        self.stripes
+            .iter()
+            .map(|stripe| stripe.read().flights.len())
+            .sum()
     }
 
     /// The lengths of the policy's queues, shard by shard.

@@ -63,7 +63,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// A new life, and when to load the value again.
-    pub(super) fn renew(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life, early: Early) {
+    pub(crate) fn renew(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life, early: Early) {
         let deadline = life.deadline(&mut visit.now);
         visit
             .shard

@@ -13,11 +13,11 @@ use super::{Bug, Counts, Input, Story, Target};
 use crate::entry::freshness::Windows;
 use crate::entry::generation::{Namespace, Namespaces, Sequence, Tags};
 use crate::entry::removal::{Gone, RemovalCause};
-use crate::policy::Evictor;
-use crate::policy::contract::UNLIMITED;
+use crate::policy::any::Evictor;
 use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
 use crate::policy::settings::Settings;
+use crate::policy::usage::UNLIMITED;
 use crate::shard::{Limits, Shard};
 use crate::util::clock::{Clock, ManualClock, NEVER};
 

@@ -4,14 +4,13 @@ use crate::entry::expiry::Life;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use super::{CacheBuilder, EvictionPolicy, MAX_ENTRIES_A_SHARD};
-use crate::cache::executor::Background;
-use crate::cache::executor::pool::Pool;
+use super::{CacheBuilder, EvictionPolicy};
+use crate::cache::executor::{Background, Pool};
 use crate::cache::{Cache, Inner, maintenance};
 use crate::entry::freshness::Windows;
 use crate::entry::generation::Namespace;
 use crate::entry::removal::Notifier;
-use crate::store::{Capacity, LoadRules, Store, StoreConfig};
+use crate::store::{Capacity, LoadRules, MAX_ENTRIES_A_SHARD, Store, StoreConfig};
 use crate::util::clock::nanos;
 use crate::util::error::BuildError;
 use crate::util::sync::{Arc, Mutex};

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::CacheBuilder;
-use crate::cache::{load, load_async};
+use crate::cache::attached::{AsyncLoader, Attached, Loader};
 use crate::entry::Loaded;
 
 impl<K, V, S> CacheBuilder<K, V, S> {
@@ -323,8 +323,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         F: Fn(&K) -> Result<Loaded<V>, E> + Send + Sync + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let loader: load::Loader<K, V> = Box::new(move |key, _| loader(key).map_err(Into::into));
-        self.rules.loader = Some(load::Attached {
+        let loader: Loader<K, V> = Box::new(move |key, _| loader(key).map_err(Into::into));
+        self.rules.loader = Some(Attached {
             call: loader,
             shows_previous: false,
         });
@@ -355,9 +355,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         F: Fn(&K, Option<&V>) -> Result<Loaded<V>, E> + Send + Sync + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let loader: load::Loader<K, V> =
+        let loader: Loader<K, V> =
             Box::new(move |key, previous| loader(key, previous).map_err(Into::into));
-        self.rules.loader = Some(load::Attached {
+        self.rules.loader = Some(Attached {
             call: loader,
             shows_previous: true,
         });
@@ -382,11 +382,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let loader: load_async::AsyncLoader<K, V> = Box::new(move |key, _| {
+        let loader: AsyncLoader<K, V> = Box::new(move |key, _| {
             let load = loader(key);
             Box::pin(async move { load.await.map_err(Into::into) })
         });
-        self.rules.async_loader = Some(load::Attached {
+        self.rules.async_loader = Some(Attached {
             call: loader,
             shows_previous: false,
         });
@@ -414,11 +414,11 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let loader: load_async::AsyncLoader<K, V> = Box::new(move |key, previous| {
+        let loader: AsyncLoader<K, V> = Box::new(move |key, previous| {
             let load = loader(key, previous);
             Box::pin(async move { load.await.map_err(Into::into) })
         });
-        self.rules.async_loader = Some(load::Attached {
+        self.rules.async_loader = Some(Attached {
             call: loader,
             shows_previous: true,
         });

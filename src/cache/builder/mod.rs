@@ -5,19 +5,17 @@ mod loading;
 
 use crate::entry::expiry::Life;
 use std::fmt;
+use std::hash::Hash;
 use std::time::Duration;
 
-use super::executor::SpawnTask;
-use super::executor::pool::Job;
-use super::{Rules, Weigher};
+use super::executor::{Job, SpawnTask};
+use super::{Cache, Rules, Weigher};
 use crate::entry::expiry::Expiry;
 use crate::entry::hash::DefaultHashBuilder;
 use crate::entry::removal::{Listener, RemovalCause};
 use crate::store::{Journal, Timer};
 use crate::util::clock::Clock;
 
-/// What 32-bit slot numbers leave room for, with some to spare for blocks and for list ends.
-pub(crate) const MAX_ENTRIES_A_SHARD: u64 = (crate::ds::index::MOST_ID - 1024) as u64;
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 const WAIT_DEADLINE: Duration = Duration::from_secs(30);
 const REFRESH_THREADS: usize = 2;
@@ -126,6 +124,23 @@ impl<K, V> CacheBuilder<K, V> {
                 async_loader: None,
             },
         }
+    }
+}
+
+impl<K, V> Cache<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Starts the configuration of a cache; [`max_capacity`](CacheBuilder::max_capacity) must be given.
+    ///
+    /// ```
+    /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(100).build()?;
+    /// assert!(cache.is_empty());
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn builder() -> CacheBuilder<K, V> {
+        CacheBuilder::new()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{HAND, Place, S3Fifo, SETTLE};
 use crate::ds::list::NIL;
-use crate::policy::contract::{Glance, Policy, Slots};
+use crate::policy::{Glance, Policy, Slots};
 
 impl S3Fifo {
     /// What `victim`, `admit` and `insert` do together, where the newcomer gets the victim's id and all entries

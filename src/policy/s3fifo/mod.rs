@@ -30,9 +30,9 @@ mod tuning;
 
 use crate::ds::ghost::Ghost;
 use crate::ds::list::{Links, List, NIL};
-use crate::policy::contract::{Glance, Outlook, Policy, QueueLens, Slots};
 use crate::policy::settings::Settings;
 use crate::policy::usage::{Quota, Totals};
+use crate::policy::{Glance, Outlook, Policy, QueueLens, Slots};
 
 /// Entries the hand passes by per victim at most.
 const HAND: u32 = 32;

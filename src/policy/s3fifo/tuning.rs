@@ -1,7 +1,8 @@
 //! How long the queues are, and how many ghosts there are: set anew after every so many victims.
 
 use super::{S3Fifo, TUNE_EVERY};
-use crate::policy::contract::{Policy, UNLIMITED};
+use crate::policy::Policy;
+use crate::policy::usage::UNLIMITED;
 
 impl S3Fifo {
     /// Entries that fit the limits: exactly, or going by their mean weight.

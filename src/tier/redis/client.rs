@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::commands::Layout;
-use super::event::{Command, Effect, Request};
+use super::commands::{Command, Layout};
+use super::event::{Effect, Request};
 use super::response::Reply;
 use crate::tier::contract::{Change, Pledge, Tier, TierError, TierFuture, TierListener};
 use crate::tier::envelope::{self, Seal};

@@ -23,8 +23,9 @@ use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::breaker::Breaker;
+use super::commands::Command;
 use super::counters::LinkCounters;
-use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
+use super::event::{Action, Effect, Event, Link, Request, Rules};
 use super::in_flight::{Errand, Pending, Unanswered};
 use super::response::{self, Push, Reply};
 use super::retry_queue::Debts;

@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
-use super::event::Command;
 use crate::tier::contract::Change;
 use crate::tier::envelope::{SEAL, Seal};
+
+/// One command: its words.
+pub type Command = Vec<Vec<u8>>;
 
 /// The names of keys on the server.
 #[derive(Clone, Debug)]

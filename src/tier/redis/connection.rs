@@ -23,8 +23,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::client::{Answer, Port};
 use super::coherence::Coherence;
-use super::commands::Layout;
-use super::event::{Action, Command, Event, Link, Request};
+use super::commands::{Command, Layout};
+use super::event::{Action, Event, Link, Request};
 use super::response::{Push, Reply};
 use crate::tier::contract::{FlushCause, TierError, TierListener};
 use crate::util::clock::{Clock, nanos};

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::commands::Command;
 use super::response::{Push, Reply};
 use crate::tier::contract::{Change, FlushCause, TierError};
 use crate::tier::envelope::Seal;
-
-/// One command: its words.
-pub type Command = Vec<Vec<u8>>;
 
 /// A number that stands for one connection.
 pub type Link = u64;

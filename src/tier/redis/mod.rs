@@ -24,8 +24,8 @@ pub use settings::{Redis, RedisBuilder, RedisError, RedisWatch};
 pub mod parts {
     pub use super::client::{Answer, Port, RedisTier};
     pub use super::coherence::Coherence;
-    pub use super::commands::Layout;
+    pub use super::commands::{Command, Layout};
     pub use super::counters::LinkCounters;
-    pub use super::event::{Action, Command, Effect, Event, Link, Request, Rules};
+    pub use super::event::{Action, Effect, Event, Link, Request, Rules};
     pub use super::response::{Push, Reply};
 }

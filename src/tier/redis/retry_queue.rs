@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::event::Command;
+use super::commands::Command;
 use crate::tier::contract::Change;
 use crate::tier::tiered::EVERYTHING;
 

@@ -10,10 +10,10 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::client::{Port, RedisTier};
 use super::coherence::Coherence;
-use super::commands::Layout;
+use super::commands::{Command, Layout};
 use super::connection::{self, Address, LinkPort};
 use super::counters::{LinkCounters, RedisStats};
-use super::event::{Command, Rules};
+use super::event::Rules;
 use crate::tier::contract::{Pledge, Tier, TierFuture, TierListener};
 use crate::tier::envelope::Seal;
 

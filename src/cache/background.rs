@@ -1,15 +1,12 @@
 //! Loading values again where no caller waits for it: with the attached loaders, on threads of a small pool or
 //! wherever the builder was told.
 
-pub(super) mod pool;
-
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 
-use super::load::{either, shared};
-use super::load_async::LoadFuture;
+use super::attached::{LoadFuture, either, shared};
+use super::executor::{Background, Job};
 use super::observe::span::LoadSpan;
 use super::step::unless_nothing_is_unchanged;
 use super::timeout::Errand;
@@ -17,22 +14,9 @@ use super::{Cache, Inner};
 use crate::entry::Loaded;
 use crate::entry::generation::Namespace;
 use crate::entry::removal::contain_drop;
-use crate::store::Lead;
+use crate::load::Lead;
 use crate::util::error::LoadError;
 use crate::util::sync::{Arc, Weak};
-use pool::{Job, Pool};
-
-/// The future of a refresh.
-pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Who runs refreshes with the attached loader for threads.
-pub(super) enum Background {
-    Threads(Pool),
-    Given(Box<dyn Fn(Job) + Send + Sync>),
-}
-
-/// Who runs refreshes with the attached loader for tasks.
-pub(super) type SpawnTask = Box<dyn Fn(Task) + Send + Sync>;
 
 /// What a job keeps of its cache: enough to end a load, and not enough to keep it alive.
 struct Home<K, V, S> {

@@ -2,7 +2,9 @@
 
 use equivalent::Equivalent;
 
-use super::{Follow, Lead, Store, Visit};
+use super::follower::Follow;
+use super::leader::Lead;
+use super::permit::Permit;
 use crate::entry::freshness::{Stale, StaleBy};
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
@@ -11,9 +13,9 @@ use crate::entry::stats::Count;
 use crate::flight::wait_graph::{Node, Waits};
 use crate::flight::{Flight, Join, Joiner, Kept, first_term};
 use crate::shard::Found;
+use crate::store::{Store, Visit};
 use crate::util::error::LoadError;
 use crate::util::sync::Arc;
-use crate::util::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a caller that wants a value is to do.
 pub(crate) enum Begin<K, V> {
@@ -64,15 +66,6 @@ impl Wish {
     /// Whether it can be told that a load found nothing.
     fn takes_absence(self) -> bool {
         matches!(self, Wish::Value(ask) if ask.errors || ask.absence)
-    }
-}
-
-/// One of the loads that may be in flight. Dropped, it is free again, also by a panic.
-pub(super) struct Permit<'a>(pub(super) &'a AtomicUsize);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -291,40 +284,5 @@ impl<K, V> Store<K, V> {
         Joined::Failed(LoadError::TooManyLoads {
             limit: self.loads.max_loads.unwrap_or(usize::MAX),
         })
-    }
-
-    /// Counts one more load in flight, unless there are as many as may be.
-    pub(super) fn take_permit(&self) -> Option<Permit<'_>> {
-        // Relaxed: the count bounds, it orders nothing.
-        let before = self.loads_in_flight.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit(&self.loads_in_flight);
-        let refused = self.loads.max_loads.is_some_and(|limit| before >= limit);
-        (!refused).then_some(permit)
-    }
-
-    /// Counts one more load whatever the bound: a follower takes over from a leader that was counted.
-    pub(super) fn force_permit(&self) {
-        self.loads_in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a loader that has run.
-    pub(crate) fn count_load(&self, well: bool) {
-        self.counters.bump(Count::Loads);
-        if !well {
-            self.counters.bump(Count::LoadFailures);
-        }
-    }
-
-    /// How many loaders are running.
-    pub(crate) fn loads_in_flight(&self) -> usize {
-        self.loads_in_flight.load(Ordering::Relaxed)
-    }
-
-    /// How many flights stand in the tables, remembered failures included.
-    pub(crate) fn flights(&self) -> usize {
-        self.stripes
-            .iter()
-            .map(|stripe| stripe.read().flights.len())
-            .sum()
     }
 }

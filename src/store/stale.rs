@@ -1,17 +1,15 @@
-//! Loading a value again while it may still be served.
+//! Reads for calls that load: whether a live value is to be loaded again, and what is stale.
 
 use equivalent::Equivalent;
 
-use super::{Ask, Lead, Seen, Store, Stripe};
+use super::{Store, Stripe};
 use crate::entry::freshness::{Stale, StaleBy};
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
-use crate::entry::removal::{RemovalCause, contain_drop};
-use crate::flight::wait_graph::Node;
-use crate::flight::{Flight, Kept, first_term};
+use crate::entry::removal::RemovalCause;
+use crate::flight::Flight;
 use crate::shard::{Found, Reading, Scope, Shard};
 use crate::util::clock::Now;
-use crate::util::sync::Arc;
 
 /// What is served instead of an error.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +95,7 @@ impl<K, V> Store<K, V> {
 
     /// Whether a flight keeps nobody from beginning another: a failure whose time is over, or a load that has taken
     /// too long.
-    fn is_to_be_replaced(&self, flight: &Flight<K, V>, now: u64) -> bool {
+    pub(crate) fn is_to_be_replaced(&self, flight: &Flight<K, V>, now: u64) -> bool {
         match flight.remembered_until() {
             Some(until) => until <= now,
             None => !flight.is_under_way(now.saturating_sub(self.loads.load_deadline)),
@@ -144,13 +142,13 @@ impl<K, V> Store<K, V> {
     }
 
     /// The value whose time is up, where another caller is loading it, or has failed to a moment ago: what
-    /// [`begin`](Self::begin) would answer, found without keeping others out.
+    /// `Store::begin` would answer, found without keeping others out.
     pub(crate) fn stale_at_once<Q>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-        ask: Ask,
+        takes_errors: bool,
     ) -> Option<V>
     where
         Q: Equivalent<K> + ?Sized,
@@ -166,7 +164,7 @@ impl<K, V> Store<K, V> {
         let why = if flight.is_under_way(at.saturating_sub(self.loads.load_deadline)) {
             StaleBy::Load
         } else if flight
-            .rests_until(ask.errors)
+            .rests_until(takes_errors)
             .is_some_and(|until| at < until)
         {
             StaleBy::Error
@@ -231,66 +229,5 @@ impl<K, V> Store<K, V> {
                 visit.shard.unlink(id, RemovalCause::Expired, visit.out);
             }
         });
-    }
-
-    /// The lead of a new flight for a key that has a live value and no flight; `None` where somebody loads it
-    /// already, or may not. `owned` is the key that the flight would keep.
-    pub(crate) fn begin_refresh<Q>(
-        self: &Arc<Self>,
-        hash: KeyHash,
-        namespace: &Arc<Namespace>,
-        key: &Q,
-        owned: K,
-        ask: Ask,
-    ) -> Option<Lead<K, V>>
-    where
-        Q: Equivalent<K> + ?Sized,
-        V: Clone,
-    {
-        let mut owned = Some(owned);
-        let mut previous = None;
-        let mut permit = None;
-        // As in `begin`: on this thread's stack before the visit settles what it removed.
-        let node = Node::new();
-        let entered = node.enter();
-        let joined = self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
-                .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
-            let now = visit.now.precise();
-            let Found::Live(id) = found else { return None };
-            // Somebody may be loading it, or have failed to a moment ago.
-            let taken = |flight: &Arc<_>| !self.is_to_be_replaced(flight, now);
-            if visit.flights.is_uncacheable(hash, now) || flight.as_ref().is_some_and(taken) {
-                return None;
-            }
-            permit = self.take_permit();
-            permit.as_ref()?;
-            let entry = visit.shard.entry(id)?;
-            let seen = Seen {
-                version: visit.shard.version(id),
-                expires_at: visit.shard.expires_at(id, entry),
-            };
-            previous = ask.previous.then(|| entry.value.clone());
-            // From here on no user code runs.
-            visit.revoke(flight, false);
-            let born = self.sequence.current();
-            let flight = Flight::new(hash, namespace.id, owned.take()?, born, now);
-            visit.flights.add(Arc::clone(&flight));
-            flight.set_leader_node(node.id());
-            Some((flight, born, seen))
-        });
-        drop(entered);
-        contain_drop(owned);
-        let (flight, born, seen) = joined?;
-        // The lead gives it back.
-        std::mem::forget(permit);
-        self.counters.refresh();
-        let namespace = Arc::clone(namespace);
-        let term = (first_term(), born);
-        let lead = Lead::new(self, namespace, Kept::new(flight), term, node, true);
-        Some(lead.of_a_refresh(seen).with_previous(previous))
     }
 }

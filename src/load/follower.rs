@@ -4,18 +4,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{FlightOutcome, Lead, Store};
+use super::leader::Lead;
 use crate::entry::generation::Namespace;
 use crate::entry::removal::contain_drop;
 use crate::flight::wait_graph::{Node, Waits};
 use crate::flight::waiter::Wake;
-use crate::flight::{Flight, Kept, Look};
+use crate::flight::{Flight, Kept, Look, Outcome};
+use crate::store::Store;
 use crate::util::sync::Arc;
 
 /// How a wait ended.
 pub(crate) enum Followed<K, V> {
     /// The flight is over.
-    Over(Arc<FlightOutcome<V>>),
+    Over(Arc<Outcome<V>>),
     /// The leader went without a result, or had its time, and this caller leads now.
     Lead(Lead<K, V>),
     /// The wait deadline has passed.
@@ -234,6 +235,28 @@ impl<K, V> Follow<K, V> {
                 wakes: false,
             },
         }
+    }
+}
+
+impl<K, V> Lead<K, V> {
+    /// A place among those who wait for this load, for the call that has it run elsewhere.
+    pub(crate) fn follow(&self) -> Follow<K, V> {
+        let flight = Arc::clone(&self.flight);
+        let ticket = flight.follow();
+        let mut follow = Follow::new(
+            &self.store,
+            &self.namespace,
+            flight,
+            ticket,
+            self.born,
+            true,
+        )
+        .of_its_own();
+        // No circle: nothing waits for this leader's node but what has begun since, of which this is the first.
+        if let Some(waits) = Waits::begin(self.flight.node()) {
+            follow.set_waits(waits);
+        }
+        follow
     }
 }
 

@@ -2,29 +2,28 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-mod empty;
+mod without_value;
 
-use super::begin::Permit;
-use super::put::{Parcel, Published};
-use super::{Follow, Seen, Store, Visit};
+use super::permit::Permit;
 use crate::entry::expiry::Life;
 use crate::entry::freshness::{Early, Plan};
 use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::{RemovalCause, contain_drop};
 use crate::entry::stats::Count;
-use crate::flight::wait_graph::{Node, Waits};
+use crate::flight::wait_graph::Node;
 use crate::flight::{Flight, Kept, Outcome, Remembered};
 use crate::shard::Found;
+use crate::store::{Parcel, Published, Seen, Store, Visit};
 use crate::util::sync::Arc;
 
 /// The right and the duty to load a key. Dropped without a word, it abandons the flight.
 pub(crate) struct Lead<K, V> {
-    store: Arc<Store<K, V>>,
-    namespace: Arc<Namespace>,
-    flight: Kept<K, V>,
+    pub(super) store: Arc<Store<K, V>>,
+    pub(super) namespace: Arc<Namespace>,
+    pub(super) flight: Kept<K, V>,
     term: u64,
-    born: u64,
+    pub(super) born: u64,
     node: Node,
     /// When the loader began; `None` for a turn without a loader.
     since: Option<u64>,
@@ -108,26 +107,6 @@ impl<K, V> Lead<K, V> {
 
     pub(crate) fn key(&self) -> &K {
         self.flight.key()
-    }
-
-    /// A place among those who wait for this load, for the call that has it run elsewhere.
-    pub(crate) fn follow(&self) -> Follow<K, V> {
-        let flight = Arc::clone(&self.flight);
-        let ticket = flight.follow();
-        let mut follow = Follow::new(
-            &self.store,
-            &self.namespace,
-            flight,
-            ticket,
-            self.born,
-            true,
-        )
-        .of_its_own();
-        // No circle: nothing waits for this leader's node but what has begun since, of which this is the first.
-        if let Some(waits) = Waits::begin(self.flight.node()) {
-            follow.set_waits(waits);
-        }
-        follow
     }
 
     /// The loader will run elsewhere, for a call that waits. Until it begins it is in flight, but no load is counted,
@@ -399,6 +378,16 @@ impl<K, V> Lead<K, V> {
         }
         if !contained {
             self.end(Outcome::Superseded);
+        }
+    }
+}
+
+impl<K, V> Store<K, V> {
+    /// Counts a loader that has run.
+    pub(crate) fn count_load(&self, well: bool) {
+        self.counters.bump(Count::Loads);
+        if !well {
+            self.counters.bump(Count::LoadFailures);
         }
     }
 }

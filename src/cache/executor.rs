@@ -4,6 +4,7 @@
 //! A thread is started when a job comes and fewer than allowed run, and ends when none has come for a while, or
 //! when the cache has gone. Threads hold the queue and nothing else; a job holds its cache weakly.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -11,14 +12,26 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::entry::removal::contain_drop;
 use crate::util::sync::{Arc, Mutex};
 
-pub(in crate::cache) type Job = Box<dyn FnOnce() + Send>;
+/// The future of a refresh.
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Who runs refreshes with the attached loader for threads.
+pub(super) enum Background {
+    Threads(Pool),
+    Given(Box<dyn Fn(Job) + Send + Sync>),
+}
+
+/// Who runs refreshes with the attached loader for tasks.
+pub(super) type SpawnTask = Box<dyn Fn(Task) + Send + Sync>;
+
+pub(super) type Job = Box<dyn FnOnce() + Send>;
 
 /// How many jobs wait for each thread at most.
 const QUEUED: usize = 64;
 /// How long a thread waits for a job before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-pub(in crate::cache) struct Pool {
+pub(super) struct Pool {
     queue: Sender<Job>,
     /// For threads to come; and the jobs are its as long as there is none.
     jobs: Receiver<Job>,
@@ -29,7 +42,7 @@ pub(in crate::cache) struct Pool {
 
 impl Pool {
     /// A pool of at most so many threads, of which it starts none yet.
-    pub(in crate::cache) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         let (queue, jobs) = bounded(QUEUED * most.max(1));
         Pool {
             queue,
@@ -41,7 +54,7 @@ impl Pool {
 
     /// Has a thread run the job, soon. It comes back, to be dropped or run, if the queue is full or no thread
     /// can be had.
-    pub(in crate::cache) fn run(&self, job: Job) -> Result<(), Job> {
+    pub(super) fn run(&self, job: Job) -> Result<(), Job> {
         let mut running = self.running.lock();
         self.queue
             .try_send(job)
@@ -80,7 +93,7 @@ fn work(jobs: &Receiver<Job>, running: &Mutex<usize>) {
 }
 
 /// Runs a job; if it panics, the panic ends here and the thread goes on.
-pub(in crate::cache) fn contain(job: Job) {
+pub(super) fn contain(job: Job) {
     if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)) {
         contain_drop(panic);
     }

@@ -8,26 +8,10 @@
     reason = "a test that cannot read the tree has failed"
 )]
 
+mod layers;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The rooms of the crate, lowest first. A room imports only from rooms before it.
-const ORDER: &[&str] = &[
-    // ground: knows nothing of caches
-    "util", // data structures: single-threaded, integers only
-    "ds", // rules: plain values and pure functions
-    "entry", "policy",
-    // the flights know no shard, the shard no lock; the store locks stripes of both
-    "flight", "shard", "store", "cache", // the caches of several processes
-    "tier", // the web side, over public names only
-    "http", "fragment", "settings", "signals",
-];
-
-/// Rooms of `ORDER` that do not exist yet.
-const TO_COME: &[&str] = &["http", "fragment", "settings", "signals"];
-
-/// Within `ds`, likewise.
-const DS: &[&str] = &["chunked_vec", "index", "list", "ghost", "timer_wheel"];
 
 /// The only files that may say `unsafe`.
 const UNSAFE: &[&str] = &["src/util/cpu.rs", "src/util/clock.rs"];
@@ -43,36 +27,8 @@ const FUNCTION_LINES: usize = 70;
 
 #[test]
 fn modules_import_only_from_below() {
-    let mut complaints = Vec::new();
-    for (path, text) in sources() {
-        let module = module_of(&path);
-        if module != "lib" {
-            complaints.extend(backward_imports(&path, module, &text, "crate::", ORDER));
-        }
-        if module == "ds" {
-            let part = part_of(&path);
-            complaints.extend(backward_imports(&path, &part, &text, "crate::ds::", DS));
-        }
-    }
+    let complaints = layers::complaints(&sources(), layers::ROOMS);
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
-}
-
-#[test]
-fn every_module_has_its_place_in_the_order() {
-    for (path, _) in sources() {
-        let module = module_of(&path);
-        assert!(
-            module == "lib" || ORDER.contains(&module),
-            "{path}: give module `{module}` a place in ORDER"
-        );
-    }
-    for module in ORDER {
-        assert_ne!(
-            sources().iter().any(|(path, _)| module_of(path) == *module),
-            TO_COME.contains(module),
-            "ORDER names `{module}`: it exists, or TO_COME names it"
-        );
-    }
 }
 
 #[test]
@@ -163,32 +119,6 @@ fn the_root_exports_few_names() {
 /// Each checker finds what it is there for.
 #[test]
 fn planted_violations_are_found() {
-    let import = "use crate::cache::Cache;\n";
-    assert_eq!(
-        backward_imports("src/shard/slab.rs", "shard", import, "crate::", ORDER).len(),
-        1
-    );
-    assert!(
-        backward_imports(
-            "src/shard/slab.rs",
-            "shard",
-            "use crate::entry::Entry;",
-            "crate::",
-            ORDER
-        )
-        .is_empty()
-    );
-    let path = "    let x = crate::store::Store::new();\n";
-    assert_eq!(
-        backward_imports("src/shard/mod.rs", "shard", path, "crate::", ORDER).len(),
-        1
-    );
-    let grouped = "use crate::{\n    cache::Cache,\n    util::clock::Now,\n};\n";
-    assert_eq!(
-        backward_imports("src/shard/slab.rs", "shard", grouped, "crate::", ORDER).len(),
-        1
-    );
-
     let long = format!("fn f() {{\n{}}}\n", "    g();\n".repeat(FUNCTION_LINES));
     assert_eq!(long_functions("x.rs", &long).len(), 1);
     let fits = format!("fn f() {{\n{}}}\n", "    g();\n".repeat(FUNCTION_LINES - 2));
@@ -207,50 +137,6 @@ fn planted_violations_are_found() {
         1
     );
     assert!(stray_clock("src/store/mod.rs", "/// not `Instant::now()`").is_empty());
-}
-
-/// Imports in `text` of modules that stand at or after `module` in `order`. In tests of a module, too.
-fn backward_imports(
-    path: &str,
-    module: &str,
-    text: &str,
-    prefix: &str,
-    order: &[&str],
-) -> Vec<String> {
-    let place = |name: &str| order.iter().position(|other| *other == name);
-    let Some(own) = place(module) else {
-        return vec![format!("{path}: `{module}` has no place in the order")];
-    };
-    let code = without_comments(text);
-    let mut complaints = Vec::new();
-    for (at, _) in code.match_indices(prefix) {
-        let rest = &code[at + prefix.len()..];
-        let names: Vec<&str> = if let Some(group) = rest.strip_prefix('{') {
-            // The first segments of a grouped import.
-            let group = group.split("};").next().unwrap();
-            group
-                .split(',')
-                .map(|item| first_segment(item.trim()))
-                .collect()
-        } else {
-            vec![first_segment(rest)]
-        };
-        for name in names {
-            if place(name).is_some_and(|other| other > own) {
-                complaints.push(format!(
-                    "{path}: `{module}` imports `{name}`, which stands above it"
-                ));
-            }
-        }
-    }
-    complaints
-}
-
-fn first_segment(path: &str) -> &str {
-    let end = path
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
-        .unwrap_or(path.len());
-    &path[..end]
 }
 
 fn long_file(path: &str, text: &str) -> Option<String> {
@@ -346,21 +232,6 @@ fn without_comments(text: &str) -> String {
         .map(|line| line.split("//").next().unwrap())
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// `src/store/get.rs` belongs to `store`.
-fn module_of(path: &str) -> &str {
-    let inside = path.strip_prefix("src/").unwrap();
-    first_segment(inside)
-}
-
-fn part_of(path: &str) -> String {
-    let inside = path.strip_prefix("src/ds/").unwrap();
-    match first_segment(inside) {
-        // The folder's own document imports nothing; let it stand at the end.
-        "mod" => "timer_wheel".to_owned(),
-        part => part.to_owned(),
-    }
 }
 
 fn root() -> PathBuf {

@@ -1,0 +1,15 @@
+//! The protocol of a load: who joins, who leads, who follows, and how a load ends.
+//!
+//! A miss joins the flight of its key. The flight is led by the one caller whose loader runs, and followed by those
+//! who wait. Everything that changes the table of flights or publishes a value happens in an exclusive visit to the
+//! key's stripe, which only `store` can begin.
+
+mod follower;
+mod join;
+mod leader;
+mod permit;
+mod refresh;
+
+pub(crate) use follower::{Follow, Followed};
+pub(crate) use join::{Ask, Begin, Wish};
+pub(crate) use leader::Lead;

@@ -1,0 +1,498 @@
+//! Which entry to evict: the policies behind one type.
+//!
+//! # Invariants
+//!
+//! - Those of [`Policy`], for the policy chosen.
+//!
+//! # Cost
+//!
+//! A predictable branch on top of the policy's call.
+
+use crate::ds::list::Links;
+use crate::policy::lru::Lru;
+use crate::policy::s3fifo::S3Fifo;
+use crate::policy::usage::Totals;
+use crate::policy::{Glance, Outlook, Policy, QueueLens, Slots};
+
+/// The policy of a shard.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per shard: the size is no matter, a pointer more to follow is"
+)]
+pub(crate) enum Evictor {
+    /// See [`s3fifo`].
+    S3Fifo(S3Fifo),
+    /// See [`lru`].
+    Lru(Lru),
+}
+
+/// Calls the same method of the policy at hand.
+macro_rules! dispatch {
+    ($self:ident, $policy:ident => $call:expr) => {
+        match $self {
+            Evictor::S3Fifo($policy) => $call,
+            Evictor::Lru($policy) => $call,
+        }
+    };
+}
+
+impl Policy for Evictor {
+    #[inline]
+    fn admit(&mut self, hash: u32) -> u8 {
+        dispatch!(self, policy => policy.admit(hash))
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots) {
+        dispatch!(self, policy => policy.insert(id, place, weight, slots));
+    }
+
+    #[inline]
+    fn remove(&mut self, id: u32, slots: &impl Slots) {
+        dispatch!(self, policy => policy.remove(id, slots));
+    }
+
+    #[inline]
+    fn hit(&mut self, id: u32) {
+        dispatch!(self, policy => policy.hit(id));
+    }
+
+    #[inline]
+    fn prefetch(&self, hash: u32) {
+        dispatch!(self, policy => policy.prefetch(hash));
+    }
+
+    #[inline]
+    fn outlook(&self) -> Outlook {
+        dispatch!(self, policy => policy.outlook())
+    }
+
+    #[inline(always)]
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
+        dispatch!(self, policy => policy.victim(slots))
+    }
+
+    #[inline]
+    fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots) {
+        dispatch!(self, policy => policy.reweigh(id, old, new, slots));
+    }
+
+    fn relocate(&mut self, from: u32, to: u32, slots: &impl Slots) {
+        dispatch!(self, policy => policy.relocate(from, to, slots));
+    }
+
+    fn doom_all(&mut self) {
+        dispatch!(self, policy => policy.doom_all());
+    }
+
+    fn pop_doomed(&mut self) -> Option<u32> {
+        dispatch!(self, policy => policy.pop_doomed())
+    }
+
+    fn remove_doomed(&mut self, id: u32) {
+        dispatch!(self, policy => policy.remove_doomed(id));
+    }
+
+    fn resize(&mut self, max_entries: u64, max_weight: u64) {
+        dispatch!(self, policy => policy.resize(max_entries, max_weight));
+    }
+
+    #[inline]
+    fn is_small(&self) -> bool {
+        dispatch!(self, policy => policy.is_small())
+    }
+
+    fn truncate(&mut self, len: u32, budget: &mut u32) {
+        dispatch!(self, policy => policy.truncate(len, budget));
+    }
+
+    fn take_links(&mut self) -> Links {
+        dispatch!(self, policy => policy.take_links())
+    }
+
+    #[inline]
+    fn live(&self) -> Totals {
+        dispatch!(self, policy => policy.live())
+    }
+
+    fn queue_lens(&self) -> QueueLens {
+        dispatch!(self, policy => policy.queue_lens())
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, slots: &impl Slots, live: impl Iterator<Item = u32>) {
+        dispatch!(self, policy => policy.validate(slots, live));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::MAX_HITS;
+    use crate::policy::settings::Settings;
+    use crate::policy::usage::UNLIMITED;
+    use std::collections::{BTreeSet, HashMap};
+
+    struct Rand(u64);
+
+    impl Rand {
+        fn next(&mut self, n: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 11) % n
+        }
+    }
+
+    #[derive(Clone, Copy, Default)]
+    struct Slot {
+        key: u32,
+        hits: u8,
+        place: u8,
+        weight: u64,
+    }
+
+    fn hash_of(key: u32) -> u32 {
+        (u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as u32
+    }
+
+    /// Puts a new entry into a free slot, as an owner does.
+    fn insert(evictor: &mut Evictor, slots: &mut Vec<Slot>, id: u32, key: u32, weight: u64) {
+        let place = evictor.admit(hash_of(key));
+        slots[id as usize] = Slot {
+            key,
+            hits: 0,
+            place,
+            weight,
+        };
+        evictor.insert(id, place, weight, slots);
+    }
+
+    impl Slots for Vec<Slot> {
+        fn glance(&self, id: u32) -> Glance {
+            let slot = self[id as usize];
+            Glance {
+                hits: slot.hits,
+                weight: slot.weight,
+                hash: hash_of(slot.key),
+            }
+        }
+
+        fn place(&self, id: u32) -> u8 {
+            self[id as usize].place
+        }
+
+        fn mark(&mut self, id: u32, place: u8, hits: u8) {
+            let slot = &mut self[id as usize];
+            (slot.place, slot.hits) = (place, hits);
+        }
+
+        fn weight(&self, id: u32) -> u64 {
+            self[id as usize].weight
+        }
+    }
+
+    /// A toy cache of entries of weight 1.
+    struct Cache {
+        evictor: Evictor,
+        slots: Vec<Slot>,
+        map: HashMap<u32, u32>,
+        capacity: usize,
+    }
+
+    impl Cache {
+        fn new(evictor: Evictor, capacity: usize) -> Self {
+            Self {
+                evictor,
+                slots: Vec::new(),
+                map: HashMap::new(),
+                capacity,
+            }
+        }
+
+        /// Reads a key, loading it if absent; whether it was present.
+        fn get(&mut self, key: u32) -> bool {
+            if let Some(&id) = self.map.get(&key) {
+                let hits = &mut self.slots[id as usize].hits;
+                *hits = (*hits + 1).min(MAX_HITS);
+                self.evictor.hit(id);
+                return true;
+            }
+            let id = if self.map.len() >= self.capacity {
+                let (id, _) = self.evictor.victim(&mut self.slots).unwrap();
+                self.map.remove(&self.slots[id as usize].key);
+                id
+            } else {
+                self.slots.push(Slot::default());
+                self.slots.len() as u32 - 1
+            };
+            self.map.insert(key, id);
+            insert(&mut self.evictor, &mut self.slots, id, key, 1);
+            false
+        }
+    }
+
+    fn both(capacity: u64) -> [Cache; 2] {
+        let s3 = S3Fifo::new(Settings::DEFAULT, capacity, UNLIMITED);
+        [Evictor::S3Fifo(s3), Evictor::Lru(Lru::new())]
+            .map(|evictor| Cache::new(evictor, capacity as usize))
+    }
+
+    /// Keys, the k-th in proportion to 1 / k^0.9.
+    struct Zipf(Vec<f64>);
+
+    impl Zipf {
+        fn new(keys: u32) -> Self {
+            let mut sum = 0.0;
+            Self(
+                (1..=keys)
+                    .map(|key| {
+                        sum += f64::from(key).powf(-0.9);
+                        sum
+                    })
+                    .collect(),
+            )
+        }
+
+        fn next(&self, rand: &mut Rand) -> u32 {
+            let point = rand.next(1 << 40) as f64 / (1_u64 << 40) as f64;
+            let point = point * self.0.last().unwrap();
+            self.0.partition_point(|&sum| sum <= point) as u32
+        }
+    }
+
+    #[test]
+    fn hits_more_than_lru() {
+        let zipf = Zipf::new(10_000);
+        for (capacity, margin) in [
+            (30, 1.15),
+            (100, 1.1),
+            (150, 1.1),
+            (300, 1.1),
+            (1_000, 1.08),
+        ] {
+            let ratios = both(capacity).map(|mut cache| {
+                let mut rand = Rand(0x1357_9bdf_0246_8ace);
+                let hits = (0..300_000)
+                    .filter(|_| cache.get(zipf.next(&mut rand)))
+                    .count();
+                let live = cache.map.values().copied();
+                cache.evictor.validate(&cache.slots, live);
+                hits as f64 / 300_000.0
+            });
+            assert!(ratios[0] > ratios[1] * margin, "{capacity}: {ratios:?}");
+        }
+    }
+
+    #[test]
+    fn withstands_a_scan() {
+        let kept = both(1_000).map(|mut cache| {
+            // A working set read often, then a scan of keys read twice at once.
+            for _ in 0..20 {
+                (0..600).for_each(|key| _ = cache.get(key));
+            }
+            for key in 10_000..20_000 {
+                cache.get(key);
+                cache.get(key);
+            }
+            (0..600).filter(|key| cache.map.contains_key(key)).count()
+        });
+        assert!(kept[0] > 550 && kept[1] == 0, "{kept:?}");
+    }
+
+    #[test]
+    fn probation_is_as_long_as_it_helps() {
+        let on_probation = |cache: &Cache| {
+            let lens = cache.evictor.queue_lens();
+            lens.fresh + lens.small
+        };
+        // What was evicted comes back at any time alike.
+        let [mut cache, _] = both(4_000);
+        let (zipf, mut rand) = (Zipf::new(40_000), Rand(0x1357_9bdf_0246_8ace));
+        (0..300_000).for_each(|_| _ = cache.get(zipf.next(&mut rand)));
+        let calm = on_probation(&cache);
+        assert!(calm < 4_000 * 45 / 1_000, "{calm}");
+        // It comes back when it has just been evicted.
+        for key in 100_000..120_000 {
+            cache.get(key);
+            cache.get(key - 400);
+        }
+        let hasty = on_probation(&cache);
+        assert!((4_000 * 65 / 1_000..=281).contains(&hasty), "{hasty}");
+    }
+
+    #[test]
+    fn a_loop_wider_than_the_cache_still_hits() {
+        let [mut cache, _] = both(1_000);
+        let hits = (0..50)
+            .map(|_| (0..1_500).filter(|&key| cache.get(key)).count())
+            .sum::<usize>();
+        assert!(hits > 7_500, "{hits}");
+    }
+
+    #[test]
+    fn keeps_account_of_every_entry() {
+        let mut rand = Rand(0xfeed_5eed_0bad_cafe);
+        for round in 0..24 {
+            let limits = [(UNLIMITED, 5_000), (300, UNLIMITED), (300, 5_000), (1, 1)][round % 4];
+            let mut evictor = if round % 3 == 0 {
+                Evictor::Lru(Lru::new())
+            } else {
+                Evictor::S3Fifo(S3Fifo::new(Settings::DEFAULT, limits.0, limits.1))
+            };
+            let mut slots = vec![Slot::default(); 1_000];
+            let (mut live, mut doomed) = (BTreeSet::new(), BTreeSet::new());
+            for _ in 0..6_000 {
+                let id = rand.next(1_000) as u32;
+                let weight = [0, 1, rand.next(50), rand.next(6_000)][rand.next(4) as usize];
+                match rand.next(24) {
+                    0..=9 if !live.contains(&id) && !doomed.contains(&id) => {
+                        let key = rand.next(5_000) as u32;
+                        insert(&mut evictor, &mut slots, id, key, weight);
+                        live.insert(id);
+                    }
+                    0..=13 if live.contains(&id) => {
+                        slots[id as usize].hits = rand.next(4) as u8;
+                        evictor.hit(id);
+                    }
+                    14..=15 if live.contains(&id) => {
+                        evictor.reweigh(id, slots[id as usize].weight, weight, &slots);
+                        slots[id as usize].weight = weight;
+                    }
+                    16 if live.remove(&id) => evictor.remove(id, &slots),
+                    16 if doomed.remove(&id) => evictor.remove_doomed(id),
+                    17..=20 => match evictor.victim(&mut slots) {
+                        Some((id, seen)) => {
+                            assert!(live.remove(&id));
+                            assert_eq!(seen.hash, hash_of(slots[id as usize].key));
+                            assert_eq!(seen.weight, slots[id as usize].weight);
+                        }
+                        None => assert!(live.is_empty()),
+                    },
+                    21 => match evictor.pop_doomed() {
+                        Some(id) => assert!(doomed.remove(&id)),
+                        None => assert!(doomed.is_empty()),
+                    },
+                    22 if rand.next(40) == 0 => {
+                        evictor.doom_all();
+                        doomed.append(&mut live);
+                    }
+                    23 if rand.next(40) == 0 => evictor.resize(rand.next(500), rand.next(9_000)),
+                    _ => {}
+                }
+                let lens = evictor.queue_lens();
+                let queued = lens.fresh + lens.small + lens.main;
+                assert_eq!(
+                    (queued as usize, lens.doomed as usize),
+                    (live.len(), doomed.len())
+                );
+                if rand.next(30) == 0 {
+                    evictor.validate(&slots, live.iter().copied());
+                }
+            }
+            while let Some((id, _)) = evictor.victim(&mut slots) {
+                assert!(live.remove(&id));
+            }
+            while let Some(id) = evictor.pop_doomed() {
+                assert!(doomed.remove(&id));
+            }
+            let links = evictor.take_links();
+            links.validate();
+            evictor.validate(&slots, std::iter::empty());
+        }
+    }
+
+    /// One step instead of three chooses the same victims, and leaves the same behind.
+    #[test]
+    fn an_exchange_is_a_victim_and_an_insertion() {
+        for (round, capacity) in [1_u32, 2, 7, 60, 300, 3_000].into_iter().enumerate() {
+            let new = || S3Fifo::new(Settings::DEFAULT, u64::from(capacity), u64::from(capacity));
+            let (mut one, mut other) = (new(), Evictor::S3Fifo(new()));
+            let mut slots = [vec![Slot::default(); capacity as usize], Vec::new()];
+            slots[1] = slots[0].clone();
+            for id in 0..capacity {
+                for slot in &mut slots {
+                    slot[id as usize] = Slot {
+                        key: id,
+                        hits: 0,
+                        place: 1,
+                        weight: 1,
+                    };
+                }
+                let place = one.admit(hash_of(id));
+                one.insert(id, place, 1, &mut slots[0]);
+                insert(&mut other, &mut slots[1], id, id, 1);
+            }
+            let mut rand = Rand(0x1357_9bdf_0246_8ace + round as u64);
+            let mut promoted = 0;
+            for step in 0..20_000_u32 {
+                // Keys that were there, not so long ago, are among the new ones.
+                let back = rand.next(u64::from(capacity) * 3) as u32;
+                let key = if step % 3 == 0 {
+                    step.saturating_sub(back)
+                } else {
+                    capacity + step
+                };
+                for _ in 0..rand.next(4) {
+                    let id = rand.next(u64::from(capacity)) as usize;
+                    for slot in &mut slots {
+                        slot[id].hits = (slot[id].hits + 1).min(MAX_HITS);
+                    }
+                }
+                let (id, seen, place) = one.exchange(hash_of(key), &mut slots[0]).unwrap();
+                slots[0][id as usize] = Slot {
+                    key,
+                    hits: 0,
+                    place,
+                    weight: 1,
+                };
+                one.settle_of_equals(&mut slots[0]);
+                promoted += u32::from(place == 3);
+                let (victim, glance) = other.victim(&mut slots[1]).unwrap();
+                assert_eq!(
+                    (id, seen.hash, seen.hits),
+                    (victim, glance.hash, glance.hits)
+                );
+                insert(&mut other, &mut slots[1], victim, key, 1);
+                assert_eq!(one.queue_lens(), other.queue_lens());
+                if step % 512 == 0 {
+                    assert!(
+                        slots[0]
+                            .iter()
+                            .map(|slot| (slot.key, slot.hits, slot.place))
+                            .eq(slots[1]
+                                .iter()
+                                .map(|slot| (slot.key, slot.hits, slot.place)))
+                    );
+                    one.validate(&slots[0], 0..capacity);
+                    other.validate(&slots[1], 0..capacity);
+                }
+            }
+            assert!(
+                promoted > 500,
+                "ghosts that came back at {capacity}: {promoted}"
+            );
+        }
+    }
+
+    #[test]
+    fn ghosts_are_a_share_of_the_entries() {
+        let [mut cache, _] = both(1_000);
+        (0..3_000).for_each(|key| _ = cache.get(key));
+        assert_eq!(cache.evictor.queue_lens().ghosts, 770);
+        cache.evictor.resize(1, UNLIMITED);
+        assert_eq!(cache.evictor.queue_lens().ghosts, 1);
+        cache.evictor.resize(0, UNLIMITED);
+        assert_eq!(cache.evictor.queue_lens().ghosts, 0);
+    }
+
+    #[test]
+    fn nothing_to_evict() {
+        let mut slots: Vec<Slot> = Vec::new();
+        for [mut cache, mut lru] in [both(0), both(10)] {
+            assert!(cache.evictor.victim(&mut slots).is_none());
+            assert!(lru.evictor.victim(&mut slots).is_none());
+        }
+    }
+}

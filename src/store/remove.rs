@@ -1,0 +1,144 @@
+//! Removals: one exclusive visit to one stripe.
+
+#[cfg(feature = "tiered")]
+use std::collections::HashSet;
+
+use equivalent::Equivalent;
+
+use super::Store;
+use crate::entry::generation::Namespace;
+use crate::entry::hash::KeyHash;
+use crate::entry::removal::RemovalCause;
+use crate::shard::Found;
+#[cfg(feature = "tiered")]
+use crate::util::sync::atomic::Ordering;
+
+impl<K, V> Store<K, V> {
+    /// Removes a live value and revokes the load in flight; where a version was `judged`, only if it is
+    /// still there.
+    pub(crate) fn remove<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        judged: Option<u32>,
+    ) -> Option<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let gone = self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let flight = visit.flights.find(hash, namespace.id, key);
+            let version = match found {
+                Found::Live(id) | Found::Past(id, _) => Some(visit.shard.version(id)),
+                Found::Absent => None,
+            };
+            if judged.is_some() && judged != version {
+                return None;
+            }
+            if let (Found::Past(id, cause), Some(_)) = (found, judged) {
+                // What was judged has died since: it goes, and a load that began meanwhile keeps its right.
+                visit.shard.unlink(id, cause, visit.out);
+                return None;
+            }
+            visit.revoke(flight, false);
+            match found {
+                Found::Live(id) => {
+                    let gone = visit.shard.take(id, RemovalCause::Explicit);
+                    self.note(gone.iter());
+                    gone
+                }
+                Found::Past(id, cause) => {
+                    visit.shard.unlink(id, cause, visit.out);
+                    None
+                }
+                Found::Absent => None,
+            }
+        });
+        gone.map(|gone| self.hand_over(gone))
+    }
+
+    /// Revokes the load in flight of a key, and nothing else, if there is no live value but the `judged`
+    /// version. `false`: there is one that nobody judged, perhaps published a moment ago.
+    pub(crate) fn revoke<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        judged: Option<u32>,
+    ) -> bool
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let flight = visit.flights.find(hash, namespace.id, key);
+            let version = match found {
+                Found::Live(id) => Some(visit.shard.version(id)),
+                _ => None,
+            };
+            let same = version.is_none() || version == judged;
+            if same {
+                visit.revoke(flight, false);
+            }
+            if let Found::Past(id, cause) = found {
+                visit.shard.unlink(id, cause, visit.out);
+            }
+            same
+        })
+    }
+
+    /// Lets loads of a key be shared and stored again.
+    pub(crate) fn forget_uncacheable(&self, hash: KeyHash) {
+        self.visit(self.stripe(hash), |visit| {
+            visit.flights.forget_uncacheable(hash);
+        });
+    }
+
+    /// Removes a live value and revokes the load in flight, unless one of these `leaders` leads it: that one keeps
+    /// its right to publish. For a change that the load itself has made in another tier, and which kills
+    /// everything but what it is about to publish.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn remove_beside<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        leaders: &HashSet<u64>,
+    ) -> bool
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let gone = self.visit(self.stripe(hash), |visit| {
+            let scope = self.scope_in_visit(namespace);
+            let found = visit
+                .shard
+                .look(hash.in_shard(), key, scope, &mut visit.now);
+            let flight = visit.flights.find(hash, namespace.id, key);
+            // Relaxed: a leader sets its node before its loader runs, and whoever passes `leaders` learned them
+            // from such a loader.
+            let is_kept = |node: u64| leaders.contains(&node);
+            let flight = flight.filter(|flight| !is_kept(flight.node().load(Ordering::Relaxed)));
+            visit.revoke(flight, false);
+            match found {
+                Found::Live(id) => {
+                    let gone = visit.shard.take(id, RemovalCause::Explicit);
+                    self.note(gone.iter());
+                    gone
+                }
+                Found::Past(id, cause) => {
+                    visit.shard.unlink(id, cause, visit.out);
+                    None
+                }
+                Found::Absent => None,
+            }
+        });
+        gone.map(|gone| self.hand_over(gone)).is_some()
+    }
+}

@@ -13,7 +13,7 @@ use super::timeout::Errand;
 use super::{Cache, Inner};
 use crate::entry::Loaded;
 use crate::entry::generation::Namespace;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::load::Lead;
 use crate::util::error::LoadError;
 use crate::util::sync::{Arc, Weak};
@@ -65,8 +65,8 @@ where
             }
         });
         let taken = match &self.inner.background {
-            Some(Background::Threads(pool)) => pool.run(job).map_err(contain_drop).is_ok(),
-            Some(Background::Given(spawn)) => contained(|| spawn(job)).is_some(),
+            Some(Background::Threads(pool)) => pool.run(job).map_err(drop_catching).is_ok(),
+            Some(Background::Given(spawn)) => catching(|| spawn(job)).is_some(),
             None => false,
         };
         self.count_refusal(errand, taken);
@@ -82,7 +82,7 @@ where
         let home = self.home();
         let span = LoadSpan::new(self.label(), name_of(errand));
         let key = lead.key().clone();
-        let taken = contained(|| {
+        let taken = catching(|| {
             let running = (lead.node().enter(), span.enter());
             let load = (loader.call)(key, lead.previous().cloned());
             drop(running);
@@ -124,10 +124,10 @@ where
         let answer = unless_nothing_is_unchanged(answer, lead.previous().is_some()).map_err(either);
         let well = answer.is_ok();
         // The weigher, say, is the user's, and its panic nobody's here.
-        let finished = contained(
+        let finished = catching(
             || match self.finish(lead, answer, LoadError::clone, false) {
-                Ok(value) => contain_drop(value),
-                Err(error) => contain_drop(error),
+                Ok(value) => drop_catching(value),
+                Err(error) => drop_catching(error),
             },
         );
         if !well || finished.is_none() {
@@ -137,7 +137,7 @@ where
 
     /// The loader panicked: the lead, dropped, has left the key to the next.
     fn died_in_background(&self, errand: Errand, panic: Box<dyn std::any::Any + Send>) {
-        contain_drop(panic);
+        drop_catching(panic);
         self.count_failed(errand);
     }
 
@@ -180,7 +180,7 @@ async fn guarded<K, V>(
         }
     })
     .await;
-    contain_drop(load);
+    drop_catching(load);
     answer
 }
 
@@ -192,8 +192,8 @@ fn name_of(errand: Errand) -> &'static str {
 }
 
 /// What a function of the user's returns, unless it panics.
-fn contained<T>(call: impl FnOnce() -> T) -> Option<T> {
+fn catching<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call))
-        .map_err(contain_drop)
+        .map_err(drop_catching)
         .ok()
 }

@@ -19,7 +19,7 @@ use super::load::never_told;
 use super::observe::span::LoadSpan;
 use super::step::Turn;
 use crate::entry::Loaded;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::flight::wait_graph::Entered;
 use crate::load::{Ask, Follow, Followed, Lead};
 use crate::util::error::{LoadError, Told, TryLoadError};
@@ -47,7 +47,7 @@ struct Bulk<'q, Q: ?Sized, K, V> {
 }
 
 /// What a round has the loader load.
-struct Batch<K, V> {
+struct RemovedBatch<K, V> {
     /// Those to be loaded, each with its place among the keys.
     leads: Vec<(usize, Option<Lead<K, V>>)>,
     keys: Each<K>,
@@ -59,7 +59,7 @@ struct Each<T>(Vec<T>);
 impl<T> Drop for Each<T> {
     fn drop(&mut self) {
         while let Some(value) = self.0.pop() {
-            contain_drop(value);
+            drop_catching(value);
         }
     }
 }
@@ -247,13 +247,13 @@ where
     }
 
     /// Looks at every open key. Returns what the loader is to load, if anything, and leaves what others load.
-    fn look_at_all<Q>(&self, bulk: &mut Bulk<'_, Q, K, V>) -> Option<Batch<K, V>>
+    fn look_at_all<Q>(&self, bulk: &mut Bulk<'_, Q, K, V>) -> Option<RemovedBatch<K, V>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         K: Clone,
         V: Clone,
     {
-        let mut batch = Batch {
+        let mut batch = RemovedBatch {
             leads: Vec::new(),
             keys: Each(Vec::new()),
         };
@@ -291,7 +291,7 @@ where
     fn settle<Q, E>(
         &self,
         bulk: &mut Bulk<'_, Q, K, V>,
-        mut batch: Batch<K, V>,
+        mut batch: RemovedBatch<K, V>,
         answers: Result<Vec<Option<Loaded<V>>>, E>,
     ) -> Result<(), TryLoadError<E>>
     where
@@ -346,7 +346,7 @@ where
             }
         }
         if all_served {
-            contain_drop(failure);
+            drop_catching(failure);
             return Ok(());
         }
         Err(failure)
@@ -442,14 +442,14 @@ impl<Q: ?Sized, K, V> Bulk<'_, Q, K, V> {
 }
 
 /// Goes without a result: a listener that is told meanwhile must not wait for what is still led.
-impl<K, V> Drop for Batch<K, V> {
+impl<K, V> Drop for RemovedBatch<K, V> {
     fn drop(&mut self) {
         let _running = self.enter();
         self.leads.clear();
     }
 }
 
-impl<K, V> Batch<K, V> {
+impl<K, V> RemovedBatch<K, V> {
     /// Puts all that is loaded on this thread's stack of loads.
     fn enter(&self) -> Vec<Entered> {
         let leads = self.leads.iter().filter_map(|(_, lead)| lead.as_ref());

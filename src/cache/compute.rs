@@ -9,7 +9,7 @@ use equivalent::Equivalent;
 
 use super::Cache;
 use crate::entry::EntryOptions;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::load::{Begin, Followed, Wish};
 use crate::store::{Condition, Put};
 
@@ -189,29 +189,29 @@ where
             }),
             Compute::Put(value) => {
                 let key = key.to_owned();
-                let life = self.life_after(seen, &key, &value);
+                let lifetime = self.lifetime_after(seen, &key, &value);
                 let new = value.clone();
-                let parcel = self.parcel(key, value, EntryOptions::new(), life);
+                let parcel = self.parcel(key, value, EntryOptions::new(), lifetime);
                 let condition = Condition::Version(seen.map(|seen| seen.version));
                 // What is left over goes before the answer is made: a panic in its `Drop` must not cost
                 // the answer.
                 match store.put(hash, &self.namespace, parcel, condition) {
                     Put::Stored(replaced) => {
-                        contain_drop(replaced);
+                        drop_catching(replaced);
                         Some(Computed {
                             old,
                             new: Some(new),
                         })
                     }
                     Put::Rejected(value, _) => {
-                        contain_drop(value);
-                        contain_drop(new);
+                        drop_catching(value);
+                        drop_catching(new);
                         Some(Computed { old, new: None })
                     }
                     Put::Unmet { key, value, .. } => {
-                        contain_drop(key);
-                        contain_drop(value);
-                        contain_drop(new);
+                        drop_catching(key);
+                        drop_catching(value);
+                        drop_catching(new);
                         None
                     }
                 }
@@ -221,7 +221,7 @@ where
                     store.remove_stale(hash, &self.namespace, key);
                     return Some(Computed { old, new: None });
                 };
-                contain_drop(old);
+                drop_catching(old);
                 let judged = Some(seen.version);
                 let removed = store.remove(hash, &self.namespace, key, judged)?;
                 Some(Computed {
@@ -328,7 +328,7 @@ where
             });
             let judged = snapshot.as_ref().map(|(_, version)| *version);
             let verdict = snapshot.as_ref().is_some_and(|(value, _)| condemned(value));
-            contain_drop(snapshot);
+            drop_catching(snapshot);
             if verdict {
                 let removed = store.remove(hash, &self.namespace, key, judged);
                 if removed.is_some() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::util::sync::{Arc, Mutex};
 
 /// The future of a refresh.
@@ -78,7 +78,7 @@ impl Pool {
 fn work(jobs: &Receiver<Job>, running: &Mutex<usize>) {
     loop {
         match jobs.recv_timeout(IDLE) {
-            Ok(job) => contain(job),
+            Ok(job) => run_catching(job),
             Err(RecvTimeoutError::Timeout) => {
                 let mut running = running.lock();
                 if jobs.is_empty() {
@@ -93,9 +93,9 @@ fn work(jobs: &Receiver<Job>, running: &Mutex<usize>) {
 }
 
 /// Runs a job; if it panics, the panic ends here and the thread goes on.
-pub(super) fn contain(job: Job) {
+pub(super) fn run_catching(job: Job) {
     if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)) {
-        contain_drop(panic);
+        drop_catching(panic);
     }
 }
 

@@ -12,7 +12,7 @@ use super::observe::span::LoadSpan;
 use super::step::{Turn, why};
 use super::timeout::{Errand, Limits, Run};
 use crate::entry::Loaded;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::load::Ask;
 use crate::util::error::{LoadError, Told, TryLoadError};
 
@@ -207,7 +207,7 @@ where
         let load = |previous: Option<&V>| {
             let owned = key.to_owned();
             let answer = (attached.call)(&owned, previous).map_err(shared);
-            contain_drop(owned);
+            drop_catching(owned);
             answer
         };
         let run = |lead, errand| self.run_on_a_thread(lead, errand);

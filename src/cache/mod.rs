@@ -28,8 +28,8 @@ use std::hash::{BuildHasher, Hash};
 use attached::{AsyncLoader, Attached, Loader};
 use executor::{Background, SpawnTask};
 
-use crate::entry::expiry::{Expiry, Life};
-use crate::entry::freshness::{Early, Plan};
+use crate::entry::expiry::{Expiry, Lifetime};
+use crate::entry::freshness::{Early, RefreshPlan};
 use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::{DefaultHashBuilder, KeyHash};
 use crate::entry::stats::Stats;
@@ -76,7 +76,7 @@ struct Inner<K, V, S> {
     /// The policy reorders its queue on a hit, or there is an expiry policy, which may hear of hits.
     hits_may_write: bool,
     /// How long a value lives whose writer says nothing of it, if nobody has to be asked, and it weighs 1.
-    plain_life: Option<Life>,
+    plain_lifetime: Option<Lifetime>,
     /// Who loads values again; without one the call that is elected does.
     background: Option<Background>,
     spawn_task: Option<SpawnTask>,
@@ -88,7 +88,7 @@ type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 /// What the builder was told about entries.
 struct Rules<K, V> {
     name: Option<Box<str>>,
-    time_to_live: Option<Life>,
+    time_to_live: Option<Lifetime>,
     jitter: f64,
     weigher: Option<Weigher<K, V>>,
     /// The entry bound follows the weight bound unless it was set by itself.
@@ -133,7 +133,7 @@ where
     #[must_use]
     pub fn namespace(&self, name: &str) -> Self {
         let store = &self.inner.store;
-        let namespace = store.namespaces.open(name, &store.sequence);
+        let namespace = store.namespaces.open(name, &store.epochs);
         Cache::of(Arc::clone(&self.inner), namespace)
     }
 
@@ -339,35 +339,35 @@ where
         match names.len() {
             0 => (None, 0),
             tags if tags > EntryOptions::MAX_TAGS => (None, tags),
-            _ => (store.tags.set(names, &store.sequence), 0),
+            _ => (store.tags.set(names, &store.epochs), 0),
         }
     }
 
     /// How long a new entry lives. Asks the user's policy.
     #[inline]
-    fn life_of_new(&self, ttl: Ttl, key: &K, value: &V) -> Life {
+    fn lifetime_of_new(&self, ttl: Ttl, key: &K, value: &V) -> Lifetime {
         let rules = &self.inner.rules;
         match (&rules.expiry, ttl) {
             (Some(expiry), Ttl::Default) => {
-                Life::from_policy(expiry.after_create(key, value), rules.jitter)
+                Lifetime::from_policy(expiry.after_create(key, value), rules.jitter)
             }
-            _ => Life::resolve(ttl, rules.time_to_live, rules.jitter),
+            _ => Lifetime::resolve(ttl, rules.time_to_live, rules.jitter),
         }
     }
 
     /// Makes an entry ready for the store: everything that runs user code or takes other locks.
     #[inline(always)]
-    fn parcel(&self, key: K, value: V, options: EntryOptions, life: Life) -> Parcel<K, V> {
+    fn parcel(&self, key: K, value: V, options: EntryOptions, lifetime: Lifetime) -> Parcel<K, V> {
         let weight = self.weigh(&key, &value, options.weight);
         let (tags, excess_tags) = self.tags(&options.tags);
         Parcel {
             key,
             value,
-            life,
+            lifetime,
             weight,
             tags,
             excess_tags,
-            plan: Plan {
+            plan: RefreshPlan {
                 early: options
                     .load_time
                     .map_or(Early::NEVER, |time| Early::measured(nanos(time))),

@@ -8,9 +8,9 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 use super::Cache;
-use crate::entry::expiry::Life;
+use crate::entry::expiry::Lifetime;
 use crate::entry::freshness::StaleBy;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::entry::{EntryOptions, Loaded, Ttl, What};
 use crate::flight::Outcome;
 use crate::load::{Ask, Begin, Follow, Followed, Lead, Wish};
@@ -102,7 +102,7 @@ impl<V> Served<V> {
     /// Lets go of it, as nobody is served it.
     pub(super) fn drop_unused(self) {
         let (Served::Live(value) | Served::Stale(value)) = self;
-        contain_drop(value);
+        drop_catching(value);
     }
 }
 
@@ -197,12 +197,12 @@ where
             // A tag of the value moved after the load began, maybe before this caller came: for this
             // caller the value may be of the past.
             Outcome::Done {
-                overtaken: Some(born),
+                overtaken: Some(epoch),
                 ..
             }
             | Outcome::Absent {
-                overtaken: Some(born),
-            } if follow.joined() > *born => Turn::Again,
+                overtaken: Some(epoch),
+            } if follow.joined() > *epoch => Turn::Again,
             Outcome::Done { value, .. } => Turn::Return(Ok(Some(value.clone()))),
             Outcome::Absent { .. } if ask.absence || ask.errors => Turn::Return(ask.of_absence()),
             Outcome::Failed(error) if ask.errors => self.stale_or(follow, error.clone()),
@@ -278,7 +278,7 @@ where
         let Some((value, instead)) = instead else {
             return Err(failure);
         };
-        contain_drop(failure);
+        drop_catching(failure);
         if heard {
             self.count_served(instead);
         }
@@ -296,8 +296,8 @@ where
         let running = lead.node().enter();
         match what {
             What::Value(value) => {
-                let life = self.life_of_loaded(options.ttl, &lead, &value);
-                let parcel = self.parcel(lead.key().clone(), value.clone(), options, life);
+                let lifetime = self.lifetime_of_loaded(options.ttl, &lead, &value);
+                let parcel = self.parcel(lead.key().clone(), value.clone(), options, lifetime);
                 drop(running);
                 lead.done(parcel, &value);
                 Some(value)
@@ -322,19 +322,19 @@ where
             What::Unchanged => {
                 // Who has none has failed, and is not here.
                 let value = lead.take_previous()?;
-                let life = self.life_of_loaded(options.ttl, &lead, &value);
+                let lifetime = self.lifetime_of_loaded(options.ttl, &lead, &value);
                 drop(running);
-                lead.unchanged(life, &value);
+                lead.unchanged(lifetime, &value);
                 Some(value)
             }
         }
     }
 
     /// How long a loaded value lives. Asks the user's policy, as for an update where it takes the place of a live one.
-    fn life_of_loaded(&self, ttl: Ttl, lead: &Lead<K, V>, value: &V) -> Life {
+    fn lifetime_of_loaded(&self, ttl: Ttl, lead: &Lead<K, V>, value: &V) -> Lifetime {
         match ttl {
-            Ttl::Default => self.life_after(lead.replaces(), lead.key(), value),
-            _ => self.life_of_new(ttl, lead.key(), value),
+            Ttl::Default => self.lifetime_after(lead.replaces(), lead.key(), value),
+            _ => self.lifetime_of_new(ttl, lead.key(), value),
         }
     }
 
@@ -374,7 +374,7 @@ where
                 let instead = store.instead_of_error(self.hash(key), &self.namespace, key, false);
                 match instead {
                     Some((value, instead)) => {
-                        contain_drop(failure);
+                        drop_catching(failure);
                         self.count_served(instead);
                         Ok(Some(value))
                     }

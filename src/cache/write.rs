@@ -6,9 +6,9 @@ use std::time::Duration;
 use equivalent::Equivalent;
 
 use super::Cache;
-use crate::entry::expiry::Life;
+use crate::entry::expiry::Lifetime;
 use crate::entry::hash::KeyHash;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::entry::{EntryOptions, Ttl};
 use crate::store::{Condition, Put};
 use crate::util::error::Rejected;
@@ -106,10 +106,10 @@ where
     /// # Ok::<(), larder::BuildError>(())
     /// ```
     pub fn try_insert(&self, key: K, value: V) -> Result<Option<V>, Rejected<V>> {
-        if let (true, Some(life)) = (self.is_ordinary, self.inner.plain_life) {
+        if let (true, Some(lifetime)) = (self.is_ordinary, self.inner.plain_lifetime) {
             let hash = KeyHash::of_root(&self.inner.hasher, &key);
             let store = &self.inner.store;
-            return inserted(store.put_newcomer(hash, &self.namespace, key, value, life));
+            return inserted(store.put_newcomer(hash, &self.namespace, key, value, lifetime));
         }
         inserted(self.write(key, value, EntryOptions::new(), Mode::Insert))
     }
@@ -183,7 +183,7 @@ where
                 value,
                 present: Some(present),
             } => {
-                contain_drop(key);
+                drop_catching(key);
                 Ok(Added::Present { present, value })
             }
             Put::Rejected(value, reason) => Err(Rejected { value, reason }),
@@ -208,7 +208,7 @@ where
         match self.write(key, value, EntryOptions::new(), Mode::Replace) {
             Put::Stored(Some(old)) => Ok(old),
             Put::Unmet { key, value, .. } => {
-                contain_drop(key);
+                drop_catching(key);
                 Err(value)
             }
             Put::Rejected(value, _) => Err(value),
@@ -249,9 +249,9 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let life = Life::from_policy(time_to_live, 0.0);
+        let lifetime = Lifetime::from_policy(time_to_live, 0.0);
         let hash = self.hash(key);
-        self.inner.store.touch(hash, &self.namespace, key, life)
+        self.inner.store.touch(hash, &self.namespace, key, lifetime)
     }
 
     /// Removes a key and returns its live value. Revokes the load in flight of the key: who waits for it
@@ -356,7 +356,7 @@ where
     /// ```
     pub fn invalidate_tag(&self, name: &str) {
         let store = &self.inner.store;
-        store.tags.invalidate(name, &store.sequence);
+        store.tags.invalidate(name, &store.epochs);
     }
 
     /// One write. With an expiry policy, what lives there now is looked up first and the policy asked
@@ -369,13 +369,13 @@ where
         if asks && !matches!(mode, Mode::Add(_)) {
             return self.write_as_policy_says(hash, key, value, options, mode);
         }
-        let life = self.life_of_new(ttl, &key, &value);
+        let lifetime = self.lifetime_of_new(ttl, &key, &value);
         let condition = match mode {
             Mode::Insert => Condition::Always,
             Mode::Add(copy) => Condition::Absent(copy),
             Mode::Replace => Condition::Present,
         };
-        let parcel = self.parcel(key, value, options, life);
+        let parcel = self.parcel(key, value, options, lifetime);
         store.put(hash, &self.namespace, parcel, condition)
     }
 
@@ -398,8 +398,8 @@ where
                     present: None,
                 };
             }
-            let life = self.life_after(seen, &key, &value);
-            let parcel = self.parcel(key, value, options.clone(), life);
+            let lifetime = self.lifetime_after(seen, &key, &value);
+            let parcel = self.parcel(key, value, options.clone(), lifetime);
             let condition = Condition::Version(seen.map(|seen| seen.version));
             match store.put(hash, &self.namespace, parcel, condition) {
                 Put::Unmet {
@@ -411,15 +411,20 @@ where
     }
 
     /// How long an entry lives after a write over what was seen there. Asks the user's policy.
-    pub(super) fn life_after(&self, seen: Option<crate::store::Seen>, key: &K, value: &V) -> Life {
+    pub(super) fn lifetime_after(
+        &self,
+        seen: Option<crate::store::Seen>,
+        key: &K,
+        value: &V,
+    ) -> Lifetime {
         let rules = &self.inner.rules;
         match (&rules.expiry, seen) {
             (Some(expiry), Some(seen)) => {
                 let remaining = seen.remaining(self.inner.store.clock.now());
                 let answer = expiry.after_update(key, value, remaining);
-                Life::from_policy(answer, rules.jitter)
+                Lifetime::from_policy(answer, rules.jitter)
             }
-            _ => self.life_of_new(Ttl::Default, key, value),
+            _ => self.lifetime_of_new(Ttl::Default, key, value),
         }
     }
 }

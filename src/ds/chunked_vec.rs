@@ -27,12 +27,12 @@ type Chunk<T> = Box<[T; CHUNK]>;
 
 /// A growable array of `T` that never moves its elements.
 #[derive(Debug)]
-pub(crate) struct Steps<T> {
+pub(crate) struct ChunkedVec<T> {
     chunks: Vec<Option<Chunk<T>>>,
     chunks_live: usize,
 }
 
-impl<T: Default> Steps<T> {
+impl<T: Default> ChunkedVec<T> {
     /// An empty array; allocates nothing.
     pub(crate) const fn new() -> Self {
         Self {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn grows_keeps_and_gives_back() {
-        let mut steps: Steps<u64> = Steps::new();
+        let mut steps: ChunkedVec<u64> = ChunkedVec::new();
         assert_eq!(steps.heap_bytes(), 0);
         assert!(steps.try_get(0).is_none());
         for id in 0..10_000 {
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_hole_costs_no_chunk() {
-        let mut steps: Steps<u32> = Steps::new();
+        let mut steps: ChunkedVec<u32> = ChunkedVec::new();
         steps.reserve_for(100_000);
         steps.reserve_for(5);
         steps.validate();

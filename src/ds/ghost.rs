@@ -209,7 +209,7 @@ impl Ghost {
 
     /// How much sooner than later hashes come back, in thousandths: 1,000 if those evicted just now are as
     /// likely to as those evicted long ago; `None` while too few came back to tell.
-    pub(crate) fn haste(&self) -> Option<u32> {
+    pub(crate) fn return_rate(&self) -> Option<u32> {
         let Returns { young, old } = self.returns;
         (young + old >= TELLING).then(|| 2_000 * young / old.max(1))
     }
@@ -376,11 +376,15 @@ mod tests {
             }
         };
         come_back(&mut ghost, 1, 10);
-        assert_eq!(ghost.haste(), None, "ten tell nothing");
+        assert_eq!(ghost.return_rate(), None, "ten tell nothing");
         come_back(&mut ghost, 500, 2_000);
-        assert!(ghost.haste() > Some(3_000), "{:?}", ghost.haste());
+        assert!(
+            ghost.return_rate() > Some(3_000),
+            "{:?}",
+            ghost.return_rate()
+        );
         come_back(&mut ghost, 8_000, 20_000);
-        assert!(ghost.haste() < Some(300), "{:?}", ghost.haste());
+        assert!(ghost.return_rate() < Some(300), "{:?}", ghost.return_rate());
     }
 
     #[test]

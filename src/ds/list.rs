@@ -15,7 +15,7 @@
 //!
 //! Every operation is O(1), 8 bytes per id; see [`crate::ds::chunked_vec`].
 
-use crate::ds::chunked_vec::Steps;
+use crate::ds::chunked_vec::ChunkedVec;
 
 /// No id.
 pub(crate) const NIL: u32 = u32::MAX;
@@ -38,14 +38,14 @@ impl Default for Node {
 /// The links of all ids, shared by several lists.
 #[derive(Debug)]
 pub(crate) struct Links {
-    nodes: Steps<Node>,
+    nodes: ChunkedVec<Node>,
 }
 
 impl Links {
     /// No links; allocates nothing.
     pub(crate) const fn new() -> Self {
         Self {
-            nodes: Steps::new(),
+            nodes: ChunkedVec::new(),
         }
     }
 

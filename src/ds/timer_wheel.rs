@@ -31,7 +31,7 @@
 //! - An id's tag tells the list it is in: 0 none, `1 + level * 64 + slot` a bucket,
 //!   then the two lists aside. `occupied` has a bit for each bucket not empty.
 //! - `draining` is 0 or the tag of a coarse bucket that is not empty.
-//! - `quiet_until` is at most the earliest due of all ids.
+//! - `no_timer_before` is at most the earliest due of all ids.
 //! - When the due of an id moves forward, the owner schedules it anew.
 //!
 //! # Cost
@@ -42,7 +42,7 @@
 //! 10 bytes per id, and 768 bytes for the buckets of each level up to the highest that was needed: three for a
 //! time to live of some minutes, four for one of an hour.
 
-use crate::ds::chunked_vec::Steps;
+use crate::ds::chunked_vec::ChunkedVec;
 use crate::ds::list::{Links, List};
 
 /// Nanoseconds in a tick, as a power of two.
@@ -58,7 +58,7 @@ const GROUP: u16 = 1 << GROUP_BITS;
 const LEVELS: usize = 7;
 
 /// The tags of the two lists aside; those below are buckets'.
-const ASIDE: [u16; 2] = [1 + LEVELS as u16 * GROUP, 2 + LEVELS as u16 * GROUP];
+const PENDING: [u16; 2] = [1 + LEVELS as u16 * GROUP, 2 + LEVELS as u16 * GROUP];
 
 /// The due of an id that is never due.
 const NEVER: u64 = u64::MAX;
@@ -73,16 +73,16 @@ pub(crate) struct Wheel {
     /// The latest time seen.
     now: u64,
     /// Before this time there is nothing to do: no id is due, and no bucket reached.
-    quiet_until: u64,
+    no_timer_before: u64,
     /// Everything before this tick was handled.
     tick: u64,
     links: Links,
     /// The list that each id is in.
-    tags: Steps<u16>,
+    tags: ChunkedVec<u16>,
     /// The buckets by tag, for as many levels as were needed so far; empty until something is scheduled.
     buckets: Vec<List>,
     /// The two lists aside.
-    aside: [List; 2],
+    pending: [List; 2],
     /// Per level, a bit for each bucket not empty.
     occupied: [u64; LEVELS],
     /// Which of the two lists aside is being looked through; the other waits.
@@ -106,16 +106,16 @@ impl Wheel {
     pub(crate) fn new(now: u64) -> Self {
         Self {
             links: Links::new(),
-            tags: Steps::new(),
+            tags: ChunkedVec::new(),
             buckets: Vec::new(),
-            aside: [List::new(); 2],
+            pending: [List::new(); 2],
             occupied: [0; LEVELS],
             tick: tick_of(now),
             now,
             draining: 0,
             scanned: 0,
             waiting_for: NEVER,
-            quiet_until: NEVER,
+            no_timer_before: NEVER,
             len: 0,
         }
     }
@@ -138,7 +138,7 @@ impl Wheel {
         if due == NEVER {
             return;
         }
-        self.quiet_until = self.quiet_until.min(due);
+        self.no_timer_before = self.no_timer_before.min(due);
         let (stands, place) = (self.tag(id), self.place_of(due));
         // A bucket with a lower tag comes first. Ids aside are looked at by their dues.
         if stands == 0 || stands > place {
@@ -210,7 +210,7 @@ impl Wheel {
     ) -> Option<u32> {
         // An earlier `now` than one seen is taken for that one.
         self.now = self.now.max(now);
-        if self.is_quiet(now) {
+        if self.no_timer_due(now) {
             return None;
         }
         self.work(steps, due_of)
@@ -218,15 +218,15 @@ impl Wheel {
 
     /// Whether there is nothing to do before `now` is past.
     #[inline]
-    pub(crate) fn is_quiet(&self, now: u64) -> bool {
-        now.max(self.now) < self.quiet_until
+    pub(crate) fn no_timer_due(&self, now: u64) -> bool {
+        now.max(self.now) < self.no_timer_before
     }
 
     #[cold]
     fn work(&mut self, steps: &mut u32, due_of: impl Fn(u32) -> u64) -> Option<u32> {
         if self.len == 0 {
             self.tick = tick_of(self.now);
-            self.quiet_until = NEVER;
+            self.no_timer_before = NEVER;
             return None;
         }
         while *steps > 0 {
@@ -238,7 +238,7 @@ impl Wheel {
             } else if self.advance() {
                 *steps -= 1;
             } else {
-                self.quiet_until = self.next_due().unwrap_or(NEVER);
+                self.no_timer_before = self.next_due().unwrap_or(NEVER);
                 return None;
             }
         }
@@ -256,11 +256,11 @@ impl Wheel {
             return None;
         }
         let current = self.occupied[0] >> (self.tick % u64::from(GROUP)) & 1 != 0;
-        if current || self.draining != 0 || !self.aside[self.scanned].is_empty() {
+        if current || self.draining != 0 || !self.pending[self.scanned].is_empty() {
             // Not looked at yet: maybe due at any moment.
             return Some(self.now);
         }
-        if !self.aside[1 - self.scanned].is_empty() {
+        if !self.pending[1 - self.scanned].is_empty() {
             return Some(self.waiting_for);
         }
         let (_, start) = self.first_bucket()?;
@@ -274,7 +274,7 @@ impl Wheel {
     }
 
     /// Gives the memory of a wheel that was cleared away back, at most `budget` chunks of it.
-    pub(crate) fn shed(&mut self, budget: &mut u32) {
+    pub(crate) fn free_some(&mut self, budget: &mut u32) {
         self.buckets = Vec::new();
         self.links.truncate(0, budget);
         self.tags.truncate(0, budget);
@@ -291,8 +291,8 @@ impl Wheel {
     /// The list that a tag stands for, and the links of all.
     #[inline]
     fn list_mut(&mut self, tag: u16) -> (&mut List, &mut Links) {
-        if tag >= ASIDE[0] {
-            let list = &mut self.aside[usize::from(tag - ASIDE[0])];
+        if tag >= PENDING[0] {
+            let list = &mut self.pending[usize::from(tag - PENDING[0])];
             return (list, &mut self.links);
         }
         if self.buckets.len() <= usize::from(tag) {
@@ -327,7 +327,7 @@ impl Wheel {
         // At the end, so that ids of one tick come out as they went in.
         let (list, links) = self.list_mut(tag);
         list.push_back(links, id);
-        if tag < ASIDE[0] {
+        if tag < PENDING[0] {
             let at = usize::from(tag - 1);
             self.occupied[at / GROUP as usize] |= 1 << (at % GROUP as usize);
         }
@@ -338,7 +338,7 @@ impl Wheel {
         *self.tags.get_mut(id) = 0;
         let (list, links) = self.list_mut(tag);
         list.unlink(links, id);
-        if list.is_empty() && tag < ASIDE[0] {
+        if list.is_empty() && tag < PENDING[0] {
             let at = usize::from(tag - 1);
             self.occupied[at / GROUP as usize] &= !(1 << (at % GROUP as usize));
             if self.draining == tag {
@@ -356,12 +356,12 @@ impl Wheel {
         if let Some(id) = self.buckets.get(usize::from(current)).and_then(List::front) {
             return Some(id);
         }
-        if self.aside[self.scanned].is_empty() && self.waiting_for <= self.now {
+        if self.pending[self.scanned].is_empty() && self.waiting_for <= self.now {
             // One of the waiting may be due: look through them once more.
             self.scanned = 1 - self.scanned;
             self.waiting_for = NEVER;
         }
-        self.aside[self.scanned].front()
+        self.pending[self.scanned].front()
     }
 
     /// Deals with an id in turn; whether it is due, and then off the wheel.
@@ -376,14 +376,14 @@ impl Wheel {
             self.put(id, self.place_of(due));
         } else {
             self.waiting_for = self.waiting_for.min(due);
-            self.put(id, ASIDE[1 - self.scanned]);
+            self.put(id, PENDING[1 - self.scanned]);
         }
         false
     }
 
     /// With no candidate left, moves the tick on; whether a bucket was reached.
     fn advance(&mut self) -> bool {
-        if !self.aside[1 - self.scanned].is_empty() {
+        if !self.pending[1 - self.scanned].is_empty() {
             // They are not due: so time is still in this tick.
             debug_assert_eq!(self.tick, tick_of(self.now), "wheel: overdue ids wait");
             return false;
@@ -421,10 +421,10 @@ impl Wheel {
         assert!(self.tick <= tick_of(self.now), "wheel: tick beyond now");
         let (mut count, mut occupied) = (0, [0; LEVELS]);
         let none = List::new();
-        let tags = 0..=usize::from(ASIDE[1]);
+        let tags = 0..=usize::from(PENDING[1]);
         let lists: Vec<&List> = tags
-            .map(|tag| match tag.checked_sub(usize::from(ASIDE[0])) {
-                Some(which) => &self.aside[which],
+            .map(|tag| match tag.checked_sub(usize::from(PENDING[0])) {
+                Some(which) => &self.pending[which],
                 None => self.buckets.get(tag).unwrap_or(&none),
             })
             .collect();
@@ -434,7 +434,7 @@ impl Wheel {
             for id in list.iter(&self.links) {
                 assert_eq!(self.tag(id) as usize, tag, "wheel: tag of {id}");
             }
-            if list.is_empty() || tag >= ASIDE[0] as usize {
+            if list.is_empty() || tag >= PENDING[0] as usize {
                 continue;
             }
             let (level, slot) = ((tag - 1) / GROUP as usize, (tag - 1) as u64 % 64);
@@ -457,13 +457,13 @@ impl Wheel {
         for id in lists.iter().flat_map(|list| list.iter(&self.links)) {
             let due = due_of(id);
             assert!(
-                due >= self.quiet_until || due <= self.now,
+                due >= self.no_timer_before || due <= self.now,
                 "wheel: {id} is slept over"
             );
         }
         assert_eq!(occupied, self.occupied, "wheel: occupied");
         if count > 0 {
-            for id in self.aside[1 - self.scanned].iter(&self.links) {
+            for id in self.pending[1 - self.scanned].iter(&self.links) {
                 assert!(due_of(id) >= self.waiting_for, "wheel: {id} waits too long");
             }
         }

@@ -60,36 +60,38 @@ pub trait Expiry<K, V>: Send + Sync + 'static {
 
 /// The time to live of one write in nanoseconds, with the cache's jitter taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Life(u64);
+pub(crate) struct Lifetime(u64);
 
-impl Life {
+impl Lifetime {
     /// Past its date at once: never stored.
-    pub(crate) const NOTHING: Life = Life(0);
+    pub(crate) const NOTHING: Lifetime = Lifetime(0);
     /// For ever.
-    pub(crate) const FOREVER: Life = Life(NEVER);
+    pub(crate) const FOREVER: Lifetime = Lifetime(NEVER);
 
     /// Resolves what a call said (`ttl`) against the cache's time to live.
     #[inline]
-    pub(crate) fn resolve(ttl: Ttl, time_to_live: Option<Life>, jitter: f64) -> Life {
+    pub(crate) fn resolve(ttl: Ttl, time_to_live: Option<Lifetime>, jitter: f64) -> Lifetime {
         match (ttl, time_to_live) {
-            (Ttl::Forever, _) | (Ttl::Default, None) => Life::FOREVER,
-            (Ttl::For(time), _) => Life::from(time).shortened(jitter),
-            (Ttl::Default, Some(life)) => life.shortened(jitter),
+            (Ttl::Forever, _) | (Ttl::Default, None) => Lifetime::FOREVER,
+            (Ttl::For(time), _) => Lifetime::from(time).shortened(jitter),
+            (Ttl::Default, Some(lifetime)) => lifetime.shortened(jitter),
         }
     }
 
     /// Resolves a policy's answer.
-    pub(crate) fn from_policy(answer: Option<Duration>, jitter: f64) -> Life {
-        answer.map_or(Life::FOREVER, |time| Life::from(time).shortened(jitter))
+    pub(crate) fn from_policy(answer: Option<Duration>, jitter: f64) -> Lifetime {
+        answer.map_or(Lifetime::FOREVER, |time| {
+            Lifetime::from(time).shortened(jitter)
+        })
     }
 
     #[inline]
-    fn shortened(self, jitter: f64) -> Life {
-        if jitter > 0.0 && self != Life::NOTHING && self != Life::FOREVER {
+    fn shortened(self, jitter: f64) -> Lifetime {
+        if jitter > 0.0 && self != Lifetime::NOTHING && self != Lifetime::FOREVER {
             // Jitter only shortens: nothing is served past the time that was asked for. A life cut
             // to nothing would never be stored, so a nanosecond of it stays.
             let kept = self.0 as f64 * (1.0 - jitter * rng::unit());
-            Life((kept.max(1.0) as u64).min(self.0))
+            Lifetime((kept.max(1.0) as u64).min(self.0))
         } else {
             self
         }
@@ -97,23 +99,23 @@ impl Life {
 
     /// In nanoseconds; `None` for ever.
     pub(crate) fn nanos(self) -> Option<u64> {
-        (self != Life::FOREVER).then_some(self.0)
+        (self != Lifetime::FOREVER).then_some(self.0)
     }
 
     /// The deadline of a value written `now`.
     #[inline]
     pub(crate) fn deadline(self, now: &mut Now<'_>) -> u64 {
         match self {
-            Life::NOTHING => 0,
-            Life::FOREVER => NEVER,
-            Life(nanos) => now.deadline(nanos),
+            Lifetime::NOTHING => 0,
+            Lifetime::FOREVER => NEVER,
+            Lifetime(nanos) => now.deadline(nanos),
         }
     }
 }
 
-impl From<Duration> for Life {
-    fn from(time: Duration) -> Life {
-        Life(nanos(time))
+impl From<Duration> for Lifetime {
+    fn from(time: Duration) -> Lifetime {
+        Lifetime(nanos(time))
     }
 }
 
@@ -129,18 +131,18 @@ mod tests {
     #[test]
     fn what_a_call_says_goes_before_what_the_cache_says() {
         let minute = Duration::from_secs(60);
-        let a_minute = Some(Life::from(minute));
+        let a_minute = Some(Lifetime::from(minute));
         let table = [
-            (Ttl::Default, None, Life::FOREVER),
-            (Ttl::Default, a_minute, Life::from(minute)),
-            (Ttl::Forever, a_minute, Life::FOREVER),
-            (Ttl::For(Duration::ZERO), a_minute, Life::NOTHING),
-            (Ttl::For(Duration::MAX), None, Life::FOREVER),
+            (Ttl::Default, None, Lifetime::FOREVER),
+            (Ttl::Default, a_minute, Lifetime::from(minute)),
+            (Ttl::Forever, a_minute, Lifetime::FOREVER),
+            (Ttl::For(Duration::ZERO), a_minute, Lifetime::NOTHING),
+            (Ttl::For(Duration::MAX), None, Lifetime::FOREVER),
         ];
-        for (ttl, default, life) in table {
+        for (ttl, default, lifetime) in table {
             assert_eq!(
-                Life::resolve(ttl, default, 0.0),
-                life,
+                Lifetime::resolve(ttl, default, 0.0),
+                lifetime,
                 "{ttl:?} over {default:?}"
             );
         }
@@ -150,10 +152,13 @@ mod tests {
     fn jitter_only_shortens_and_never_to_nothing() {
         let second = Duration::from_secs(1);
         for _ in 0..1000 {
-            let Life(time) = Life::resolve(Ttl::For(second), None, 0.25);
+            let Lifetime(time) = Lifetime::resolve(Ttl::For(second), None, 0.25);
             assert!((749_999_999..=1_000_000_000).contains(&time), "{time}");
         }
         let tiny = Duration::from_nanos(1);
-        assert_eq!(Life::resolve(Ttl::For(tiny), None, 1.0), Life::from(tiny));
+        assert_eq!(
+            Lifetime::resolve(Ttl::For(tiny), None, 1.0),
+            Lifetime::from(tiny)
+        );
     }
 }

@@ -78,18 +78,20 @@ impl Early {
         Early(delta.div_ceil(DELTA_UNIT).min(u64::from(u32::MAX)))
     }
 
-    /// For an entry whose load took `delta` nanoseconds, that lives `life` nanoseconds (`None`: for ever), and that
+    /// For an entry whose load took `delta` nanoseconds, that lives `lifetime` nanoseconds (`None`: for ever), and that
     /// is to be loaded again from the age `refresh_after` on, if any: the window that begins first decides.
     pub(crate) fn new(
         delta: u64,
         beta: f64,
         refresh_after: Option<u64>,
-        life: Option<u64>,
+        lifetime: Option<u64>,
     ) -> Early {
         let early = Early::measured(delta);
-        let Some(life) = life else { return early };
-        let drawn = reach(early.delta(), beta).min(life / 2);
-        let sure = refresh_after.map_or(0, |after| life.saturating_sub(after));
+        let Some(lifetime) = lifetime else {
+            return early;
+        };
+        let drawn = reach(early.delta(), beta).min(lifetime / 2);
+        let sure = refresh_after.map_or(0, |after| lifetime.saturating_sub(after));
         if sure > drawn {
             early.surely(sure)
         } else {
@@ -216,13 +218,13 @@ pub(crate) enum StaleBy {
 /// What is to be done with an entry before its deadline and after it. Most entries say nothing of it, which is seen
 /// at one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct RefreshPlan {
     pub(crate) early: Early,
     pub(crate) windows: OwnWindows,
 }
 
-impl Plan {
-    pub(crate) const NONE: Plan = Plan {
+impl RefreshPlan {
+    pub(crate) const NONE: RefreshPlan = RefreshPlan {
         early: Early::NEVER,
         windows: OwnWindows::NONE,
     };
@@ -330,9 +332,9 @@ mod tests {
                 4_000 * SECOND,
             ),
         ];
-        for (delta, beta, life, window, kept) in table {
-            let early = Early::new(delta, beta, None, life);
-            let text = format!("{delta} {beta} {life:?}");
+        for (delta, beta, lifetime, window, kept) in table {
+            let early = Early::new(delta, beta, None, lifetime);
+            let text = format!("{delta} {beta} {lifetime:?}");
             assert_eq!((early.window(), early.delta()), (window, kept), "{text}");
         }
         assert_eq!(size_of::<Early>(), 8);
@@ -362,8 +364,8 @@ mod tests {
             (0, 0.0, Some(hour), 48 * hour, 47 * hour, never, true),
             (0, 0.0, Some(hour), 5_000 * hour, 4_998 * hour, never, true),
         ];
-        for (delta, beta, after, life, left, draw, due) in table {
-            let early = Early::new(delta, beta, after, Some(life));
+        for (delta, beta, after, lifetime, left, draw, due) in table {
+            let early = Early::new(delta, beta, after, Some(lifetime));
             let text = format!("{delta} {beta} {after:?} {left} {draw}");
             assert_eq!(early.is_due(left, beta, draw), due, "{text}");
         }

@@ -1,7 +1,7 @@
 //! Invalidation by number instead of by search: one sequence a cache, one number an entry.
 //!
 //! Every `clear`, namespace bump and tag bump draws the next number of the cache's sequence and raises
-//! the *floor* of its scope to it. An entry or a flight carries the number at which it was `born`. It
+//! the *floor* of its scope to it. An entry or a flight carries the number at which it was `epoch`. It
 //! is valid while that number is at least every floor of its scopes.
 //!
 //! # Invariants
@@ -13,7 +13,7 @@
 //!   replaces, and whatever rises later kills what it stores.
 //! * A load is born before its loader starts. So what was read before an invalidation began carries a
 //!   number below its floor.
-//! * A tag's floor rises before `tag_moves` counts the move. Who reads the count and then the floors
+//! * A tag's floor rises before `tag_epoch` counts the move. Who reads the count and then the floors
 //!   sees, for a count of n, the floors of at least n moves.
 //! * The floor of a tag that was forgotten is folded into `forgotten`, and a tag that is registered
 //!   later starts from there.
@@ -25,33 +25,33 @@
 
 use dashmap::DashMap;
 
-use crate::entry::header::LAST_BORN;
+use crate::entry::header::MAX_EPOCH;
 use crate::util::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::util::sync::{Arc, Mutex};
 
 /// The sequence and the floors that hold for a whole cache.
-pub(crate) struct Sequence {
-    drawn: AtomicU64,
+pub(crate) struct EpochCounter {
+    last: AtomicU64,
     /// Held while a floor rises and its number is drawn. A leaf lock.
     bumping: Mutex<()>,
     /// Raised by a `clear` of the whole cache.
-    cleared: AtomicU64,
+    min_epoch: AtomicU64,
     /// Counts tag bumps, each after its floor was raised.
-    tag_moves: AtomicU64,
+    tag_epoch: AtomicU64,
     /// No forgotten tag's floor is above this.
     ///
     /// Of std, also under shuttle: it is read under a registry's real lock.
     forgotten: std::sync::atomic::AtomicU64,
 }
 
-impl Sequence {
+impl EpochCounter {
     pub(crate) fn new() -> Self {
-        Sequence {
+        EpochCounter {
             // Numbers start at one, so that a floor of zero is below them all.
-            drawn: AtomicU64::new(1),
+            last: AtomicU64::new(1),
             bumping: Mutex::new(()),
-            cleared: AtomicU64::new(0),
-            tag_moves: AtomicU64::new(0),
+            min_epoch: AtomicU64::new(0),
+            tag_epoch: AtomicU64::new(0),
             forgotten: std::sync::atomic::AtomicU64::new(0),
         }
     }
@@ -59,64 +59,64 @@ impl Sequence {
     /// The number that something born now carries.
     #[inline]
     pub(crate) fn current(&self) -> u64 {
-        self.drawn.load(Ordering::SeqCst)
+        self.last.load(Ordering::SeqCst)
     }
 
     /// The floor of the whole cache.
     #[inline]
-    pub(crate) fn floor(&self) -> u64 {
-        self.cleared.load(Ordering::Acquire)
+    pub(crate) fn min_epoch(&self) -> u64 {
+        self.min_epoch.load(Ordering::Acquire)
     }
 
     /// How many tag bumps have finished.
     #[inline]
-    pub(crate) fn tag_moves(&self) -> u64 {
-        self.tag_moves.load(Ordering::Acquire)
+    pub(crate) fn tag_epoch(&self) -> u64 {
+        self.tag_epoch.load(Ordering::Acquire)
     }
 
     /// Kills everything born so far, and returns the floor.
     pub(crate) fn clear(&self) -> u64 {
-        self.raise(&self.cleared, false)
+        self.bump(&self.min_epoch, false)
     }
 
     /// Raises a floor to the next number, and only then makes that number current: whoever reads n as
     /// the current number finds every floor up to n risen.
-    fn raise(&self, floor: &AtomicU64, of_tag: bool) -> u64 {
+    fn bump(&self, min_epoch: &AtomicU64, of_tag: bool) -> u64 {
         let _alone = self.bumping.lock();
         let next = self.next();
-        floor.fetch_max(next, Ordering::SeqCst);
+        min_epoch.fetch_max(next, Ordering::SeqCst);
         if of_tag {
             // After the rise, so that who sees the count sees the floor, and before the number, so that
             // who sees the number sees both.
-            self.tag_moves.fetch_add(1, Ordering::SeqCst);
+            self.tag_epoch.fetch_add(1, Ordering::SeqCst);
         }
-        self.drawn.store(next, Ordering::SeqCst);
+        self.last.store(next, Ordering::SeqCst);
         next
     }
 
     /// Waits out a rise in progress: every floor seen before is at most the current number after.
-    pub(crate) fn await_rise(&self) {
+    pub(crate) fn wait_for_bump(&self) {
         drop(self.bumping.lock());
     }
 
-    pub(crate) fn draw(&self) -> u64 {
+    pub(crate) fn advance(&self) -> u64 {
         let _alone = self.bumping.lock();
         let next = self.next();
-        self.drawn.store(next, Ordering::SeqCst);
+        self.last.store(next, Ordering::SeqCst);
         next
     }
 
     /// The number after the current one; called with `bumping` locked. The one after the last that an entry
     /// can carry is drawn again and again: it is above all entries, and nothing is stored under it.
     fn next(&self) -> u64 {
-        (self.drawn.load(Ordering::SeqCst) + 1).min(LAST_BORN + 1)
+        (self.last.load(Ordering::SeqCst) + 1).min(MAX_EPOCH + 1)
     }
 }
 
 /// The floor of one tag. Entries that carry the tag point at it.
 #[derive(Debug)]
 pub(crate) struct Tag {
-    floor: AtomicU64,
+    min_epoch: AtomicU64,
 }
 
 /// The tags of one entry, with the count of tag moves at which they were last found valid, so that an
@@ -128,15 +128,15 @@ pub(crate) struct TagSet {
 }
 
 impl TagSet {
-    /// Whether something `born` under these tags is still valid.
-    pub(crate) fn admits(&self, born: u64, sequence: &Sequence) -> bool {
-        let moves = sequence.tag_moves();
-        // Relaxed: the value only says that a walk at that count found no floor above `born`, and
+    /// Whether something `epoch` under these tags is still valid.
+    pub(crate) fn admits(&self, epoch: u64, epochs: &EpochCounter) -> bool {
+        let moves = epochs.tag_epoch();
+        // Relaxed: the value only says that a walk at that count found no floor above `epoch`, and
         // floors that had risen by then were seen by it; no other data hangs on it.
         if self.verified.load(Ordering::Relaxed) == moves {
             return true;
         }
-        if self.floors().any(|floor| floor > born) {
+        if self.min_epochs().any(|min_epoch| min_epoch > epoch) {
             return false;
         }
         self.verified.store(moves, Ordering::Relaxed);
@@ -144,10 +144,10 @@ impl TagSet {
     }
 
     /// The tags' floors, in the order in which the tags were named.
-    pub(crate) fn floors(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn min_epochs(&self) -> impl Iterator<Item = u64> + '_ {
         self.tags
             .iter()
-            .map(|tag| tag.floor.load(Ordering::Acquire))
+            .map(|tag| tag.min_epoch.load(Ordering::Acquire))
     }
 }
 
@@ -170,12 +170,12 @@ impl Tags {
     }
 
     /// The set for an entry that names `names`; `None` if it names none.
-    pub(crate) fn set(&self, names: &[Box<str>], sequence: &Sequence) -> Option<Box<TagSet>> {
+    pub(crate) fn set(&self, names: &[Box<str>], epochs: &EpochCounter) -> Option<Box<TagSet>> {
         if names.is_empty() {
             return None;
         }
-        let tags = names.iter().map(|name| self.tag(name, sequence)).collect();
-        self.sweep_if_large(sequence);
+        let tags = names.iter().map(|name| self.tag(name, epochs)).collect();
+        self.sweep_if_large(epochs);
         Some(Box::new(TagSet {
             // No count is this high: the first look walks.
             verified: AtomicU64::new(u64::MAX),
@@ -184,11 +184,11 @@ impl Tags {
     }
 
     /// Kills everything born so far that carries the tag, or whose load will answer with it.
-    pub(crate) fn invalidate(&self, name: &str, sequence: &Sequence) {
-        let tag = self.tag(name, sequence);
-        sequence.raise(&tag.floor, true);
+    pub(crate) fn invalidate(&self, name: &str, epochs: &EpochCounter) {
+        let tag = self.tag(name, epochs);
+        epochs.bump(&tag.min_epoch, true);
         drop(tag);
-        self.sweep_if_large(sequence);
+        self.sweep_if_large(epochs);
     }
 
     /// How many names are registered.
@@ -196,7 +196,7 @@ impl Tags {
         self.by_name.len()
     }
 
-    fn tag(&self, name: &str, sequence: &Sequence) -> Arc<Tag> {
+    fn tag(&self, name: &str, epochs: &EpochCounter) -> Arc<Tag> {
         if let Some(tag) = self.by_name.get(name) {
             return Arc::clone(&tag);
         }
@@ -205,14 +205,14 @@ impl Tags {
             Arc::new(Tag {
                 // Read while the name's place in the registry is locked: a sweep that forgot this
                 // very name has raised `forgotten` before it gave the place up.
-                floor: AtomicU64::new(sequence.forgotten.load(Ordering::SeqCst)),
+                min_epoch: AtomicU64::new(epochs.forgotten.load(Ordering::SeqCst)),
             })
         });
         Arc::clone(&tag)
     }
 
     /// Forgets tags that no entry carries, once there are twice as many as the last sweep left.
-    fn sweep_if_large(&self, sequence: &Sequence) {
+    fn sweep_if_large(&self, epochs: &EpochCounter) {
         let limit = self.sweep_at.load(Ordering::Relaxed);
         if self.by_name.len() < limit {
             return;
@@ -228,8 +228,8 @@ impl Tags {
             // `retain` holds this place's lock, so nobody clones the tag out of it meanwhile.
             let carried = Arc::strong_count(tag) > 1;
             if !carried {
-                let floor = tag.floor.load(Ordering::SeqCst);
-                sequence.forgotten.fetch_max(floor, Ordering::SeqCst);
+                let min_epoch = tag.min_epoch.load(Ordering::SeqCst);
+                epochs.forgotten.fetch_max(min_epoch, Ordering::SeqCst);
             }
             carried
         });
@@ -242,7 +242,7 @@ impl Tags {
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) id: u32,
-    floor: AtomicU64,
+    min_epoch: AtomicU64,
     /// Entries in the shards, alive or dead. A namespace with none and no handle can be forgotten.
     entries: AtomicUsize,
 }
@@ -251,10 +251,10 @@ impl Namespace {
     /// The namespace of a cache's own handle.
     pub(crate) const ROOT: u32 = 0;
 
-    fn new(id: u32, floor: u64) -> Arc<Self> {
+    fn new(id: u32, min_epoch: u64) -> Arc<Self> {
         Arc::new(Namespace {
             id,
-            floor: AtomicU64::new(floor),
+            min_epoch: AtomicU64::new(min_epoch),
             entries: AtomicUsize::new(0),
         })
     }
@@ -264,17 +264,17 @@ impl Namespace {
     }
 
     #[inline]
-    pub(crate) fn floor(&self) -> u64 {
-        self.floor.load(Ordering::Acquire)
+    pub(crate) fn min_epoch(&self) -> u64 {
+        self.min_epoch.load(Ordering::Acquire)
     }
 
     /// Kills everything born in this namespace so far.
-    pub(crate) fn clear(&self, sequence: &Sequence) {
-        sequence.raise(&self.floor, false);
+    pub(crate) fn clear(&self, epochs: &EpochCounter) {
+        epochs.bump(&self.min_epoch, false);
     }
 
     /// One more entry. Called before the entry can be seen, so that the count is never too low.
-    pub(crate) fn gained(&self) {
+    pub(crate) fn entry_added(&self) {
         // The root is never forgotten, so nobody asks for its count.
         if self.id == Self::ROOT {
             return;
@@ -282,7 +282,7 @@ impl Namespace {
         self.entries.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn lost(&self) {
+    pub(crate) fn entry_removed(&self) {
         if self.id == Self::ROOT {
             return;
         }
@@ -311,7 +311,7 @@ impl Namespaces {
         }
     }
 
-    pub(crate) fn open(&self, name: &str, sequence: &Sequence) -> Arc<Namespace> {
+    pub(crate) fn open(&self, name: &str, epochs: &EpochCounter) -> Arc<Namespace> {
         if let Some(namespace) = self.by_name.get(name) {
             return Arc::clone(&namespace);
         }
@@ -320,7 +320,7 @@ impl Namespaces {
         let namespace = entry.or_insert_with(|| {
             // A new namespace starts above everything born so far. Should the ids ever wrap, what an
             // id's former namespace left behind is dead.
-            let floor = sequence.draw();
+            let min_epoch = epochs.advance();
             loop {
                 let id = self.next_id.fetch_add(1, Ordering::Relaxed);
                 if id == Namespace::ROOT {
@@ -328,7 +328,7 @@ impl Namespaces {
                 }
                 let fresh = self.by_id.entry(id);
                 if let dashmap::Entry::Vacant(place) = fresh {
-                    let namespace = Namespace::new(id, floor);
+                    let namespace = Namespace::new(id, min_epoch);
                     place.insert(Arc::clone(&namespace));
                     return namespace;
                 }
@@ -392,67 +392,67 @@ mod tests {
 
     #[test]
     fn a_bump_kills_what_was_born_before_it_and_nothing_else() {
-        let sequence = Sequence::new();
+        let epochs = EpochCounter::new();
         let tags = Tags::new();
-        let set = tags.set(&names(2), &sequence).expect("two names");
-        let before = sequence.current();
-        assert!(set.admits(before, &sequence));
-        tags.invalidate("7", &sequence);
-        assert!(set.admits(before, &sequence), "another tag was bumped");
-        tags.invalidate("1", &sequence);
-        assert!(!set.admits(before, &sequence));
-        assert!(set.admits(sequence.current(), &sequence));
+        let set = tags.set(&names(2), &epochs).expect("two names");
+        let before = epochs.current();
+        assert!(set.admits(before, &epochs));
+        tags.invalidate("7", &epochs);
+        assert!(set.admits(before, &epochs), "another tag was bumped");
+        tags.invalidate("1", &epochs);
+        assert!(!set.admits(before, &epochs));
+        assert!(set.admits(epochs.current(), &epochs));
     }
 
     #[test]
     fn the_last_number_kills_and_is_never_an_entrys() {
-        let sequence = Sequence::new();
-        sequence.drawn.store(LAST_BORN - 1, Ordering::SeqCst);
-        assert_eq!(sequence.clear(), LAST_BORN);
-        assert_eq!(sequence.current(), LAST_BORN);
-        assert_eq!(sequence.clear(), LAST_BORN + 1);
+        let epochs = EpochCounter::new();
+        epochs.last.store(MAX_EPOCH - 1, Ordering::SeqCst);
+        assert_eq!(epochs.clear(), MAX_EPOCH);
+        assert_eq!(epochs.current(), MAX_EPOCH);
+        assert_eq!(epochs.clear(), MAX_EPOCH + 1);
         assert_eq!(
-            (sequence.draw(), sequence.clear()),
-            (LAST_BORN + 1, LAST_BORN + 1)
+            (epochs.advance(), epochs.clear()),
+            (MAX_EPOCH + 1, MAX_EPOCH + 1)
         );
-        assert!(LAST_BORN < sequence.floor());
+        assert!(MAX_EPOCH < epochs.min_epoch());
     }
 
     #[test]
     fn a_forgotten_tag_keeps_its_floor() {
-        let sequence = Sequence::new();
+        let epochs = EpochCounter::new();
         let tags = Tags::new();
-        let before = sequence.current();
-        tags.invalidate("gone", &sequence);
+        let before = epochs.current();
+        tags.invalidate("gone", &epochs);
         // Enough names that nobody carries to have the registry swept.
         for n in 0..10_000 {
-            tags.invalidate(&format!("churn {n}"), &sequence);
+            tags.invalidate(&format!("churn {n}"), &epochs);
         }
         assert!(
             tags.len() <= 2 * Tags::SMALLEST_SWEEP,
             "{} names",
             tags.len()
         );
-        let set = tags.set(&["gone".into()], &sequence).expect("one name");
-        assert!(!set.admits(before, &sequence));
-        assert!(set.admits(sequence.current(), &sequence));
+        let set = tags.set(&["gone".into()], &epochs).expect("one name");
+        assert!(!set.admits(before, &epochs));
+        assert!(set.admits(epochs.current(), &epochs));
     }
 
     #[test]
     fn namespaces_come_back_only_above_their_past() {
-        let sequence = Sequence::new();
+        let epochs = EpochCounter::new();
         let namespaces = Namespaces::new();
-        let first = namespaces.open("a", &sequence);
-        assert_eq!(namespaces.open("a", &sequence).id, first.id);
-        let born = sequence.current();
-        assert!(born >= first.floor());
-        first.clear(&sequence);
-        assert!(born < first.floor() && sequence.current() >= first.floor());
+        let first = namespaces.open("a", &epochs);
+        assert_eq!(namespaces.open("a", &epochs).id, first.id);
+        let epoch = epochs.current();
+        assert!(epoch >= first.min_epoch());
+        first.clear(&epochs);
+        assert!(epoch < first.min_epoch() && epochs.current() >= first.min_epoch());
         drop(first);
         for n in 0..10_000 {
-            namespaces.open(&n.to_string(), &sequence);
+            namespaces.open(&n.to_string(), &epochs);
         }
         assert!(namespaces.len() <= 2 * Namespaces::SMALLEST_SWEEP);
-        assert!(namespaces.open("a", &sequence).floor() > born);
+        assert!(namespaces.open("a", &epochs).min_epoch() > epoch);
     }
 }

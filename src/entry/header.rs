@@ -9,9 +9,9 @@
 //! | | 6..20 | the upper part of the hash |
 //! | | 20..64 | the deadline, as below |
 //! | `second` | 0..18 | the lower part of the hash, which is odd |
-//! | | 18..64 | `born` |
+//! | | 18..64 | `epoch` |
 //!
-//! What a hit asks about stands on top: that the deadline is later than some moment, or that `born` is not
+//! What a hit asks about stands on top: that the deadline is later than some moment, or that `epoch` is not
 //! below some floor, is one comparison of a whole word.
 //!
 //! # The deadline
@@ -30,14 +30,14 @@ use crate::util::sync::atomic::{AtomicU64, Ordering};
 
 const HITS: u64 = 0b111;
 const DEADLINE: u64 = (1 << 44) - 1;
-const PLACE: u64 = 0b11;
-const PLACE_AT: u32 = 3;
+const QUEUE: u64 = 0b11;
+const QUEUE_AT: u32 = 3;
 const TAGGED_AT: u32 = 5;
 const UPPER_AT: u32 = 6;
 const DEADLINE_AT: u32 = 20;
-const BORN_AT: u32 = 18;
+const EPOCH_AT: u32 = 18;
 /// The lower part of the hash.
-const LOWER: u64 = (1 << BORN_AT) - 1;
+const LOWER: u64 = (1 << EPOCH_AT) - 1;
 
 /// The bit that says that a deadline counts in [`COARSE`] units.
 const SCALE: u64 = 1 << 43;
@@ -46,25 +46,25 @@ const FINE: u64 = 20_000;
 /// Nanoseconds in a unit of a far one.
 const COARSE: u64 = 1 << 21;
 
-/// The last number that an entry can be born under: 7 * 10^13. See [`Sequence`](crate::entry::generation::Sequence).
-pub(crate) const LAST_BORN: u64 = (1 << 46) - 2;
+/// The last number that an entry can be born under: 7 * 10^13. See [`EpochCounter`](crate::entry::generation::EpochCounter).
+pub(crate) const MAX_EPOCH: u64 = (1 << 46) - 2;
 
 /// What an entry must be above to be served without a closer look: its words as a stamp lays them out.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bar {
+pub(crate) struct LivenessBound {
     /// No word of an entry that is born under the least number allowed is below this.
     second: u64,
     /// The highest word of an entry whose deadline may have come.
     first: u64,
 }
 
-impl Bar {
-    /// For entries born under `floor` or more, which is at most one above [`LAST_BORN`], whose deadlines are
+impl LivenessBound {
+    /// For entries born under `floor` or more, which is at most one above [`MAX_EPOCH`], whose deadlines are
     /// after `moment`.
     #[inline]
     pub(crate) fn new(floor: u64, moment: u64) -> Self {
-        Bar {
-            second: floor << BORN_AT,
+        LivenessBound {
+            second: floor << EPOCH_AT,
             first: compact(moment) << DEADLINE_AT | ((1 << DEADLINE_AT) - 1),
         }
     }
@@ -72,9 +72,9 @@ impl Bar {
 
 /// A deadline as a stamp keeps it, in the order of the moments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Due(u64);
+pub(crate) struct PackedDeadline(u64);
 
-impl Due {
+impl PackedDeadline {
     #[inline]
     pub(crate) fn moment(self) -> u64 {
         expand(self.0)
@@ -82,26 +82,26 @@ impl Due {
 }
 
 /// What an entry says about itself.
-pub(crate) struct Stamp {
+pub(crate) struct EntryHeader {
     first: AtomicU64,
     second: NonZeroU64,
 }
 
-impl Stamp {
-    /// The stamp of something that nobody has read yet. `hash` is odd, `born` at most [`LAST_BORN`].
+impl EntryHeader {
+    /// The stamp of something that nobody has read yet. `hash` is odd, `epoch` at most [`MAX_EPOCH`].
     #[inline]
-    pub(crate) fn new(hash: u32, born: u64, expires_at: u64, tagged: bool) -> Self {
-        debug_assert!(hash & 1 == 1 && born <= LAST_BORN);
-        Stamp {
-            first: AtomicU64::new(first_word(hash, expires_at, tagged)),
-            second: second_word(hash, born),
+    pub(crate) fn new(hash: u32, epoch: u64, check_at: u64, tagged: bool) -> Self {
+        debug_assert!(hash & 1 == 1 && epoch <= MAX_EPOCH);
+        EntryHeader {
+            first: AtomicU64::new(first_word(hash, check_at, tagged)),
+            second: second_word(hash, epoch),
         }
     }
 
     /// The half of the key's hash that did not pick the shard.
     #[inline]
     pub(crate) fn hash(&self) -> u32 {
-        let upper = self.first() >> UPPER_AT << BORN_AT;
+        let upper = self.first() >> UPPER_AT << EPOCH_AT;
         (self.second.get() & LOWER | upper) as u32
     }
 
@@ -113,20 +113,20 @@ impl Stamp {
 
     /// The number under which the entry lives: it is dead once a floor of its scopes is above it.
     #[inline]
-    pub(crate) fn born(&self) -> u64 {
-        self.second.get() >> BORN_AT
+    pub(crate) fn epoch(&self) -> u64 {
+        self.second.get() >> EPOCH_AT
     }
 
     /// The deadline by age, [`NEVER`] without one.
     #[inline]
-    pub(crate) fn expires_at(&self) -> u64 {
-        self.due().moment()
+    pub(crate) fn check_at(&self) -> u64 {
+        self.packed_deadline().moment()
     }
 
     /// The same, not yet turned into a moment.
     #[inline]
-    pub(crate) fn due(&self) -> Due {
-        Due(self.first() >> DEADLINE_AT)
+    pub(crate) fn packed_deadline(&self) -> PackedDeadline {
+        PackedDeadline(self.first() >> DEADLINE_AT)
     }
 
     #[inline]
@@ -136,8 +136,8 @@ impl Stamp {
 
     /// Whether the entry is surely alive, as far as a bar and not its tags tell. If not, it may still be.
     #[inline]
-    pub(crate) fn clears(&self, bar: Bar) -> bool {
-        self.second.get() >= bar.second && self.first() > bar.first
+    pub(crate) fn is_surely_live(&self, bound: LivenessBound) -> bool {
+        self.second.get() >= bound.second && self.first() > bound.first
     }
 
     #[inline]
@@ -157,30 +157,30 @@ impl Stamp {
 
     /// The policy's note, 0 to 3; 0 in a new stamp.
     #[inline]
-    pub(crate) fn place(&self) -> u8 {
-        (self.first() >> PLACE_AT & PLACE) as u8
+    pub(crate) fn queue(&self) -> u8 {
+        (self.first() >> QUEUE_AT & QUEUE) as u8
     }
 
     /// Notes where the entry stands, and sets its hits.
     #[inline]
-    pub(crate) fn mark(&mut self, place: u8, hits: u8) {
+    pub(crate) fn set_queue(&mut self, queue: u8, hits: u8) {
         let first = self.first.get_mut();
-        let others = *first & !(HITS | PLACE << PLACE_AT);
-        *first = others | (u64::from(place) & PLACE) << PLACE_AT | u64::from(hits) & HITS;
+        let others = *first & !(HITS | QUEUE << QUEUE_AT);
+        *first = others | (u64::from(queue) & QUEUE) << QUEUE_AT | u64::from(hits) & HITS;
     }
 
     #[inline]
-    pub(crate) fn set_expires_at(&mut self, expires_at: u64) {
+    pub(crate) fn set_check_at(&mut self, check_at: u64) {
         let first = self.first.get_mut();
-        *first = *first & !(DEADLINE << DEADLINE_AT) | compact(expires_at) << DEADLINE_AT;
+        *first = *first & !(DEADLINE << DEADLINE_AT) | compact(check_at) << DEADLINE_AT;
     }
 
     /// Takes what the stamp of a new value for the same key says. Hits and place stay, and so does the hash: by that
     /// the entry is found, also if the key's own `Hash` says another thing every time.
     #[inline]
-    pub(crate) fn renew(&mut self, new: Stamp) {
+    pub(crate) fn renew(&mut self, new: EntryHeader) {
         const STAYS: u64 =
-            HITS | PLACE << PLACE_AT | ((1 << (DEADLINE_AT - UPPER_AT)) - 1) << UPPER_AT;
+            HITS | QUEUE << QUEUE_AT | ((1 << (DEADLINE_AT - UPPER_AT)) - 1) << UPPER_AT;
         *self.first.get_mut() = self.first() & STAYS | new.first() & !STAYS;
         let second = new.second.get() & !LOWER | self.second.get() & LOWER;
         // The hash is odd: the other branch is never taken.
@@ -195,15 +195,15 @@ impl Stamp {
 }
 
 #[inline]
-fn first_word(hash: u32, expires_at: u64, tagged: bool) -> u64 {
-    let upper = u64::from(hash) >> BORN_AT;
-    compact(expires_at) << DEADLINE_AT | upper << UPPER_AT | u64::from(tagged) << TAGGED_AT
+fn first_word(hash: u32, check_at: u64, tagged: bool) -> u64 {
+    let upper = u64::from(hash) >> EPOCH_AT;
+    compact(check_at) << DEADLINE_AT | upper << UPPER_AT | u64::from(tagged) << TAGGED_AT
 }
 
 #[inline]
-fn second_word(hash: u32, born: u64) -> NonZeroU64 {
+fn second_word(hash: u32, epoch: u64) -> NonZeroU64 {
     // The hash is odd: the other branch is never taken.
-    NonZeroU64::new(born << BORN_AT | u64::from(hash) & LOWER).unwrap_or(NonZeroU64::MIN)
+    NonZeroU64::new(epoch << EPOCH_AT | u64::from(hash) & LOWER).unwrap_or(NonZeroU64::MIN)
 }
 
 /// A moment in 44 bits, never later than it is.
@@ -238,31 +238,31 @@ mod tests {
 
     #[test]
     fn says_what_it_was_told() {
-        let mut stamp = Stamp::new(7, 3, 1_000_000_000, true);
+        let mut header = EntryHeader::new(7, 3, 1_000_000_000, true);
         for n in 0..9 {
-            assert_eq!(stamp.hits(), 5.min(n));
-            stamp.hit(5);
+            assert_eq!(header.hits(), 5.min(n));
+            header.hit(5);
         }
-        assert_eq!((stamp.hash(), stamp.born()), (7, 3));
+        assert_eq!((header.hash(), header.epoch()), (7, 3));
         assert_eq!(
-            (stamp.expires_at(), stamp.is_tagged()),
+            (header.check_at(), header.is_tagged()),
             (1_000_000_000, true)
         );
-        assert_eq!(stamp.place(), 0);
-        stamp.mark(3, 2);
-        assert_eq!((stamp.hash(), stamp.born()), (7, 3));
-        stamp.renew(Stamp::new(u32::MAX, LAST_BORN, NEVER, false));
-        assert_eq!(stamp.place(), 3);
+        assert_eq!(header.queue(), 0);
+        header.set_queue(3, 2);
+        assert_eq!((header.hash(), header.epoch()), (7, 3));
+        header.renew(EntryHeader::new(u32::MAX, MAX_EPOCH, NEVER, false));
+        assert_eq!(header.queue(), 3);
         assert_eq!(
-            (stamp.hash(), stamp.born()),
-            (7, LAST_BORN),
+            (header.hash(), header.epoch()),
+            (7, MAX_EPOCH),
             "the hash stays"
         );
-        assert_eq!((stamp.expires_at(), stamp.is_tagged()), (NEVER, false));
-        stamp.set_expires_at(20_000);
-        assert_eq!((stamp.expires_at(), stamp.hits()), (20_000, 2));
-        assert_eq!(stamp.born(), LAST_BORN);
-        assert_eq!(Stamp::new(u32::MAX, 0, 0, false).hash(), u32::MAX);
+        assert_eq!((header.check_at(), header.is_tagged()), (NEVER, false));
+        header.set_check_at(20_000);
+        assert_eq!((header.check_at(), header.hits()), (20_000, 2));
+        assert_eq!(header.epoch(), MAX_EPOCH);
+        assert_eq!(EntryHeader::new(u32::MAX, 0, 0, false).hash(), u32::MAX);
     }
 
     #[test]
@@ -302,28 +302,28 @@ mod tests {
         let mut cleared = 0;
         for _ in 0..100_000 {
             let moment = next() >> (next() % 50);
-            let expires_at = match next() % 4 {
+            let check_at = match next() % 4 {
                 0 => NEVER,
                 1 => moment.saturating_add(next() >> (next() % 63 + 1)),
                 _ => moment
                     .saturating_add(next() % (3 * FINE))
                     .saturating_sub(FINE),
             };
-            let (floor, born) = (next() % 3, next() % 3);
-            let stamp = Stamp::new(1, born, expires_at, next() % 8 == 0);
-            let clears = stamp.clears(Bar::new(floor, moment));
-            let alive = born >= floor && stamp.expires_at() > moment;
-            assert!(!clears || alive, "{moment} {expires_at}");
-            let far = expires_at == NEVER || expires_at / 2 > moment.saturating_add(COARSE);
-            assert!(clears || !(alive && far), "{moment} {expires_at}");
-            cleared += u32::from(clears);
+            let (floor, epoch) = (next() % 3, next() % 3);
+            let header = EntryHeader::new(1, epoch, check_at, next() % 8 == 0);
+            let is_surely_live = header.is_surely_live(LivenessBound::new(floor, moment));
+            let alive = epoch >= floor && header.check_at() > moment;
+            assert!(!is_surely_live || alive, "{moment} {check_at}");
+            let far = check_at == NEVER || check_at / 2 > moment.saturating_add(COARSE);
+            assert!(is_surely_live || !(alive && far), "{moment} {check_at}");
+            cleared += u32::from(is_surely_live);
         }
         assert!(cleared > 20_000, "{cleared}");
     }
 
     #[test]
     fn leaves_room_for_a_mark_of_absence() {
-        assert_eq!(size_of::<Stamp>(), 16);
-        assert_eq!(size_of::<Option<Stamp>>(), 16);
+        assert_eq!(size_of::<EntryHeader>(), 16);
+        assert_eq!(size_of::<Option<EntryHeader>>(), 16);
     }
 }

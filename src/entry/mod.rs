@@ -12,7 +12,7 @@ pub(crate) mod stats;
 use std::time::Duration;
 
 use crate::entry::freshness::OwnWindows;
-use crate::entry::header::Stamp;
+use crate::entry::header::EntryHeader;
 
 /// How long an entry may live, as one call says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -359,5 +359,5 @@ impl<V> std::fmt::Debug for Loaded<V> {
 pub(crate) struct Entry<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
-    pub(crate) stamp: Stamp,
+    pub(crate) header: EntryHeader,
 }

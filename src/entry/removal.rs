@@ -46,32 +46,32 @@ impl RemovalCause {
 }
 
 /// One value that left a shard, with its key.
-pub(crate) struct Gone<K, V> {
+pub(crate) struct RemovedEntry<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
     pub(crate) cause: RemovalCause,
     pub(crate) weight: u64,
     pub(crate) namespace: u32,
-    pub(crate) born: u64,
+    pub(crate) epoch: u64,
 }
 
 /// What left a shard in one critical section. The first stands inline: most calls remove at most one
 /// value, and those allocate nothing.
-pub(crate) struct Batch<K, V> {
-    first: Option<Gone<K, V>>,
-    rest: Vec<Gone<K, V>>,
+pub(crate) struct RemovedBatch<K, V> {
+    first: Option<RemovedEntry<K, V>>,
+    rest: Vec<RemovedEntry<K, V>>,
 }
 
-impl<K, V> Batch<K, V> {
+impl<K, V> RemovedBatch<K, V> {
     pub(crate) fn new() -> Self {
-        Batch {
+        RemovedBatch {
             first: None,
             rest: Vec::new(),
         }
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, gone: Gone<K, V>) {
+    pub(crate) fn push(&mut self, gone: RemovedEntry<K, V>) {
         if self.first.is_none() {
             self.first = Some(gone);
         } else {
@@ -80,33 +80,33 @@ impl<K, V> Batch<K, V> {
     }
 
     #[cold]
-    fn push_more(&mut self, gone: Gone<K, V>) {
+    fn push_more(&mut self, gone: RemovedEntry<K, V>) {
         self.rest.push(gone);
     }
 
-    pub(crate) fn extend(&mut self, gone: Option<Gone<K, V>>) {
+    pub(crate) fn extend(&mut self, gone: Option<RemovedEntry<K, V>>) {
         if let Some(gone) = gone {
             self.push(gone);
         }
     }
 
     #[inline]
-    pub(crate) fn first(&self) -> Option<&Gone<K, V>> {
+    pub(crate) fn first(&self) -> Option<&RemovedEntry<K, V>> {
         self.first.as_ref()
     }
 
     #[inline]
-    pub(crate) fn take_first(&mut self) -> Option<Gone<K, V>> {
+    pub(crate) fn take_first(&mut self) -> Option<RemovedEntry<K, V>> {
         self.first.take()
     }
 
     /// What left beside the first.
     #[inline]
-    pub(crate) fn take_rest(&mut self) -> Option<Vec<Gone<K, V>>> {
+    pub(crate) fn take_rest(&mut self) -> Option<Vec<RemovedEntry<K, V>>> {
         (!self.rest.is_empty()).then(|| std::mem::take(&mut self.rest))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Gone<K, V>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &RemovedEntry<K, V>> {
         self.first.iter().chain(&self.rest)
     }
 }
@@ -163,14 +163,14 @@ impl<K, V> Notifier<K, V> {
     #[inline]
     pub(crate) fn tell(&self, key: K, value: V, cause: RemovalCause) {
         if self.listener.is_none() {
-            contain_drop(key);
-            contain_drop(value);
+            drop_catching(key);
+            drop_catching(value);
         } else if self.is_telling() {
             self.defer(key, value, cause);
         } else {
             self.call(&key, &value, cause);
-            contain_drop(key);
-            contain_drop(value);
+            drop_catching(key);
+            drop_catching(value);
         }
     }
 
@@ -182,17 +182,17 @@ impl<K, V> Notifier<K, V> {
                     Ok(copy) => self.defer(key, copy, cause),
                     Err(panic) => {
                         // Nothing is left that could wait: told now, nested, rather than not at all.
-                        contain_drop(panic);
+                        drop_catching(panic);
                         self.call(&key, &value, cause);
-                        contain_drop(key);
+                        drop_catching(key);
                     }
                 }
             }
             Some(_) => {
                 self.call(&key, &value, cause);
-                contain_drop(key);
+                drop_catching(key);
             }
-            None => contain_drop(key),
+            None => drop_catching(key),
         }
         value
     }
@@ -236,14 +236,14 @@ impl<K, V> Notifier<K, V> {
         self.call_once(listener, key, value, cause);
         while let Some(event) = self.next_deferred() {
             self.call_once(listener, &event.key, &event.value, event.cause);
-            contain_drop(event.key);
-            contain_drop(event.value);
+            drop_catching(event.key);
+            drop_catching(event.value);
         }
         let _ = TELLING.try_with(|telling| telling.borrow_mut().pop());
     }
 
     fn call_once(&self, listener: &Listener<K, V>, key: &K, value: &V, cause: RemovalCause) {
-        if contain(|| (listener.0)(key, value, cause)) {
+        if call_catching(|| (listener.0)(key, value, cause)) {
             self.panics.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -259,14 +259,14 @@ fn teller() -> Option<usize> {
 /// Drops a value of the user's. A panic in its `Drop` ends here: the value belongs to some earlier
 /// caller, and whoever happens to evict it must not suffer for it. One value a call: two that panic
 /// within one unwinding would end the process.
-pub(crate) fn contain_drop<T>(value: T) {
+pub(crate) fn drop_catching<T>(value: T) {
     if std::mem::needs_drop::<T>() {
-        contain(move || drop(value));
+        call_catching(move || drop(value));
     }
 }
 
 /// Calls user code whose panic must end here. Returns whether it panicked.
-pub(crate) fn contain(call: impl FnOnce()) -> bool {
+pub(crate) fn call_catching(call: impl FnOnce()) -> bool {
     let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else {
         return false;
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::entry::freshness::StaleBy;
 use crate::entry::removal::RemovalCause;
-use crate::util::counter::Striped;
+use crate::util::counter::StripedCounter;
 use crate::util::sync::atomic::{AtomicU64, Ordering};
 
 /// Names the counters, in the order of the striped array.
@@ -35,7 +35,7 @@ const COUNTS: usize = Count::Invalidated as usize + 1;
 /// The counters of one cache.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    striped: Striped<COUNTS>,
+    striped: StripedCounter<COUNTS>,
     rare: Rare,
 }
 
@@ -54,7 +54,7 @@ struct Rare {
 impl Counters {
     pub(crate) fn new() -> Self {
         Counters {
-            striped: Striped::new(),
+            striped: StripedCounter::new(),
             rare: Rare::default(),
         }
     }

@@ -20,7 +20,7 @@
 //!   before flight.
 //! * `term` grows with every change of leader. A leader may publish only under the stripe's lock, while
 //!   its flight stands in the table and its term is the flight's.
-//! * `born` is drawn under the stripe's lock when a leader's term begins, before its loader runs.
+//! * `epoch` is drawn under the stripe's lock when a leader's term begins, before its loader runs.
 //! * Followers join under the stripe's lock while the flight is in the table, so a flight that has left
 //!   the table gains no more of them; save the call that began it, which may follow whom it handed the lead to.
 //! * Whoever ends a flight, or makes it leaderless, takes the wakes it owes out of the state under the
@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 // Of std, also under shuttle: read while the chain's real lock is held, where nobody may be scheduled.
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::entry::generation::{Sequence, TagSet};
+use crate::entry::generation::{EpochCounter, TagSet};
 use crate::entry::hash::KeyHash;
 use crate::util::error::LoadError;
 use crate::util::sync::{Arc, Mutex};
@@ -68,7 +68,7 @@ enum Phase<V> {
 struct State<V> {
     phase: Phase<V>,
     term: u64,
-    born: u64,
+    epoch: u64,
     /// When the leader's term began.
     since: u64,
     /// The leader's loader has not begun, and waits for a thread.
@@ -113,7 +113,7 @@ impl<K, V> std::ops::Deref for Kept<K, V> {
 
 impl<K, V> Drop for Kept<K, V> {
     fn drop(&mut self) {
-        crate::entry::removal::contain_drop(self.0.take());
+        crate::entry::removal::drop_catching(self.0.take());
     }
 }
 
@@ -137,9 +137,9 @@ impl Remembered {
 /// Who asks for a flight that stands in the table.
 pub(crate) struct Joiner<'a> {
     /// The highest floor that the caller must respect.
-    pub(crate) floor: u64,
+    pub(crate) min_epoch: u64,
     /// The number of a term that began now.
-    pub(crate) born: u64,
+    pub(crate) epoch: u64,
     pub(crate) now: u64,
     /// The start before which a leader has had its time.
     pub(crate) overdue: u64,
@@ -147,7 +147,7 @@ pub(crate) struct Joiner<'a> {
     pub(crate) takes_errors: bool,
     /// It waits for a loader that has not begun, too: one of its own would stand behind that in the same queue.
     pub(crate) queues: bool,
-    pub(crate) sequence: &'a Sequence,
+    pub(crate) epochs: &'a EpochCounter,
 }
 
 /// What a caller finds when it asks for a flight that stands in the table.
@@ -165,7 +165,7 @@ pub(crate) enum Join {
     /// It failed a while ago, and is not to be tried again where there is a value to serve instead.
     Resting,
     /// The flight is of the past: a new one must take its place.
-    Past,
+    Obsolete,
 }
 
 /// What a follower finds when it looks.
@@ -183,7 +183,7 @@ pub(crate) enum Look<V> {
 
 impl<K, V> Flight<K, V> {
     /// A new flight, led by its maker.
-    pub(crate) fn new(hash: KeyHash, namespace: u32, key: K, born: u64, now: u64) -> Arc<Self> {
+    pub(crate) fn new(hash: KeyHash, namespace: u32, key: K, epoch: u64, now: u64) -> Arc<Self> {
         Arc::new(Flight {
             hash,
             namespace,
@@ -191,7 +191,7 @@ impl<K, V> Flight<K, V> {
             state: Mutex::new(State {
                 phase: Phase::Led,
                 term: FIRST_TERM,
-                born,
+                epoch,
                 since: now,
                 waits: false,
                 remembered: Remembered::default(),
@@ -220,21 +220,21 @@ impl<K, V> Flight<K, V> {
     /// the caller would lead.
     pub(crate) fn join(&self, joiner: Joiner<'_>, may_lead: impl FnOnce() -> bool) -> Join {
         let Joiner {
-            floor,
-            born,
+            min_epoch,
+            epoch,
             now,
             overdue,
             takes_errors,
             queues,
-            sequence,
+            epochs,
         } = joiner;
         let mut state = self.state.lock();
-        if state.born < floor {
-            return Join::Past;
+        if state.epoch < min_epoch {
+            return Join::Obsolete;
         }
         let tags = state.remembered.tags.as_ref();
-        if tags.is_some_and(|tags| !tags.admits(state.born, sequence)) {
-            return Join::Past;
+        if tags.is_some_and(|tags| !tags.admits(state.epoch, epochs)) {
+            return Join::Obsolete;
         }
         match &state.phase {
             Phase::Over(outcome) => match &**outcome {
@@ -243,7 +243,7 @@ impl<K, V> Flight<K, V> {
                     Join::Failed(error.clone())
                 }
                 Outcome::Failed(_) if now < state.remembered.by_served => Join::Resting,
-                _ => Join::Past,
+                _ => Join::Obsolete,
             },
             Phase::Led if state.since > overdue && (!state.waits || queues) => {
                 let ticket = state.add_follower();
@@ -251,7 +251,7 @@ impl<K, V> Flight<K, V> {
             }
             Phase::Led | Phase::Leaderless => {
                 if may_lead() {
-                    let term = state.begin_term(born, now);
+                    let term = state.begin_term(epoch, now);
                     Join::Lead { term }
                 } else {
                     Join::Refused
@@ -271,7 +271,7 @@ impl<K, V> Flight<K, V> {
     pub(crate) fn claim(
         &self,
         ticket: u64,
-        born: u64,
+        epoch: u64,
         now: u64,
         overdue: u64,
     ) -> Option<(u64, Option<Wake>)> {
@@ -285,7 +285,7 @@ impl<K, V> Flight<K, V> {
             return None;
         }
         let wake = state.followers.remove(&ticket);
-        Some((state.begin_term(born, now), wake))
+        Some((state.begin_term(epoch, now), wake))
     }
 
     /// What a follower sees; with `wake`, it asks to be woken when that changes.
@@ -309,7 +309,7 @@ impl<K, V> Flight<K, V> {
         };
         drop(state);
         // A waker is user code, also in its `Drop`.
-        crate::entry::removal::contain_drop(unneeded);
+        crate::entry::removal::drop_catching(unneeded);
         look
     }
 
@@ -328,7 +328,7 @@ impl<K, V> Flight<K, V> {
         if let Some(next) = next {
             next.call();
         }
-        crate::entry::removal::contain_drop(own);
+        crate::entry::removal::drop_catching(own);
         deserted
     }
 
@@ -443,11 +443,11 @@ pub(crate) fn first_term() -> u64 {
 }
 
 impl<V> State<V> {
-    fn begin_term(&mut self, born: u64, now: u64) -> u64 {
+    fn begin_term(&mut self, epoch: u64, now: u64) -> u64 {
         self.phase = Phase::Led;
         self.waits = false;
         self.term += 1;
-        self.born = born;
+        self.epoch = epoch;
         self.since = now;
         self.term
     }
@@ -476,6 +476,6 @@ impl<V> Wakes<V> {
         for wake in self.0 {
             wake.call();
         }
-        crate::entry::removal::contain_drop(self.1);
+        crate::entry::removal::drop_catching(self.1);
     }
 }

@@ -7,7 +7,7 @@ use equivalent::Equivalent;
 use super::Flight;
 use crate::ds::index::Index;
 use crate::entry::hash::KeyHash;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::util::sync::Arc;
 
 /// The flights of one stripe, by key. Its owner's lock guards it.
@@ -210,10 +210,10 @@ impl<K, V> Table<K, V> {
 impl<K, V> Drop for Table<K, V> {
     fn drop(&mut self) {
         for flight in self.flights.drain(..).flatten() {
-            contain_drop(flight);
+            drop_catching(flight);
         }
         for flight in self.over.drain(..) {
-            contain_drop(flight);
+            drop_catching(flight);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use crate::entry::removal::contain;
+use crate::entry::removal::call_catching;
 use crate::util::sync::Thread;
 
 /// Whom to wake. Wakers are user code: they are made, called and dropped outside every lock.
@@ -20,7 +20,7 @@ impl Wake {
             Wake::Nobody => {}
             Wake::Thread(thread) => thread.unpark(),
             Wake::Task(waker) => {
-                contain(move || waker.wake());
+                call_catching(move || waker.wake());
             }
         }
     }

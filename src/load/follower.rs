@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::leader::Lead;
 use crate::entry::generation::Namespace;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::flight::wait_graph::{Node, Waits};
 use crate::flight::waiter::Wake;
 use crate::flight::{Flight, Kept, Look, Outcome};
@@ -135,12 +135,12 @@ impl<K, V> Follow<K, V> {
             };
             let wake = fresh.clone().map(Wake::Task);
             if fresh.is_some() {
-                contain_drop(std::mem::replace(&mut self.waker, fresh));
+                drop_catching(std::mem::replace(&mut self.waker, fresh));
             }
             match self.step(wake, until) {
                 Step::Ended(followed) => return Poll::Ready(followed),
                 // The wake was spent: register again, and look once more.
-                Step::Wait { wakes: false, .. } => contain_drop(self.waker.take()),
+                Step::Wait { wakes: false, .. } => drop_catching(self.waker.take()),
                 Step::Wait { at_most, .. } => {
                     if self.poll_sleep(context, at_most).is_pending() {
                         return Poll::Pending;
@@ -207,25 +207,25 @@ impl<K, V> Follow<K, V> {
                 return None;
             }
             let now = visit.now.precise();
-            let born = store.sequence.current();
+            let epoch = store.epochs.current();
             let overdue = now.saturating_sub(store.loads.load_deadline);
-            let claimed = flight.claim(ticket, born, now, overdue);
+            let claimed = flight.claim(ticket, epoch, now, overdue);
             if claimed.is_some() {
                 flight.set_leader_node(node.id());
             }
-            Some((claimed, born))
+            Some((claimed, epoch))
         });
         drop(entered);
         match claimed {
             // Revoked, and nobody brings its value any more.
             None => Step::Ended(Followed::Again),
-            Some((Some((term, wake)), born)) => {
-                contain_drop(wake);
+            Some((Some((term, wake)), epoch)) => {
+                drop_catching(wake);
                 self.over = true;
                 self.store.force_permit();
                 let namespace = Arc::clone(&self.namespace);
                 let flight = Kept::new(Arc::clone(&self.flight));
-                let term = (term, born);
+                let term = (term, epoch);
                 let lead = Lead::new(&self.store, namespace, flight, term, node, self.loads);
                 Step::Ended(Followed::Lead(lead))
             }
@@ -248,7 +248,7 @@ impl<K, V> Lead<K, V> {
             &self.namespace,
             flight,
             ticket,
-            self.born,
+            self.epoch,
             true,
         )
         .of_its_own();
@@ -262,7 +262,7 @@ impl<K, V> Lead<K, V> {
 
 impl<K, V> Drop for Follow<K, V> {
     fn drop(&mut self) {
-        contain_drop(self.waker.take());
+        drop_catching(self.waker.take());
         if self.over {
             return;
         }
@@ -276,7 +276,7 @@ impl<K, V> Drop for Follow<K, V> {
                     None
                 }
             });
-            contain_drop(removed);
+            drop_catching(removed);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::permit::Permit;
 use crate::entry::freshness::{Stale, StaleBy};
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
-use crate::entry::removal::{RemovalCause, contain_drop};
+use crate::entry::removal::{RemovalCause, drop_catching};
 use crate::entry::stats::Count;
 use crate::flight::wait_graph::{Node, Waits};
 use crate::flight::{Flight, Join, Joiner, Kept, first_term};
@@ -124,7 +124,7 @@ impl<K, V> Store<K, V> {
         });
         drop(entered);
         // A key that no flight needed: its `Drop` must not lose what was joined.
-        contain_drop(luggage.owned);
+        drop_catching(luggage.owned);
         // If there is one, this caller leads, and the leader gives it back.
         std::mem::forget(luggage.permit);
         let mut stale = luggage.stale;
@@ -140,11 +140,11 @@ impl<K, V> Store<K, V> {
             Joined::Failed(error) => Begin::Failed(error),
             Joined::Absent => Begin::Absent,
             Joined::Alone => Begin::Alone,
-            Joined::Lead(flight, term, born) => {
+            Joined::Lead(flight, term, epoch) => {
                 let loads = wish != Wish::Turn;
                 let flight = Kept::new(flight);
                 let namespace = Arc::clone(namespace);
-                let lead = Lead::new(self, namespace, flight, (term, born), node, loads);
+                let lead = Lead::new(self, namespace, flight, (term, epoch), node, loads);
                 let lead = match wish {
                     Wish::Value(ask) if ask.previous => {
                         lead.with_previous(stale.as_ref().map(|(value, _)| value.clone()))
@@ -159,7 +159,7 @@ impl<K, V> Store<K, V> {
                 self.wait(Follow::new(self, namespace, flight, ticket, joined, loads))
             }
         };
-        contain_drop(stale);
+        drop_catching(stale);
         begin
     }
 
@@ -191,7 +191,7 @@ impl<K, V> Store<K, V> {
         let scope = self.scope_in_visit(namespace);
         let found = visit
             .shard
-            .look(hash.in_shard(), key, scope, &mut visit.now);
+            .lookup(hash.in_shard(), key, scope, &mut visit.now);
         if let (Found::Live(id), false) = (found, wish == Wish::Turn) {
             if let Some(entry) = visit.shard.entry(id) {
                 let value = entry.value.clone();
@@ -199,7 +199,7 @@ impl<K, V> Store<K, V> {
                 return Joined::Hit(value);
             }
         }
-        if let (Found::Past(id, RemovalCause::Expired), false) = (found, wish == Wish::Turn) {
+        if let (Found::Dead(id, RemovalCause::Expired), false) = (found, wish == Wish::Turn) {
             let stale = visit.shard.stale(id, &mut visit.now);
             let entry = visit.shard.entry(id);
             luggage.stale = entry
@@ -214,21 +214,21 @@ impl<K, V> Store<K, V> {
         if wish != Wish::Turn && visit.flights.is_uncacheable(hash, now) {
             return Joined::Alone;
         }
-        let born = self.sequence.current();
-        let floor = visit.shard.mark().max(scope.floor);
+        let epoch = self.epochs.current();
+        let min_epoch = visit.shard.min_epoch().max(scope.min_epoch);
         if let Some(flight) = flight {
             let overdue = now.saturating_sub(self.loads.load_deadline);
             if serves_loads && flight.is_under_way(overdue) {
                 return Joined::Stale(StaleBy::Load);
             }
             let joiner = Joiner {
-                floor,
-                born,
+                min_epoch,
+                epoch,
                 now,
                 overdue,
                 takes_errors: wish.takes_errors(),
                 queues: matches!(wish, Wish::Value(ask) if ask.queues),
-                sequence: &self.sequence,
+                epochs: &self.epochs,
             };
             match self.join_flight(flight, joiner, wish, serves_errors, &mut luggage.permit) {
                 Ok(joined) => return joined,
@@ -240,9 +240,9 @@ impl<K, V> Store<K, V> {
         let Some(key) = owned else {
             return self.too_many(serves_errors);
         };
-        let flight = Flight::new(hash, namespace.id, key, born, now);
+        let flight = Flight::new(hash, namespace.id, key, epoch, now);
         visit.flights.add(Arc::clone(&flight));
-        Joined::Lead(flight, first_term(), born)
+        Joined::Lead(flight, first_term(), epoch)
     }
 
     /// What a caller does about the flight of its key; gives it back if a new one must take its place.
@@ -254,15 +254,15 @@ impl<K, V> Store<K, V> {
         serves_errors: bool,
         permit: &mut Option<Permit<'s>>,
     ) -> Result<Joined<K, V>, Arc<Flight<K, V>>> {
-        let born = joiner.born;
+        let epoch = joiner.epoch;
         let may_lead = || {
             *permit = self.take_permit();
             permit.is_some()
         };
         Ok(match flight.join(joiner, may_lead) {
-            Join::Lead { term } => Joined::Lead(flight, term, born),
+            Join::Lead { term } => Joined::Lead(flight, term, epoch),
             Join::Refused => self.too_many(serves_errors),
-            Join::Follow { ticket } => Joined::Follow(flight, ticket, born),
+            Join::Follow { ticket } => Joined::Follow(flight, ticket, epoch),
             // From here on the flight is not needed. Its last owner is the table.
             Join::Failed(_) | Join::Resting if serves_errors => Joined::Stale(StaleBy::Error),
             Join::Failed(error) => {
@@ -273,7 +273,7 @@ impl<K, V> Store<K, V> {
                 self.counters.negative_hit();
                 Joined::Absent
             }
-            Join::Resting | Join::Absent | Join::Past => return Err(flight),
+            Join::Resting | Join::Absent | Join::Obsolete => return Err(flight),
         })
     }
 

@@ -6,7 +6,7 @@ use super::join::Ask;
 use super::leader::Lead;
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::flight::wait_graph::Node;
 use crate::flight::{Flight, Kept, first_term};
 use crate::shard::Found;
@@ -38,7 +38,7 @@ impl<K, V> Store<K, V> {
             let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
+                .lookup(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             let now = visit.now.precise();
             let Found::Live(id) = found else { return None };
@@ -52,25 +52,25 @@ impl<K, V> Store<K, V> {
             let entry = visit.shard.entry(id)?;
             let seen = Seen {
                 version: visit.shard.version(id),
-                expires_at: visit.shard.expires_at(id, entry),
+                expires_at: visit.shard.expires_by_age_at(id, entry),
             };
             previous = ask.previous.then(|| entry.value.clone());
             // From here on no user code runs.
             visit.revoke(flight, false);
-            let born = self.sequence.current();
-            let flight = Flight::new(hash, namespace.id, owned.take()?, born, now);
+            let epoch = self.epochs.current();
+            let flight = Flight::new(hash, namespace.id, owned.take()?, epoch, now);
             visit.flights.add(Arc::clone(&flight));
             flight.set_leader_node(node.id());
-            Some((flight, born, seen))
+            Some((flight, epoch, seen))
         });
         drop(entered);
-        contain_drop(owned);
-        let (flight, born, seen) = joined?;
+        drop_catching(owned);
+        let (flight, epoch, seen) = joined?;
         // The lead gives it back.
         std::mem::forget(permit);
         self.counters.refresh();
         let namespace = Arc::clone(namespace);
-        let term = (first_term(), born);
+        let term = (first_term(), epoch);
         let lead = Lead::new(self, namespace, Kept::new(flight), term, node, true);
         Some(lead.of_a_refresh(seen).with_previous(previous))
     }

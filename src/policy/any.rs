@@ -11,8 +11,8 @@
 use crate::ds::list::Links;
 use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
-use crate::policy::usage::Totals;
-use crate::policy::{Glance, Outlook, Policy, QueueLens, Slots};
+use crate::policy::usage::Usage;
+use crate::policy::{EntryView, Policy, PrefetchHint, QueueLens, Slots};
 
 /// The policy of a shard.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ use crate::policy::{Glance, Outlook, Policy, QueueLens, Slots};
     clippy::large_enum_variant,
     reason = "one per shard: the size is no matter, a pointer more to follow is"
 )]
-pub(crate) enum Evictor {
+pub(crate) enum AnyPolicy {
     /// See [`s3fifo`].
     S3Fifo(S3Fifo),
     /// See [`lru`].
@@ -31,21 +31,21 @@ pub(crate) enum Evictor {
 macro_rules! dispatch {
     ($self:ident, $policy:ident => $call:expr) => {
         match $self {
-            Evictor::S3Fifo($policy) => $call,
-            Evictor::Lru($policy) => $call,
+            AnyPolicy::S3Fifo($policy) => $call,
+            AnyPolicy::Lru($policy) => $call,
         }
     };
 }
 
-impl Policy for Evictor {
+impl Policy for AnyPolicy {
     #[inline]
     fn admit(&mut self, hash: u32) -> u8 {
         dispatch!(self, policy => policy.admit(hash))
     }
 
     #[inline(always)]
-    fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots) {
-        dispatch!(self, policy => policy.insert(id, place, weight, slots));
+    fn insert(&mut self, id: u32, queue: u8, weight: u64, slots: &mut impl Slots) {
+        dispatch!(self, policy => policy.insert(id, queue, weight, slots));
     }
 
     #[inline]
@@ -64,12 +64,12 @@ impl Policy for Evictor {
     }
 
     #[inline]
-    fn outlook(&self) -> Outlook {
-        dispatch!(self, policy => policy.outlook())
+    fn prefetch_hint(&self) -> PrefetchHint {
+        dispatch!(self, policy => policy.prefetch_hint())
     }
 
     #[inline(always)]
-    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, EntryView)> {
         dispatch!(self, policy => policy.victim(slots))
     }
 
@@ -82,16 +82,16 @@ impl Policy for Evictor {
         dispatch!(self, policy => policy.relocate(from, to, slots));
     }
 
-    fn doom_all(&mut self) {
-        dispatch!(self, policy => policy.doom_all());
+    fn clear_all(&mut self) {
+        dispatch!(self, policy => policy.clear_all());
     }
 
-    fn pop_doomed(&mut self) -> Option<u32> {
-        dispatch!(self, policy => policy.pop_doomed())
+    fn pop_cleared(&mut self) -> Option<u32> {
+        dispatch!(self, policy => policy.pop_cleared())
     }
 
-    fn remove_doomed(&mut self, id: u32) {
-        dispatch!(self, policy => policy.remove_doomed(id));
+    fn remove_cleared(&mut self, id: u32) {
+        dispatch!(self, policy => policy.remove_cleared(id));
     }
 
     fn resize(&mut self, max_entries: u64, max_weight: u64) {
@@ -112,7 +112,7 @@ impl Policy for Evictor {
     }
 
     #[inline]
-    fn live(&self) -> Totals {
+    fn live(&self) -> Usage {
         dispatch!(self, policy => policy.live())
     }
 
@@ -149,7 +149,7 @@ mod tests {
     struct Slot {
         key: u32,
         hits: u8,
-        place: u8,
+        queue: u8,
         weight: u64,
     }
 
@@ -158,34 +158,34 @@ mod tests {
     }
 
     /// Puts a new entry into a free slot, as an owner does.
-    fn insert(evictor: &mut Evictor, slots: &mut Vec<Slot>, id: u32, key: u32, weight: u64) {
-        let place = evictor.admit(hash_of(key));
+    fn insert(policy: &mut AnyPolicy, slots: &mut Vec<Slot>, id: u32, key: u32, weight: u64) {
+        let queue = policy.admit(hash_of(key));
         slots[id as usize] = Slot {
             key,
             hits: 0,
-            place,
+            queue,
             weight,
         };
-        evictor.insert(id, place, weight, slots);
+        policy.insert(id, queue, weight, slots);
     }
 
     impl Slots for Vec<Slot> {
-        fn glance(&self, id: u32) -> Glance {
+        fn view(&self, id: u32) -> EntryView {
             let slot = self[id as usize];
-            Glance {
+            EntryView {
                 hits: slot.hits,
                 weight: slot.weight,
                 hash: hash_of(slot.key),
             }
         }
 
-        fn place(&self, id: u32) -> u8 {
-            self[id as usize].place
+        fn queue(&self, id: u32) -> u8 {
+            self[id as usize].queue
         }
 
-        fn mark(&mut self, id: u32, place: u8, hits: u8) {
+        fn set_queue(&mut self, id: u32, queue: u8, hits: u8) {
             let slot = &mut self[id as usize];
-            (slot.place, slot.hits) = (place, hits);
+            (slot.queue, slot.hits) = (queue, hits);
         }
 
         fn weight(&self, id: u32) -> u64 {
@@ -195,16 +195,16 @@ mod tests {
 
     /// A toy cache of entries of weight 1.
     struct Cache {
-        evictor: Evictor,
+        policy: AnyPolicy,
         slots: Vec<Slot>,
         map: HashMap<u32, u32>,
         capacity: usize,
     }
 
     impl Cache {
-        fn new(evictor: Evictor, capacity: usize) -> Self {
+        fn new(policy: AnyPolicy, capacity: usize) -> Self {
             Self {
-                evictor,
+                policy,
                 slots: Vec::new(),
                 map: HashMap::new(),
                 capacity,
@@ -216,11 +216,11 @@ mod tests {
             if let Some(&id) = self.map.get(&key) {
                 let hits = &mut self.slots[id as usize].hits;
                 *hits = (*hits + 1).min(MAX_HITS);
-                self.evictor.hit(id);
+                self.policy.hit(id);
                 return true;
             }
             let id = if self.map.len() >= self.capacity {
-                let (id, _) = self.evictor.victim(&mut self.slots).unwrap();
+                let (id, _) = self.policy.victim(&mut self.slots).unwrap();
                 self.map.remove(&self.slots[id as usize].key);
                 id
             } else {
@@ -228,15 +228,15 @@ mod tests {
                 self.slots.len() as u32 - 1
             };
             self.map.insert(key, id);
-            insert(&mut self.evictor, &mut self.slots, id, key, 1);
+            insert(&mut self.policy, &mut self.slots, id, key, 1);
             false
         }
     }
 
     fn both(capacity: u64) -> [Cache; 2] {
         let s3 = S3Fifo::new(Settings::DEFAULT, capacity, UNLIMITED);
-        [Evictor::S3Fifo(s3), Evictor::Lru(Lru::new())]
-            .map(|evictor| Cache::new(evictor, capacity as usize))
+        [AnyPolicy::S3Fifo(s3), AnyPolicy::Lru(Lru::new())]
+            .map(|policy| Cache::new(policy, capacity as usize))
     }
 
     /// Keys, the k-th in proportion to 1 / k^0.9.
@@ -278,7 +278,7 @@ mod tests {
                     .filter(|_| cache.get(zipf.next(&mut rand)))
                     .count();
                 let live = cache.map.values().copied();
-                cache.evictor.validate(&cache.slots, live);
+                cache.policy.validate(&cache.slots, live);
                 hits as f64 / 300_000.0
             });
             assert!(ratios[0] > ratios[1] * margin, "{capacity}: {ratios:?}");
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn probation_is_as_long_as_it_helps() {
         let on_probation = |cache: &Cache| {
-            let lens = cache.evictor.queue_lens();
+            let lens = cache.policy.queue_lens();
             lens.fresh + lens.small
         };
         // What was evicted comes back at any time alike.
@@ -336,33 +336,33 @@ mod tests {
         let mut rand = Rand(0xfeed_5eed_0bad_cafe);
         for round in 0..24 {
             let limits = [(UNLIMITED, 5_000), (300, UNLIMITED), (300, 5_000), (1, 1)][round % 4];
-            let mut evictor = if round % 3 == 0 {
-                Evictor::Lru(Lru::new())
+            let mut policy = if round % 3 == 0 {
+                AnyPolicy::Lru(Lru::new())
             } else {
-                Evictor::S3Fifo(S3Fifo::new(Settings::DEFAULT, limits.0, limits.1))
+                AnyPolicy::S3Fifo(S3Fifo::new(Settings::DEFAULT, limits.0, limits.1))
             };
             let mut slots = vec![Slot::default(); 1_000];
-            let (mut live, mut doomed) = (BTreeSet::new(), BTreeSet::new());
+            let (mut live, mut cleared) = (BTreeSet::new(), BTreeSet::new());
             for _ in 0..6_000 {
                 let id = rand.next(1_000) as u32;
                 let weight = [0, 1, rand.next(50), rand.next(6_000)][rand.next(4) as usize];
                 match rand.next(24) {
-                    0..=9 if !live.contains(&id) && !doomed.contains(&id) => {
+                    0..=9 if !live.contains(&id) && !cleared.contains(&id) => {
                         let key = rand.next(5_000) as u32;
-                        insert(&mut evictor, &mut slots, id, key, weight);
+                        insert(&mut policy, &mut slots, id, key, weight);
                         live.insert(id);
                     }
                     0..=13 if live.contains(&id) => {
                         slots[id as usize].hits = rand.next(4) as u8;
-                        evictor.hit(id);
+                        policy.hit(id);
                     }
                     14..=15 if live.contains(&id) => {
-                        evictor.reweigh(id, slots[id as usize].weight, weight, &slots);
+                        policy.reweigh(id, slots[id as usize].weight, weight, &slots);
                         slots[id as usize].weight = weight;
                     }
-                    16 if live.remove(&id) => evictor.remove(id, &slots),
-                    16 if doomed.remove(&id) => evictor.remove_doomed(id),
-                    17..=20 => match evictor.victim(&mut slots) {
+                    16 if live.remove(&id) => policy.remove(id, &slots),
+                    16 if cleared.remove(&id) => policy.remove_cleared(id),
+                    17..=20 => match policy.victim(&mut slots) {
                         Some((id, seen)) => {
                             assert!(live.remove(&id));
                             assert_eq!(seen.hash, hash_of(slots[id as usize].key));
@@ -370,36 +370,36 @@ mod tests {
                         }
                         None => assert!(live.is_empty()),
                     },
-                    21 => match evictor.pop_doomed() {
-                        Some(id) => assert!(doomed.remove(&id)),
-                        None => assert!(doomed.is_empty()),
+                    21 => match policy.pop_cleared() {
+                        Some(id) => assert!(cleared.remove(&id)),
+                        None => assert!(cleared.is_empty()),
                     },
                     22 if rand.next(40) == 0 => {
-                        evictor.doom_all();
-                        doomed.append(&mut live);
+                        policy.clear_all();
+                        cleared.append(&mut live);
                     }
-                    23 if rand.next(40) == 0 => evictor.resize(rand.next(500), rand.next(9_000)),
+                    23 if rand.next(40) == 0 => policy.resize(rand.next(500), rand.next(9_000)),
                     _ => {}
                 }
-                let lens = evictor.queue_lens();
+                let lens = policy.queue_lens();
                 let queued = lens.fresh + lens.small + lens.main;
                 assert_eq!(
-                    (queued as usize, lens.doomed as usize),
-                    (live.len(), doomed.len())
+                    (queued as usize, lens.cleared as usize),
+                    (live.len(), cleared.len())
                 );
                 if rand.next(30) == 0 {
-                    evictor.validate(&slots, live.iter().copied());
+                    policy.validate(&slots, live.iter().copied());
                 }
             }
-            while let Some((id, _)) = evictor.victim(&mut slots) {
+            while let Some((id, _)) = policy.victim(&mut slots) {
                 assert!(live.remove(&id));
             }
-            while let Some(id) = evictor.pop_doomed() {
-                assert!(doomed.remove(&id));
+            while let Some(id) = policy.pop_cleared() {
+                assert!(cleared.remove(&id));
             }
-            let links = evictor.take_links();
+            let links = policy.take_links();
             links.validate();
-            evictor.validate(&slots, std::iter::empty());
+            policy.validate(&slots, std::iter::empty());
         }
     }
 
@@ -408,7 +408,7 @@ mod tests {
     fn an_exchange_is_a_victim_and_an_insertion() {
         for (round, capacity) in [1_u32, 2, 7, 60, 300, 3_000].into_iter().enumerate() {
             let new = || S3Fifo::new(Settings::DEFAULT, u64::from(capacity), u64::from(capacity));
-            let (mut one, mut other) = (new(), Evictor::S3Fifo(new()));
+            let (mut one, mut other) = (new(), AnyPolicy::S3Fifo(new()));
             let mut slots = [vec![Slot::default(); capacity as usize], Vec::new()];
             slots[1] = slots[0].clone();
             for id in 0..capacity {
@@ -416,12 +416,12 @@ mod tests {
                     slot[id as usize] = Slot {
                         key: id,
                         hits: 0,
-                        place: 1,
+                        queue: 1,
                         weight: 1,
                     };
                 }
-                let place = one.admit(hash_of(id));
-                one.insert(id, place, 1, &mut slots[0]);
+                let queue = one.admit(hash_of(id));
+                one.insert(id, queue, 1, &mut slots[0]);
                 insert(&mut other, &mut slots[1], id, id, 1);
             }
             let mut rand = Rand(0x1357_9bdf_0246_8ace + round as u64);
@@ -440,30 +440,27 @@ mod tests {
                         slot[id].hits = (slot[id].hits + 1).min(MAX_HITS);
                     }
                 }
-                let (id, seen, place) = one.exchange(hash_of(key), &mut slots[0]).unwrap();
+                let (id, seen, queue) = one.evict_and_admit(hash_of(key), &mut slots[0]).unwrap();
                 slots[0][id as usize] = Slot {
                     key,
                     hits: 0,
-                    place,
+                    queue,
                     weight: 1,
                 };
-                one.settle_of_equals(&mut slots[0]);
-                promoted += u32::from(place == 3);
-                let (victim, glance) = other.victim(&mut slots[1]).unwrap();
-                assert_eq!(
-                    (id, seen.hash, seen.hits),
-                    (victim, glance.hash, glance.hits)
-                );
+                one.demote_fresh_of_equal_weight(&mut slots[0]);
+                promoted += u32::from(queue == 3);
+                let (victim, view) = other.victim(&mut slots[1]).unwrap();
+                assert_eq!((id, seen.hash, seen.hits), (victim, view.hash, view.hits));
                 insert(&mut other, &mut slots[1], victim, key, 1);
                 assert_eq!(one.queue_lens(), other.queue_lens());
                 if step % 512 == 0 {
                     assert!(
                         slots[0]
                             .iter()
-                            .map(|slot| (slot.key, slot.hits, slot.place))
+                            .map(|slot| (slot.key, slot.hits, slot.queue))
                             .eq(slots[1]
                                 .iter()
-                                .map(|slot| (slot.key, slot.hits, slot.place)))
+                                .map(|slot| (slot.key, slot.hits, slot.queue)))
                     );
                     one.validate(&slots[0], 0..capacity);
                     other.validate(&slots[1], 0..capacity);
@@ -480,19 +477,19 @@ mod tests {
     fn ghosts_are_a_share_of_the_entries() {
         let [mut cache, _] = both(1_000);
         (0..3_000).for_each(|key| _ = cache.get(key));
-        assert_eq!(cache.evictor.queue_lens().ghosts, 770);
-        cache.evictor.resize(1, UNLIMITED);
-        assert_eq!(cache.evictor.queue_lens().ghosts, 1);
-        cache.evictor.resize(0, UNLIMITED);
-        assert_eq!(cache.evictor.queue_lens().ghosts, 0);
+        assert_eq!(cache.policy.queue_lens().ghosts, 770);
+        cache.policy.resize(1, UNLIMITED);
+        assert_eq!(cache.policy.queue_lens().ghosts, 1);
+        cache.policy.resize(0, UNLIMITED);
+        assert_eq!(cache.policy.queue_lens().ghosts, 0);
     }
 
     #[test]
     fn nothing_to_evict() {
         let mut slots: Vec<Slot> = Vec::new();
         for [mut cache, mut lru] in [both(0), both(10)] {
-            assert!(cache.evictor.victim(&mut slots).is_none());
-            assert!(lru.evictor.victim(&mut slots).is_none());
+            assert!(cache.policy.victim(&mut slots).is_none());
+            assert!(lru.policy.victim(&mut slots).is_none());
         }
     }
 }

@@ -2,23 +2,23 @@
 //!
 //! # Invariants
 //!
-//! - `queue` holds the live ids, `doomed` the doomed ones; `live` is the sum over the former.
+//! - `queue` holds the live ids, `cleared` the doomed ones; `live` is the sum over the former.
 //!
 //! # Cost
 //!
 //! Every call is a few links changed; `hit` needs the shard's write lock.
 
 use crate::ds::list::{Links, List};
-use crate::policy::usage::Totals;
-use crate::policy::{Glance, Policy, QueueLens, Slots};
+use crate::policy::usage::Usage;
+use crate::policy::{EntryView, Policy, QueueLens, Slots};
 
 /// The LRU policy.
 #[derive(Debug)]
 pub(crate) struct Lru {
     links: Links,
     queue: List,
-    doomed: List,
-    live: Totals,
+    cleared: List,
+    live: Usage,
 }
 
 impl Lru {
@@ -27,8 +27,8 @@ impl Lru {
         Self {
             links: Links::new(),
             queue: List::new(),
-            doomed: List::new(),
-            live: Totals::default(),
+            cleared: List::new(),
+            live: Usage::default(),
         }
     }
 }
@@ -61,9 +61,9 @@ impl Policy for Lru {
     }
 
     #[inline]
-    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, EntryView)> {
         let id = self.queue.pop_back(&mut self.links)?;
-        let seen = slots.glance(id);
+        let seen = slots.view(id);
         self.live.take(seen.weight);
         Some((id, seen))
     }
@@ -77,17 +77,17 @@ impl Policy for Lru {
         self.queue.relocate(&mut self.links, from, to);
     }
 
-    fn doom_all(&mut self) {
-        self.doomed.append(&mut self.links, &mut self.queue);
-        self.live = Totals::default();
+    fn clear_all(&mut self) {
+        self.cleared.append(&mut self.links, &mut self.queue);
+        self.live = Usage::default();
     }
 
-    fn pop_doomed(&mut self) -> Option<u32> {
-        self.doomed.pop_back(&mut self.links)
+    fn pop_cleared(&mut self) -> Option<u32> {
+        self.cleared.pop_back(&mut self.links)
     }
 
-    fn remove_doomed(&mut self, id: u32) {
-        self.doomed.unlink(&mut self.links, id);
+    fn remove_cleared(&mut self, id: u32) {
+        self.cleared.unlink(&mut self.links, id);
     }
 
     fn resize(&mut self, _: u64, _: u64) {}
@@ -106,14 +106,14 @@ impl Policy for Lru {
     }
 
     #[inline]
-    fn live(&self) -> Totals {
+    fn live(&self) -> Usage {
         self.live
     }
 
     fn queue_lens(&self) -> QueueLens {
         QueueLens {
             main: self.queue.len(),
-            doomed: self.doomed.len(),
+            cleared: self.cleared.len(),
             ..QueueLens::default()
         }
     }
@@ -122,7 +122,7 @@ impl Policy for Lru {
     fn validate(&self, _: &impl Slots, live: impl Iterator<Item = u32>) {
         self.links.validate();
         self.queue.validate(&self.links);
-        self.doomed.validate(&self.links);
+        self.cleared.validate(&self.links);
         let mut queued: Vec<u32> = self.queue.iter(&self.links).collect();
         let mut live: Vec<u32> = live.collect();
         queued.sort_unstable();

@@ -3,9 +3,9 @@
 //! # Invariants
 //!
 //! - The owner asks where a new entry goes (`admit`), notes the answer in its slot,
-//!   and calls `insert` with it; until `remove`, `victim` or `doom_all` the entry is
-//!   *live*. After `doom_all` it is *doomed* until
-//!   `remove_doomed` or `pop_doomed`. The owner knows which it is, and calls
+//!   and calls `insert` with it; until `remove`, `victim` or `clear_all` the entry is
+//!   *live*. After `clear_all` it is *doomed* until
+//!   `remove_cleared` or `pop_cleared`. The owner knows which it is, and calls
 //!   nothing else for a doomed entry.
 //! - `Slots::weight` of a live id is what it was at `insert`, or at the last
 //!   `reweigh`, as `new`. (`reweigh` may come before or after the change.)
@@ -31,7 +31,7 @@ pub(crate) mod settings;
 pub(crate) mod usage;
 
 use crate::ds::list::{Links, NIL};
-use crate::policy::usage::Totals;
+use crate::policy::usage::Usage;
 
 /// The most hits counted: a counter at this value stays.
 pub(crate) const MAX_HITS: u8 = 5;
@@ -39,13 +39,13 @@ pub(crate) const MAX_HITS: u8 = 5;
 /// The owner's slots, by id.
 pub(crate) trait Slots {
     /// What the policy goes by.
-    fn glance(&self, id: u32) -> Glance;
+    fn view(&self, id: u32) -> EntryView;
 
     /// The policy's own note on the entry, 0 to 3.
-    fn place(&self, id: u32) -> u8;
+    fn queue(&self, id: u32) -> u8;
 
     /// Sets the policy's note, and the hits.
-    fn mark(&mut self, id: u32, place: u8, hits: u8);
+    fn set_queue(&mut self, id: u32, queue: u8, hits: u8);
 
     /// What the entry takes of the shard's capacity.
     fn weight(&self, id: u32) -> u64;
@@ -53,7 +53,7 @@ pub(crate) trait Slots {
 
 /// Entries that will be looked at soon, if nothing else comes between: those who can should fetch them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Outlook {
+pub(crate) struct PrefetchHint {
     /// What `victim` looks at next.
     pub(crate) next: u32,
     /// What it looks at after that.
@@ -62,7 +62,7 @@ pub(crate) struct Outlook {
     pub(crate) marked: u32,
 }
 
-impl Default for Outlook {
+impl Default for PrefetchHint {
     fn default() -> Self {
         Self {
             next: NIL,
@@ -74,7 +74,7 @@ impl Default for Outlook {
 
 /// What a policy sees of an entry.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Glance {
+pub(crate) struct EntryView {
     /// Hits since they were last set, at most [`MAX_HITS`].
     pub(crate) hits: u8,
     pub(crate) weight: u64,
@@ -88,7 +88,7 @@ pub(crate) trait Policy {
     fn admit(&mut self, hash: u32) -> u8;
 
     /// A new entry came, without hits, with what `admit` just said noted in its slot.
-    fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots);
+    fn insert(&mut self, id: u32, queue: u8, weight: u64, slots: &mut impl Slots);
 
     /// A live entry goes for another reason than eviction. Its weight is still
     /// the one it has here.
@@ -101,12 +101,12 @@ pub(crate) trait Policy {
     fn prefetch(&self, _hash: u32) {}
 
     /// The entries that the next calls may look at; `NIL` for none.
-    fn outlook(&self) -> Outlook {
-        Outlook::default()
+    fn prefetch_hint(&self) -> PrefetchHint {
+        PrefetchHint::default()
     }
 
     /// Chooses the entry to evict and takes it out; `None` if there is none.
-    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)>;
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, EntryView)>;
 
     /// A live entry's weight changes from `old` to `new`.
     fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots);
@@ -115,13 +115,13 @@ pub(crate) trait Policy {
     fn relocate(&mut self, from: u32, to: u32, slots: &impl Slots);
 
     /// All live entries become doomed.
-    fn doom_all(&mut self);
+    fn clear_all(&mut self);
 
     /// Takes out some doomed entry.
-    fn pop_doomed(&mut self) -> Option<u32>;
+    fn pop_cleared(&mut self) -> Option<u32>;
 
     /// Takes out this doomed entry.
-    fn remove_doomed(&mut self, id: u32);
+    fn remove_cleared(&mut self, id: u32);
 
     /// The limits the owner keeps: entries and weight, [`UNLIMITED`] if not kept.
     fn resize(&mut self, max_entries: u64, max_weight: u64);
@@ -136,7 +136,7 @@ pub(crate) trait Policy {
     fn take_links(&mut self) -> Links;
 
     /// All live entries, and what they weigh together.
-    fn live(&self) -> Totals;
+    fn live(&self) -> Usage;
 
     /// How full the queues are.
     fn queue_lens(&self) -> QueueLens;
@@ -156,7 +156,7 @@ pub(crate) struct QueueLens {
     /// Entries that proved themselves (LRU: all).
     pub(crate) main: u32,
     /// Entries cleared away but not yet taken out.
-    pub(crate) doomed: u32,
+    pub(crate) cleared: u32,
     /// Evicted hashes remembered at most.
     pub(crate) ghosts: u32,
 }

@@ -10,7 +10,7 @@ pub(crate) struct Settings {
     pub(crate) probation_min: u64,
     /// Ghosts that come back with this haste or less make it the least, with this or
     /// more the most.
-    pub(crate) haste: (u32, u32),
+    pub(crate) return_rate: (u32, u32),
     /// Caches below this many entries are tiny...
     pub(crate) tiny: u64,
     /// ...and have this share for `fresh` and `small`.
@@ -24,13 +24,13 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// `probation`, `haste` and `ghosts`, together with `MAX_HITS`, were tuned on six real
+    /// `probation`, `return_rate` and `ghosts`, together with `MAX_HITS`, were tuned on six real
     /// traces and on a Zipf stream: a database's needs the longer queue, the stream the
     /// shorter one. The rest is chosen for small caches.
     pub(crate) const DEFAULT: Self = Self {
         probation: (30, 70),
         probation_min: 77,
-        haste: (1_150, 1_450),
+        return_rate: (1_150, 1_450),
         tiny: 128,
         probation_tiny: 600,
         skipped: 300,

@@ -2,19 +2,19 @@
 //!
 //! # Invariants
 //!
-//! - A `Totals` is the count of its queue's entries and the sum of their weights.
+//! - A `Usage` is the count of its queue's entries and the sum of their weights.
 
 /// A limit that does not bind.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
 
 /// How many entries, and what they weigh together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
+pub(crate) struct Usage {
     pub(crate) entries: u64,
     pub(crate) weight: u64,
 }
 
-impl Totals {
+impl Usage {
     #[inline]
     pub(crate) fn add(&mut self, weight: u64) {
         self.entries += 1;
@@ -30,14 +30,14 @@ impl Totals {
 
 /// How much some queues may hold; either bound may be [`UNLIMITED`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quota {
+pub(super) struct Bound {
     pub(super) entries: u64,
     pub(super) weight: u64,
 }
 
-impl Quota {
+impl Bound {
     #[inline]
-    pub(super) fn is_exceeded(self, load: Totals) -> bool {
+    pub(super) fn is_exceeded(self, load: Usage) -> bool {
         load.entries > self.entries || load.weight > self.weight
     }
 

@@ -21,7 +21,7 @@
 //! gives up.
 
 use super::Shard;
-use super::side_tables::Pockets;
+use super::side_tables::PolicyView;
 use crate::entry::Entry;
 use crate::policy::Policy;
 
@@ -37,8 +37,8 @@ const GIVES: u32 = 32;
 impl<K, V> Shard<K, V> {
     /// Whether a visit could move entries together, or give memory beside the slots back.
     #[inline]
-    pub(crate) fn is_loose(&self) -> bool {
-        self.slab.is_loose() || self.packing.trims
+    pub(crate) fn is_fragmented(&self) -> bool {
+        self.slab.is_fragmented() || self.compaction.trims
     }
 
     /// Entries of this size that one visit moves.
@@ -51,33 +51,33 @@ impl<K, V> Shard<K, V> {
     /// Moves a few entries out of the topmost block, and gives back some of what lay beside blocks that have
     /// none. Returns how many it moved.
     #[cold]
-    pub(crate) fn pack(&mut self) -> u32 {
-        if self.doomed.entries > 0 {
+    pub(crate) fn compact(&mut self) -> u32 {
+        if self.cleared.entries > 0 {
             // They are swept first.
             return 0;
         }
         let (mut looks, mut moves) = (LOOKS, Self::MOVES);
-        while looks > 0 && moves > 0 && self.slab.is_loose() {
+        while looks > 0 && moves > 0 && self.slab.is_fragmented() {
             looks -= 1;
             if self.slab.lower() {
-                self.packing.trims = true;
+                self.compaction.trims = true;
                 continue;
             }
             let block = self.slab.topmost();
-            let from = match self.packing.looked_from.checked_sub(1) {
+            let from = match self.compaction.looked_from.checked_sub(1) {
                 Some(from) if block.contains(&from) => from,
                 _ => block.end - 1,
             };
-            self.packing.looked_from = from;
+            self.compaction.looked_from = from;
             moves -= u32::from(self.relocate(from));
         }
-        if self.packing.trims {
+        if self.compaction.trims {
             let mut budget = GIVES;
             let end = self.slab.end();
-            self.evictor.truncate(end, &mut budget);
+            self.policy.truncate(end, &mut budget);
             self.wheel.truncate(end, &mut budget);
-            self.beside.truncate(end, &mut budget);
-            self.packing.trims = budget == 0;
+            self.side_tables.truncate(end, &mut budget);
+            self.compaction.trims = budget == 0;
         }
         Self::MOVES - moves
     }
@@ -87,18 +87,18 @@ impl<K, V> Shard<K, V> {
         let Some(entry) = self.slab.get(from) else {
             return false;
         };
-        let (hash, check_at) = (entry.stamp.hash(), entry.stamp.expires_at());
+        let (hash, check_at) = (entry.header.hash(), entry.header.check_at());
         let Some(to) = self.slab.relocate(from) else {
             return false;
         };
         self.index.relocate(hash, from, to);
-        self.beside.relocate(from, to);
-        let slots = Pockets {
+        self.side_tables.relocate(from, to);
+        let slots = PolicyView {
             slab: &mut self.slab,
-            beside: &self.beside,
+            side_tables: &self.side_tables,
         };
-        self.evictor.relocate(from, to, &slots);
-        let due = self.beside.kept_until(to, check_at);
+        self.policy.relocate(from, to, &slots);
+        let due = self.side_tables.reclaim_at(to, check_at);
         self.wheel.relocate(from, to, due);
         true
     }

@@ -4,7 +4,7 @@
 //! longer needed all at once, when its last entry goes; given back all at once, they would take one unlucky
 //! call a hundred microseconds under the lock.
 
-use super::side_tables::Beside;
+use super::side_tables::SideTables;
 use crate::ds::list::Links;
 use crate::ds::timer_wheel::Wheel;
 
@@ -12,19 +12,19 @@ use crate::ds::timer_wheel::Wheel;
 const CHUNKS: u32 = 64;
 
 /// Memory that nothing points into.
-pub(super) struct Rubble {
-    pub(super) beside: Beside,
+pub(super) struct DeferredFree {
+    pub(super) side_tables: SideTables,
     pub(super) links: Links,
     pub(super) wheel: Wheel,
 }
 
-impl Rubble {
+impl DeferredFree {
     /// Gives some of it back; whether there may be more.
-    pub(super) fn shed(&mut self) -> bool {
+    pub(super) fn free_some(&mut self) -> bool {
         let mut budget = CHUNKS;
-        self.beside.truncate(0, &mut budget);
+        self.side_tables.truncate(0, &mut budget);
         self.links.truncate(0, &mut budget);
-        self.wheel.shed(&mut budget);
+        self.wheel.free_some(&mut budget);
         budget == 0
     }
 }

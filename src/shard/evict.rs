@@ -1,12 +1,12 @@
 //! Making room and reclaiming: what every visit does in passing, in bounded slices.
 
 use super::remove::Victim;
-use super::side_tables::{Pockets, hash_of};
+use super::side_tables::{PolicyView, hash_of};
 use super::slab::Slab;
-use super::{Limits, STEPS_AN_EVICTION, Shard};
+use super::{Limits, STEPS_PER_EVICTION, Shard};
 use crate::ds::index::Index;
-use crate::entry::generation::Sequence;
-use crate::entry::removal::{Batch, RemovalCause};
+use crate::entry::generation::EpochCounter;
+use crate::entry::removal::{RemovalCause, RemovedBatch};
 use crate::policy::Policy;
 use crate::util::clock::{NEVER, Now};
 use crate::util::cpu::prefetch_owned;
@@ -15,52 +15,52 @@ impl<K, V> Shard<K, V> {
     /// New limits. What is over them goes a slice a visit.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
-        self.evictor.resize(limits.entries, limits.weight);
+        self.policy.resize(limits.entries, limits.weight);
         self.index
             .set_max_entries(u32::try_from(limits.entries).ok());
-        self.surplus = self.is_over(0, 0);
+        self.over_capacity = self.is_over(0, 0);
     }
 
     /// Reclaims up to `budget` expired, doomed or surplus entries; returns what is left of the budget.
     #[inline]
-    pub(crate) fn tend(
+    pub(crate) fn run_maintenance(
         &mut self,
         budget: u32,
-        sequence: &Sequence,
+        epochs: &EpochCounter,
         now: &mut Now<'_>,
-        out: &mut Batch<K, V>,
+        out: &mut RemovedBatch<K, V>,
     ) -> u32 {
-        let tidy = !self.index.has_work() && self.rubble.is_empty();
-        if self.doomed.entries == 0 && tidy && !self.surplus && self.is_quiet(now) {
+        let tidy = !self.index.has_work() && self.deferred_free.is_empty();
+        if self.cleared.entries == 0 && tidy && !self.over_capacity && self.no_timer_due(now) {
             return budget;
         }
-        self.reclaim(budget, sequence, now, out)
+        self.reclaim(budget, epochs, now, out)
     }
 
-    /// `tend`, once there is something to do.
+    /// `run_maintenance`, once there is something to do.
     #[cold]
     fn reclaim(
         &mut self,
         mut budget: u32,
-        sequence: &Sequence,
+        epochs: &EpochCounter,
         now: &mut Now<'_>,
-        out: &mut Batch<K, V>,
+        out: &mut RemovedBatch<K, V>,
     ) -> u32 {
         let mut steps = budget.saturating_mul(2);
         let mut moved = false;
         while budget > 0 {
             let before = steps;
             if let Some(id) = self.pop_expired(now, &mut steps) {
-                self.unlink(id, RemovalCause::Expired, out);
-            } else if let Some(id) = self.evictor.pop_doomed() {
-                if let Some(victim) = self.forget_doomed(id) {
-                    self.vacate(victim, out);
+                self.remove_into(id, RemovalCause::Expired, out);
+            } else if let Some(id) = self.policy.pop_cleared() {
+                if let Some(victim) = self.unlink_cleared(id) {
+                    self.free_slot(victim, out);
                 }
             } else if self.is_over(0, 0) {
-                let Some(victim) = self.evict_surplus(sequence, now) else {
+                let Some(victim) = self.evict_over_capacity(epochs, now) else {
                     break;
                 };
-                self.vacate(victim, out);
+                self.free_slot(victim, out);
             } else {
                 moved |= steps < before;
                 break;
@@ -70,13 +70,13 @@ impl<K, V> Shard<K, V> {
         }
         if moved || self.index.has_work() {
             let slab = &self.slab;
-            self.index.step(|id| hash_of(slab, id));
-            self.release_if_empty();
+            self.index.migrate_some(|id| hash_of(slab, id));
+            self.free_if_empty();
         }
-        self.surplus = self.is_over(0, 0);
-        if let Some(rubble) = self.rubble.last_mut() {
-            if !rubble.shed() {
-                self.rubble.pop();
+        self.over_capacity = self.is_over(0, 0);
+        if let Some(deferred_free) = self.deferred_free.last_mut() {
+            if !deferred_free.free_some() {
+                self.deferred_free.pop();
             }
         }
         budget
@@ -86,9 +86,9 @@ impl<K, V> Shard<K, V> {
     pub(super) fn is_over(&self, entries: u64, weight: u64) -> bool {
         // A sum beyond all numbers is over every limit.
         let exceeds = |sum: Option<u64>, limit| sum.is_none_or(|sum| sum > limit);
-        let held = self.held();
-        exceeds(held.entries.checked_add(entries), self.limits.entries)
-            || exceeds(held.weight.checked_add(weight), self.limits.weight)
+        let usage = self.usage();
+        exceeds(usage.entries.checked_add(entries), self.limits.entries)
+            || exceeds(usage.weight.checked_add(weight), self.limits.weight)
     }
 
     /// Evicts until `entries` more of `weight` fit; returns the last victim, whose slot is still taken.
@@ -99,23 +99,23 @@ impl<K, V> Shard<K, V> {
         &mut self,
         entries: u64,
         weight: u64,
-        sequence: &Sequence,
+        epochs: &EpochCounter,
         now: &mut Now<'_>,
-        out: &mut Batch<K, V>,
+        out: &mut RemovedBatch<K, V>,
     ) -> Option<Victim> {
-        let (mut held, limits) = (self.held(), self.limits);
+        let (mut usage, limits) = (self.usage(), self.limits);
         let enough = Limits {
-            entries: held.entries.max(limits.entries).saturating_sub(entries),
-            weight: held.weight.max(limits.weight).saturating_sub(weight),
+            entries: usage.entries.max(limits.entries).saturating_sub(entries),
+            weight: usage.weight.max(limits.weight).saturating_sub(weight),
         };
         let mut last = None;
-        while held.entries > enough.entries || held.weight > enough.weight {
+        while usage.entries > enough.entries || usage.weight > enough.weight {
             if let Some(victim) = last.take() {
-                self.vacate(victim, out);
+                self.free_slot(victim, out);
             }
-            last = self.evict(sequence, now);
+            last = self.evict(epochs, now);
             match &last {
-                Some(victim) => held.take(victim.weight()),
+                Some(victim) => usage.take(victim.weight()),
                 None => break,
             }
         }
@@ -123,52 +123,52 @@ impl<K, V> Shard<K, V> {
     }
 
     #[inline(never)]
-    fn evict_surplus(&mut self, sequence: &Sequence, now: &mut Now<'_>) -> Option<Victim> {
-        self.evict(sequence, now)
+    fn evict_over_capacity(&mut self, epochs: &EpochCounter, now: &mut Now<'_>) -> Option<Victim> {
+        self.evict(epochs, now)
     }
 
     /// Takes one entry out of everything but its slot: an expired entry if a few steps find one, else a
     /// doomed one, else the policy's victim.
     #[inline(always)]
-    fn evict(&mut self, sequence: &Sequence, now: &mut Now<'_>) -> Option<Victim> {
-        let quiet = self.is_quiet(now);
+    fn evict(&mut self, epochs: &EpochCounter, now: &mut Now<'_>) -> Option<Victim> {
+        let quiet = self.no_timer_due(now);
         if !quiet {
-            let mut steps = STEPS_AN_EVICTION;
+            let mut steps = STEPS_PER_EVICTION;
             if let Some(id) = self.pop_expired(now, &mut steps) {
-                let victim = self.release(id, RemovalCause::Expired);
+                let victim = self.unlink(id, RemovalCause::Expired);
                 return victim.map(Victim::off_the_wheel);
             }
         }
-        if self.doomed.entries > 0 {
-            if let Some(id) = self.evictor.pop_doomed() {
-                return self.forget_doomed(id);
+        if self.cleared.entries > 0 {
+            if let Some(id) = self.policy.pop_cleared() {
+                return self.unlink_cleared(id);
             }
         }
-        let mut slots = Pockets {
+        let mut slots = PolicyView {
             slab: &mut self.slab,
-            beside: &self.beside,
+            side_tables: &self.side_tables,
         };
-        let (id, seen) = self.evictor.victim(&mut slots)?;
+        let (id, seen) = self.policy.victim(&mut slots)?;
         // Where no deadline has come and nothing is tagged, there is no other cause.
-        let (cause, tagged) = if quiet && self.beside.is_plain() {
+        let (cause, tagged) = if quiet && self.side_tables.no_side_tables_in_use() {
             (RemovalCause::Size, false)
         } else {
-            self.cause_of(id, sequence, now)
+            self.cause_of(id, epochs, now)
         };
-        let victim = self.forget_one(id, (seen.hash, tagged), cause, seen.weight);
+        let victim = self.unlink_from_tables(id, (seen.hash, tagged), cause, seen.weight);
         Some(victim)
     }
 
     /// What the policy's victim dies of, and whether it is tagged.
     #[inline(never)]
-    fn cause_of(&self, id: u32, sequence: &Sequence, now: &mut Now<'_>) -> (RemovalCause, bool) {
+    fn cause_of(&self, id: u32, epochs: &EpochCounter, now: &mut Now<'_>) -> (RemovalCause, bool) {
         let Some(entry) = self.slab.get(id) else {
             return (RemovalCause::Size, false);
         };
-        let tagged = entry.stamp.is_tagged();
-        let cause = if now.has_reached(self.kept_until(id, entry)) {
+        let tagged = entry.header.is_tagged();
+        let cause = if now.has_reached(self.reclaim_at(id, entry)) {
             RemovalCause::Expired
-        } else if tagged && self.is_dead_by_tag(id, entry, sequence) {
+        } else if tagged && self.is_dead_by_tag(id, entry, epochs) {
             RemovalCause::Invalidated
         } else {
             RemovalCause::Size
@@ -178,31 +178,31 @@ impl<K, V> Shard<K, V> {
 
     /// Whether no deadline has come, and none is near enough to be looked for.
     #[inline(always)]
-    pub(super) fn is_quiet(&self, now: &mut Now<'_>) -> bool {
-        self.wheel.len() == 0 || self.wheel.is_quiet(now.coarse())
+    pub(super) fn no_timer_due(&self, now: &mut Now<'_>) -> bool {
+        self.wheel.len() == 0 || self.wheel.no_timer_due(now.coarse())
     }
 
     /// Asks for the memory that storing an entry of this hash will look at and looking it up will not.
     #[inline]
     pub(crate) fn prepare_to_store(&self, hash: u32) {
-        self.evictor.prefetch(hash);
+        self.policy.prefetch(hash);
     }
 
     /// Takes an entry that has already left the doomed list out of everything but its slot.
-    fn forget_doomed(&mut self, id: u32) -> Option<Victim> {
+    fn unlink_cleared(&mut self, id: u32) -> Option<Victim> {
         let weight = self.weight_of(id);
-        self.doomed.take(weight);
-        self.forget(id, RemovalCause::Invalidated, weight)
+        self.cleared.take(weight);
+        self.unlink_entry(id, RemovalCause::Invalidated, weight)
     }
 
     fn pop_expired(&mut self, now: &mut Now<'_>, steps: &mut u32) -> Option<u32> {
         if self.wheel.len() == 0 {
             return None;
         }
-        let (slab, beside) = (&self.slab, &self.beside);
+        let (slab, side_tables) = (&self.slab, &self.side_tables);
         self.wheel.pop_expired(now.coarse(), steps, |id| {
             slab.get(id).map_or(NEVER, |entry| {
-                beside.kept_until(id, entry.stamp.expires_at())
+                side_tables.reclaim_at(id, entry.header.check_at())
             })
         })
     }
@@ -212,11 +212,11 @@ impl<K, V> Shard<K, V> {
 /// leads to and what it owns one turn ahead, when the slot has arrived.
 #[inline(always)]
 pub(super) fn prepare_to_evict<K, V>(policy: &impl Policy, index: &Index, slab: &mut Slab<K, V>) {
-    let outlook = policy.outlook();
-    slab.prefetch(outlook.second);
-    slab.prefetch(outlook.marked);
-    if let Some(entry) = slab.get_mut(outlook.next) {
-        let hash = entry.stamp.hash();
+    let prefetch_hint = policy.prefetch_hint();
+    slab.prefetch(prefetch_hint.second);
+    slab.prefetch(prefetch_hint.marked);
+    if let Some(entry) = slab.get_mut(prefetch_hint.next) {
+        let hash = entry.header.hash();
         index.prefetch(hash);
         policy.prefetch(hash);
         prefetch_owned(&mut entry.key);

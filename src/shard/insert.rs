@@ -1,52 +1,52 @@
 //! Putting entries in and taking them out. No user code runs in here.
 
 use super::evict::prepare_to_evict;
-use super::side_tables::{Extras, Pockets, hash_of};
-use super::{Found, Incoming, Outcome, Scope, Shard};
+use super::side_tables::{EntryMeta, PolicyView, hash_of};
+use super::{Found, NewEntry, Outcome, Scope, Shard};
 use crate::entry::Entry;
 use crate::entry::freshness::Early;
-use crate::entry::generation::{Namespace, Sequence};
-use crate::entry::removal::{Batch, Gone, RemovalCause};
+use crate::entry::generation::{EpochCounter, Namespace};
+use crate::entry::removal::{RemovalCause, RemovedBatch, RemovedEntry};
 use crate::policy::{MAX_HITS, Policy};
 use crate::util::clock::Now;
 
 impl<K, V> Shard<K, V> {
     /// Takes notice of a `clear`. Every exclusive visit begins with it.
     #[inline]
-    pub(crate) fn notice_clear(&mut self, sequence: &Sequence) {
-        let floor = sequence.floor();
-        if self.floor < floor {
-            self.doom_all(floor, sequence);
+    pub(crate) fn notice_clear(&mut self, epochs: &EpochCounter) {
+        let min_epoch = epochs.min_epoch();
+        if self.seen_min_epoch < min_epoch {
+            self.clear_all(min_epoch, epochs);
         }
     }
 
     /// Whether the last `clear` was noticed.
     #[inline]
-    pub(crate) fn has_noticed(&self, sequence: &Sequence) -> bool {
-        self.floor >= sequence.floor()
+    pub(crate) fn has_noticed(&self, epochs: &EpochCounter) -> bool {
+        self.seen_min_epoch >= epochs.min_epoch()
     }
 
     #[cold]
-    fn doom_all(&mut self, floor: u64, sequence: &Sequence) {
-        self.doomed = self.held();
-        self.evictor.doom_all();
+    fn clear_all(&mut self, min_epoch: u64, epochs: &EpochCounter) {
+        self.cleared = self.usage();
+        self.policy.clear_all();
         // Above every number that an entry in here was born with, and at most what later ones get.
-        self.mark = sequence.draw();
-        self.floor = floor;
+        self.min_epoch = epochs.advance();
+        self.seen_min_epoch = min_epoch;
     }
 
-    /// Stores a value where `look` found room for it, evicting as far as its weight needs.
+    /// Stores a value where `lookup` found room for it, evicting as far as its weight needs.
     #[inline(always)]
     pub(crate) fn store(
         &mut self,
-        incoming: Incoming<K, V>,
+        incoming: NewEntry<K, V>,
         found: Found,
         scope: Scope<'_>,
         now: &mut Now<'_>,
-        out: &mut Batch<K, V>,
+        out: &mut RemovedBatch<K, V>,
     ) -> Outcome<K, V> {
         match found {
-            Found::Absent => match self.turn_over_incoming(incoming, scope.namespace, now) {
+            Found::Absent => match self.insert_evicting_new(incoming, scope.namespace, now) {
                 Ok(old) => {
                     out.push(displaced(old));
                     Outcome::Stored { replaced: None }
@@ -61,8 +61,8 @@ impl<K, V> Shard<K, V> {
                     self.overwrite(id, incoming, scope, now)
                 }
             }
-            Found::Past(id, cause) => {
-                self.unlink(id, cause, out);
+            Found::Dead(id, cause) => {
+                self.remove_into(id, cause, out);
                 self.store_new(incoming, scope, now, out)
             }
         }
@@ -74,12 +74,12 @@ impl<K, V> Shard<K, V> {
     fn replace(
         &mut self,
         id: u32,
-        incoming: Incoming<K, V>,
+        incoming: NewEntry<K, V>,
         scope: Scope<'_>,
         now: &mut Now<'_>,
-        out: &mut Batch<K, V>,
+        out: &mut RemovedBatch<K, V>,
     ) -> Outcome<K, V> {
-        let old = self.take(id, RemovalCause::Replaced);
+        let old = self.remove(id, RemovalCause::Replaced);
         match self.store_new(incoming, scope, now, out) {
             Outcome::Stored { .. } => Outcome::Stored {
                 replaced: old.map(|gone| (gone.key, gone.value, gone.weight)),
@@ -95,29 +95,29 @@ impl<K, V> Shard<K, V> {
     #[inline(never)]
     fn store_new(
         &mut self,
-        incoming: Incoming<K, V>,
+        incoming: NewEntry<K, V>,
         scope: Scope<'_>,
         now: &mut Now<'_>,
-        out: &mut Batch<K, V>,
+        out: &mut RemovedBatch<K, V>,
     ) -> Outcome<K, V> {
-        let Incoming {
+        let NewEntry {
             mut entry,
             weight,
             tags,
             plan,
         } = incoming;
-        let hash = entry.stamp.hash();
-        let due = entry.stamp.due();
+        let hash = entry.header.hash();
+        let due = entry.header.packed_deadline();
         let mut on_time = false;
-        let victim = self.make_room(1, weight, scope.sequence, now, out);
+        let victim = self.make_room(1, weight, scope.epochs, now, out);
         let evicts = victim.is_some();
-        let place = self.evictor.admit(hash);
-        entry.stamp.mark(place, 0);
+        let queue = self.policy.admit(hash);
+        entry.header.set_queue(queue, 0);
         // The last victim's slot is the new entry's: near, and already on the wheel.
         let id = match victim {
             Some(victim) => match self.slab.replace(victim.id, entry) {
                 Ok(old) => {
-                    on_time = victim.scheduled && old.stamp.due() <= due;
+                    on_time = victim.scheduled && old.header.packed_deadline() <= due;
                     out.push(victim.gone(old));
                     victim.id
                 }
@@ -128,25 +128,25 @@ impl<K, V> Shard<K, V> {
                 Err(entry) => return Outcome::Full(entry.key, entry.value),
             },
         };
-        let extras = Extras {
+        let meta = EntryMeta {
             weight,
             tags,
             namespace: scope.namespace,
             plan,
         };
-        self.beside.write(id, extras, now);
+        self.side_tables.write(id, meta, now);
         let slab = &self.slab;
         self.index.insert(hash, id, |id| hash_of(slab, id));
-        let mut slots = Pockets {
+        let mut slots = PolicyView {
             slab: &mut self.slab,
-            beside: &self.beside,
+            side_tables: &self.side_tables,
         };
-        self.evictor.insert(id, place, weight, &mut slots);
-        if !on_time || self.beside.moves_deadlines() {
+        self.policy.insert(id, queue, weight, &mut slots);
+        if !on_time || self.side_tables.moves_deadlines() {
             self.schedule(id, due.moment());
         }
         if evicts {
-            prepare_to_evict(&self.evictor, &self.index, &mut self.slab);
+            prepare_to_evict(&self.policy, &self.index, &mut self.slab);
         }
         Outcome::Stored { replaced: None }
     }
@@ -154,11 +154,11 @@ impl<K, V> Shard<K, V> {
     fn overwrite(
         &mut self,
         id: u32,
-        incoming: Incoming<K, V>,
+        incoming: NewEntry<K, V>,
         scope: Scope<'_>,
         now: &mut Now<'_>,
     ) -> Outcome<K, V> {
-        let Incoming {
+        let NewEntry {
             entry: new,
             weight,
             tags,
@@ -169,27 +169,27 @@ impl<K, V> Shard<K, V> {
             return Outcome::Full(new.key, new.value);
         };
         let value = std::mem::replace(&mut entry.value, new.value);
-        let was_tagged = entry.stamp.is_tagged();
-        let (was, due) = (entry.stamp.due(), new.stamp.due());
-        entry.stamp.renew(new.stamp);
-        entry.stamp.hit(MAX_HITS);
-        self.beside.forget(id, was_tagged);
-        let extras = Extras {
+        let was_tagged = entry.header.is_tagged();
+        let (was, due) = (entry.header.packed_deadline(), new.header.packed_deadline());
+        entry.header.renew(new.header);
+        entry.header.hit(MAX_HITS);
+        self.side_tables.clear_tags(id, was_tagged);
+        let meta = EntryMeta {
             weight,
             tags,
             namespace: scope.namespace,
             plan,
         };
-        self.beside.write(id, extras, now);
+        self.side_tables.write(id, meta, now);
         if weight != old_weight {
-            let slots = Pockets {
+            let slots = PolicyView {
                 slab: &mut self.slab,
-                beside: &self.beside,
+                side_tables: &self.side_tables,
             };
-            self.evictor.reweigh(id, old_weight, weight, &slots);
+            self.policy.reweigh(id, old_weight, weight, &slots);
         }
-        self.evictor.hit(id);
-        if due < was || self.beside.moves_deadlines() {
+        self.policy.hit(id);
+        if due < was || self.side_tables.moves_deadlines() {
             self.schedule(id, due.moment());
         }
         Outcome::Stored {
@@ -198,18 +198,12 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Gives an entry a new deadline by age, and a new window before it.
-    pub(crate) fn set_deadline(
-        &mut self,
-        id: u32,
-        expires_at: u64,
-        early: Early,
-        now: &mut Now<'_>,
-    ) {
+    pub(crate) fn reschedule(&mut self, id: u32, expires_at: u64, early: Early, now: &mut Now<'_>) {
         if let Some(entry) = self.slab.get_mut(id) {
-            entry.stamp.set_expires_at(early.check_at(expires_at));
-            let check_at = entry.stamp.expires_at();
-            self.beside.set_early(id, early);
-            self.beside.touch(id, now);
+            entry.header.set_check_at(early.check_at(expires_at));
+            let check_at = entry.header.check_at();
+            self.side_tables.set_early(id, early);
+            self.side_tables.touch(id, now);
             self.schedule(id, check_at);
         }
     }
@@ -217,27 +211,27 @@ impl<K, V> Shard<K, V> {
     #[inline]
     pub(super) fn schedule(&mut self, id: u32, check_at: u64) {
         self.wheel
-            .schedule(id, self.beside.kept_until(id, check_at));
+            .schedule(id, self.side_tables.reclaim_at(id, check_at));
     }
 
     /// Changes a value in place, keeping its deadline by age: for counters, whose arithmetic is not user code.
     pub(crate) fn update(&mut self, id: u32, now: &mut Now<'_>, update: impl FnOnce(&mut V)) {
         if let Some(entry) = self.slab.get_mut(id) {
             update(&mut entry.value);
-            self.beside.touch(id, now);
-            self.beside.renew_version(id);
+            self.side_tables.touch(id, now);
+            self.side_tables.renew_version(id);
         }
     }
 }
 
 /// What a turnover displaced.
-fn displaced<K, V>(entry: Entry<K, V>) -> Gone<K, V> {
-    Gone {
+fn displaced<K, V>(entry: Entry<K, V>) -> RemovedEntry<K, V> {
+    RemovedEntry {
         key: entry.key,
         value: entry.value,
         cause: RemovalCause::Size,
         weight: 1,
         namespace: Namespace::ROOT,
-        born: entry.stamp.born(),
+        epoch: entry.header.epoch(),
     }
 }

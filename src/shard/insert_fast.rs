@@ -7,22 +7,22 @@
 //! such a write.
 
 use super::evict::prepare_to_evict;
-use super::{Incoming, Shard};
+use super::{NewEntry, Shard};
 use crate::entry::Entry;
-use crate::entry::expiry::Life;
-use crate::entry::freshness::Plan;
+use crate::entry::expiry::Lifetime;
+use crate::entry::freshness::RefreshPlan;
 use crate::entry::generation::Namespace;
-use crate::entry::header::Stamp;
-use crate::policy::any::Evictor;
-use crate::policy::{Glance, MAX_HITS, Policy, Slots};
+use crate::entry::header::EntryHeader;
+use crate::policy::any::AnyPolicy;
+use crate::policy::{EntryView, MAX_HITS, Policy, Slots};
 use crate::shard::slab::Slab;
 use crate::util::clock::{Clock, Now};
 
 /// What a write of a value that has nothing to say of itself comes to.
 #[derive(Clone, Copy)]
-pub(crate) enum Ordinary {
+pub(crate) enum FastPath {
     /// Its key has no entry, and it takes a victim's place.
-    Turnover,
+    EvictAndInsert,
     /// It is written over the live entry with this address.
     Overwrite(u32),
 }
@@ -31,49 +31,54 @@ impl<K, V> Shard<K, V> {
     /// Whether the write of an entry of weight 1 in the root, without tags, that lives so long (not nothing) from now
     /// on, is an ordinary one; with its deadline. Runs `Eq`, and changes nothing.
     #[inline(always)]
-    pub(crate) fn expects(
+    pub(crate) fn fast_path_for(
         &self,
         hash: u32,
         key: &K,
-        life: Life,
+        lifetime: Lifetime,
         clock: &Clock,
-    ) -> Option<(Ordinary, u64)>
+    ) -> Option<(FastPath, u64)>
     where
         K: Eq,
     {
-        if !self.is_tidy() {
+        if !self.fast_path_ok() {
             return None;
         }
         let home = self.index.home(hash);
         self.prepare_to_store(hash);
         // While the bucket is on its way, as in a read.
         let mut now = Now::new(clock);
-        let expires_at = life.deadline(&mut now);
-        if !self.is_quiet(&mut now) {
+        let expires_at = lifetime.deadline(&mut now);
+        if !self.no_timer_due(&mut now) {
             return None;
         }
-        let ordinary = match self.find_plain(home, hash, key) {
-            None if self.is_full() => Ordinary::Turnover,
+        let fast_path = match self.find_in_root(home, hash, key) {
+            None if self.is_full() => FastPath::EvictAndInsert,
             // Nothing in here is below the mark, as nothing is doomed.
-            Some((id, entry)) if !now.has_reached(self.deadline(id, entry)) => {
-                Ordinary::Overwrite(id)
+            Some((id, entry)) if !now.has_reached(self.expires_at(id, entry)) => {
+                FastPath::Overwrite(id)
             }
             _ => return None,
         };
-        Some((ordinary, expires_at))
+        Some((fast_path, expires_at))
     }
 
     /// Overwrites the value of a live entry for which this was expected, and returns it; hands the new one back if
     /// there is no entry.
     #[inline(always)]
-    pub(crate) fn overwrite_plain(&mut self, id: u32, value: V, stamp: Stamp) -> Result<V, V> {
+    pub(crate) fn overwrite_fast(
+        &mut self,
+        id: u32,
+        value: V,
+        header: EntryHeader,
+    ) -> Result<V, V> {
         let Some(entry) = self.slab.get_mut(id) else {
             return Err(value);
         };
         let old = std::mem::replace(&mut entry.value, value);
-        let (was, due) = (entry.stamp.due(), stamp.due());
-        entry.stamp.renew(stamp);
-        entry.stamp.hit(MAX_HITS);
+        let (was, due) = (entry.header.packed_deadline(), header.packed_deadline());
+        entry.header.renew(header);
+        entry.header.hit(MAX_HITS);
         if due < was {
             self.schedule(id, due.moment());
         }
@@ -81,63 +86,66 @@ impl<K, V> Shard<K, V> {
     }
 
     /// The same for a value that any write brings, whose key is known to have no entry.
-    pub(super) fn turn_over_incoming(
+    pub(super) fn insert_evicting_new(
         &mut self,
-        incoming: Incoming<K, V>,
+        incoming: NewEntry<K, V>,
         namespace: u32,
         now: &mut Now<'_>,
-    ) -> Result<Entry<K, V>, Incoming<K, V>> {
+    ) -> Result<Entry<K, V>, NewEntry<K, V>> {
         let says_nothing = incoming.weight == 1
             && incoming.tags.is_none()
-            && incoming.plan == Plan::NONE
+            && incoming.plan == RefreshPlan::NONE
             && namespace == Namespace::ROOT;
-        if !says_nothing || !self.is_full() || !self.is_tidy() || !self.is_quiet(now) {
+        if !says_nothing || !self.is_full() || !self.fast_path_ok() || !self.no_timer_due(now) {
             return Err(incoming);
         }
-        self.turn_over(incoming.entry)
-            .map_err(|entry| Incoming { entry, ..incoming })
+        self.insert_evicting(incoming.entry)
+            .map_err(|entry| NewEntry { entry, ..incoming })
     }
 
     /// Whether an entry of weight 1 can come only by the eviction of another, and there is one.
     #[inline(always)]
     fn is_full(&self) -> bool {
-        let entries = self.evictor.live().entries;
+        let entries = self.policy.live().entries;
         entries >= self.limits.entries.min(self.limits.weight) && entries > 0
     }
 
     /// Whether nothing lies beside the slots, and nothing is to be done but what the time may bring; and the policy
     /// is the one that this is for.
     #[inline(always)]
-    fn is_tidy(&self) -> bool {
-        matches!(self.evictor, Evictor::S3Fifo(_))
-            && self.doomed.entries == 0
-            && self.beside.is_blank()
-            && !self.surplus
+    fn fast_path_ok(&self) -> bool {
+        matches!(self.policy, AnyPolicy::S3Fifo(_))
+            && self.cleared.entries == 0
+            && self.side_tables.needs_no_side_tables()
+            && !self.over_capacity
             && !self.index.has_work()
-            && self.rubble.is_empty()
-            && !self.is_loose()
+            && self.deferred_free.is_empty()
+            && !self.is_fragmented()
     }
 
     /// Stores an entry in the place of the policy's victim, and hands that over; hands the entry back if there is
     /// no victim. For a write of which this was expected.
     #[inline(always)]
-    pub(crate) fn turn_over(&mut self, mut entry: Entry<K, V>) -> Result<Entry<K, V>, Entry<K, V>> {
-        let Evictor::S3Fifo(policy) = &mut self.evictor else {
+    pub(crate) fn insert_evicting(
+        &mut self,
+        mut entry: Entry<K, V>,
+    ) -> Result<Entry<K, V>, Entry<K, V>> {
+        let AnyPolicy::S3Fifo(policy) = &mut self.policy else {
             return Err(entry);
         };
-        let mut slots = Alike(&mut self.slab);
-        let (hash, due) = (entry.stamp.hash(), entry.stamp.due());
-        let Some((id, seen, place)) = policy.exchange(hash, &mut slots) else {
+        let mut slots = UnitWeightView(&mut self.slab);
+        let (hash, due) = (entry.header.hash(), entry.header.packed_deadline());
+        let Some((id, seen, queue)) = policy.evict_and_admit(hash, &mut slots) else {
             return Err(entry);
         };
-        entry.stamp.mark(place, 0);
+        entry.header.set_queue(queue, 0);
         // What stands in a queue has a slot.
         let old = slots.0.replace(id, entry)?;
-        self.index.exchange(seen.hash, hash, id);
-        policy.settle_of_equals(&mut slots);
+        self.index.replace(seen.hash, hash, id);
+        policy.demote_fresh_of_equal_weight(&mut slots);
         prepare_to_evict(policy, &self.index, &mut self.slab);
         // The slot stands on the wheel by the victim's deadline at the latest, if that had one.
-        if old.stamp.due() > due {
+        if old.header.packed_deadline() > due {
             self.schedule(id, due.moment());
         }
         Ok(old)
@@ -145,28 +153,28 @@ impl<K, V> Shard<K, V> {
 }
 
 /// The slots of a shard in which all entries weigh 1.
-struct Alike<'a, K, V>(&'a mut Slab<K, V>);
+struct UnitWeightView<'a, K, V>(&'a mut Slab<K, V>);
 
-impl<K, V> Slots for Alike<'_, K, V> {
+impl<K, V> Slots for UnitWeightView<'_, K, V> {
     #[inline(always)]
-    fn glance(&self, id: u32) -> Glance {
-        let stamp = self.0.get(id).map(|entry| &entry.stamp);
-        Glance {
-            hits: stamp.map_or(0, Stamp::hits),
+    fn view(&self, id: u32) -> EntryView {
+        let header = self.0.get(id).map(|entry| &entry.header);
+        EntryView {
+            hits: header.map_or(0, EntryHeader::hits),
             weight: 1,
-            hash: stamp.map_or(0, Stamp::hash),
+            hash: header.map_or(0, EntryHeader::hash),
         }
     }
 
     #[inline]
-    fn place(&self, id: u32) -> u8 {
-        self.0.get(id).map_or(0, |entry| entry.stamp.place())
+    fn queue(&self, id: u32) -> u8 {
+        self.0.get(id).map_or(0, |entry| entry.header.queue())
     }
 
     #[inline(always)]
-    fn mark(&mut self, id: u32, place: u8, hits: u8) {
+    fn set_queue(&mut self, id: u32, queue: u8, hits: u8) {
         if let Some(entry) = self.0.get_mut(id) {
-            entry.stamp.mark(place, hits);
+            entry.header.set_queue(queue, hits);
         }
     }
 

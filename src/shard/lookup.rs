@@ -2,17 +2,17 @@
 
 use equivalent::Equivalent;
 
-use super::{Found, Reader, Scope, Shard};
-use crate::ds::index::Home;
+use super::{Found, ReadContext, Scope, Shard};
+use crate::ds::index::BucketProbe;
 use crate::entry::Entry;
-use crate::entry::generation::{Namespace, Sequence};
-use crate::entry::header::Bar;
+use crate::entry::generation::{EpochCounter, Namespace};
+use crate::entry::header::LivenessBound;
 use crate::entry::removal::RemovalCause;
 use crate::policy::MAX_HITS;
 use crate::util::clock::{Clock, Now};
 
 /// What a read found.
-pub(crate) struct Reading<'a, K, V> {
+pub(crate) struct Hit<'a, K, V> {
     pub(crate) id: u32,
     pub(crate) entry: &'a Entry<K, V>,
     /// It took a closer look: the window in which the entry is loaded again may have begun.
@@ -38,14 +38,20 @@ impl<K, V> Shard<K, V> {
             // it would keep the processor from seeing ahead to the next wait.
             now.coarse();
         }
-        self.find_from(home, hash, key, namespace, self.beside.is_plain())
+        self.find_from(
+            home,
+            hash,
+            key,
+            namespace,
+            self.side_tables.no_side_tables_in_use(),
+        )
     }
 
     /// With `plain`, all entries are known to be in the root.
     #[inline(always)]
     fn find_from<Q>(
         &self,
-        home: Home<'_>,
+        home: BucketProbe<'_>,
         hash: u32,
         key: &Q,
         namespace: u32,
@@ -59,7 +65,7 @@ impl<K, V> Shard<K, V> {
                 return Some((id, entry));
             }
         }
-        if home.is_left(&self.index) {
+        if home.has_overflow(&self.index) {
             return self.find_further(hash, key, namespace);
         }
         None
@@ -77,9 +83,9 @@ impl<K, V> Shard<K, V> {
 
     /// The same in a shard that has nothing beside the slots: so all entries are in the root.
     #[inline(always)]
-    pub(super) fn find_plain<Q>(
+    pub(super) fn find_in_root<Q>(
         &self,
-        home: Home<'_>,
+        home: BucketProbe<'_>,
         hash: u32,
         key: &Q,
     ) -> Option<(u32, &Entry<K, V>)>
@@ -93,7 +99,7 @@ impl<K, V> Shard<K, V> {
                 return Some((id, entry));
             }
         }
-        if ids.next().is_none() && !home.is_left(&self.index) {
+        if ids.next().is_none() && !home.has_overflow(&self.index) {
             return None;
         }
         self.find_after_first(hash, key)
@@ -108,7 +114,7 @@ impl<K, V> Shard<K, V> {
         let home = self.index.home(hash);
         let ask = |id| Some((id, self.entry_of(id, hash, key, Namespace::ROOT, true)?));
         let here = home.ids().skip(1).find_map(ask);
-        if here.is_some() || !home.is_left(&self.index) {
+        if here.is_some() || !home.has_overflow(&self.index) {
             return here;
         }
         self.find_further(hash, key, Namespace::ROOT)
@@ -132,10 +138,10 @@ impl<K, V> Shard<K, V> {
             if plain {
                 Namespace::ROOT
             } else {
-                self.beside.namespace(id)
+                self.side_tables.namespace(id)
             }
         };
-        let same = entry.stamp.may_be_of(hash) && its() == namespace;
+        let same = entry.header.may_be_of(hash) && its() == namespace;
         (same && key.equivalent(&entry.key)).then_some(entry)
     }
 
@@ -145,22 +151,22 @@ impl<K, V> Shard<K, V> {
         &self,
         hash: u32,
         key: &Q,
-        reader: Reader<'_>,
+        reader: ReadContext<'_>,
         note: bool,
-    ) -> Option<Reading<'_, K, V>>
+    ) -> Option<Hit<'_, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
         // What few calls need is made where they need it, as each word that is kept for them is stored and
         // fetched by all. So they are handed the reader in parts.
-        let Reader {
+        let ReadContext {
             namespace,
-            sequence,
+            epochs,
             clock,
             ..
         } = reader;
-        if !self.beside.is_plain() || !reader.in_root {
-            return self.read_with_beside(hash, key, namespace, sequence, clock, note);
+        if !self.side_tables.no_side_tables_in_use() || !reader.in_root {
+            return self.read_with_side_tables(hash, key, namespace, epochs, clock, note);
         }
         let home = self.index.home(hash);
         // While the bucket is on its way, and not when the entry has come: what stands between the one wait
@@ -171,32 +177,32 @@ impl<K, V> Shard<K, V> {
             0
         };
         // A floor this shard has not noticed yet kills all it holds. (The root has no other floor.)
-        if !self.has_noticed(sequence) {
+        if !self.has_noticed(epochs) {
             return None;
         }
-        let bar = Bar::new(self.mark, moment);
-        let (id, entry) = self.find_plain(home, hash, key)?;
-        let near = !entry.stamp.clears(bar);
-        if near && !self.is_alive(id, entry, namespace, sequence, &mut Now::new(clock)) {
+        let bound = LivenessBound::new(self.min_epoch, moment);
+        let (id, entry) = self.find_in_root(home, hash, key)?;
+        let near = !entry.header.is_surely_live(bound);
+        if near && !self.is_alive(id, entry, namespace, epochs, &mut Now::new(clock)) {
             return None;
         }
         if note {
-            entry.stamp.hit(MAX_HITS);
+            entry.header.hit(MAX_HITS);
         }
-        Some(Reading { id, entry, near })
+        Some(Hit { id, entry, near })
     }
 
     /// The same where something lies beside the slots.
     #[inline(never)]
-    fn read_with_beside<Q>(
+    fn read_with_side_tables<Q>(
         &self,
         hash: u32,
         key: &Q,
         namespace: &Namespace,
-        sequence: &Sequence,
+        epochs: &EpochCounter,
         clock: &Clock,
         note: bool,
-    ) -> Option<Reading<'_, K, V>>
+    ) -> Option<Hit<'_, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -207,16 +213,16 @@ impl<K, V> Shard<K, V> {
         } else {
             0
         };
-        if !self.has_noticed(sequence) {
+        if !self.has_noticed(epochs) {
             return None;
         }
-        let bar = Bar::new(self.mark.max(namespace.floor()), moment);
+        let bound = LivenessBound::new(self.min_epoch.max(namespace.min_epoch()), moment);
         let (id, entry) = self.find_from(home, hash, key, namespace.id, false)?;
-        let near = !entry.stamp.clears(bar);
-        let alive = if !self.beside.has_idle() && !near {
-            !entry.stamp.is_tagged() || !self.is_dead_by_tag(id, entry, sequence)
+        let near = !entry.header.is_surely_live(bound);
+        let alive = if !self.side_tables.has_idle() && !near {
+            !entry.header.is_tagged() || !self.is_dead_by_tag(id, entry, epochs)
         } else {
-            self.is_alive(id, entry, namespace, sequence, &mut now)
+            self.is_alive(id, entry, namespace, epochs, &mut now)
         };
         if !alive {
             return None;
@@ -224,7 +230,7 @@ impl<K, V> Shard<K, V> {
         if note {
             self.note_hit(id, entry, &mut now);
         }
-        Some(Reading { id, entry, near })
+        Some(Hit { id, entry, near })
     }
 
     #[cold]
@@ -234,33 +240,33 @@ impl<K, V> Shard<K, V> {
         id: u32,
         entry: &Entry<K, V>,
         namespace: &Namespace,
-        sequence: &Sequence,
+        epochs: &EpochCounter,
         now: &mut Now<'_>,
     ) -> bool {
         let scope = Scope {
             namespace: namespace.id,
-            floor: namespace.floor(),
-            cleared: sequence.floor(),
-            sequence,
+            min_epoch: namespace.min_epoch(),
+            cache_min_epoch: epochs.min_epoch(),
+            epochs,
         };
-        matches!(self.judge(id, entry, scope, now), Found::Live(_))
+        matches!(self.check_liveness(id, entry, scope, now), Found::Live(_))
     }
 
     /// Finds what `key` stands for. Runs `Eq` and changes nothing.
     #[inline(always)]
-    pub(crate) fn look<Q>(&self, hash: u32, key: &Q, scope: Scope<'_>, now: &mut Now<'_>) -> Found
+    pub(crate) fn lookup<Q>(&self, hash: u32, key: &Q, scope: Scope<'_>, now: &mut Now<'_>) -> Found
     where
         Q: Equivalent<K> + ?Sized,
     {
         match self.find(hash, key, scope.namespace, now) {
-            Some((id, entry)) => self.judge(id, entry, scope, now),
+            Some((id, entry)) => self.check_liveness(id, entry, scope, now),
             None => Found::Absent,
         }
     }
 
     /// Whether the entry at `id` may be served.
     #[inline]
-    pub(crate) fn judge(
+    pub(crate) fn check_liveness(
         &self,
         id: u32,
         entry: &Entry<K, V>,
@@ -268,9 +274,9 @@ impl<K, V> Shard<K, V> {
         now: &mut Now<'_>,
     ) -> Found {
         if self.is_dead(id, entry, scope) {
-            Found::Past(id, RemovalCause::Invalidated)
-        } else if now.has_reached(self.deadline(id, entry)) {
-            Found::Past(id, RemovalCause::Expired)
+            Found::Dead(id, RemovalCause::Invalidated)
+        } else if now.has_reached(self.expires_at(id, entry)) {
+            Found::Dead(id, RemovalCause::Expired)
         } else {
             Found::Live(id)
         }
@@ -279,24 +285,29 @@ impl<K, V> Shard<K, V> {
     #[inline]
     fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>) -> bool {
         // A floor this shard has not seen yet kills all it holds.
-        self.floor < scope.cleared
-            || entry.stamp.born() < self.mark.max(scope.floor)
-            || (entry.stamp.is_tagged() && self.is_dead_by_tag(id, entry, scope.sequence))
+        self.seen_min_epoch < scope.cache_min_epoch
+            || entry.header.epoch() < self.min_epoch.max(scope.min_epoch)
+            || (entry.header.is_tagged() && self.is_dead_by_tag(id, entry, scope.epochs))
     }
 
     /// Whether a tagged entry is dead by one of its tags.
-    pub(super) fn is_dead_by_tag(&self, id: u32, entry: &Entry<K, V>, sequence: &Sequence) -> bool {
-        let tags = self.beside.tags(id);
-        tags.is_some_and(|tags| !tags.admits(entry.stamp.born(), sequence))
+    pub(super) fn is_dead_by_tag(
+        &self,
+        id: u32,
+        entry: &Entry<K, V>,
+        epochs: &EpochCounter,
+    ) -> bool {
+        let tags = self.side_tables.tags(id);
+        tags.is_some_and(|tags| !tags.admits(entry.header.epoch(), epochs))
     }
 
     /// The highest floor among the tags of what was found.
     #[inline]
-    pub(crate) fn highest_tag_floor(&self, found: Found) -> u64 {
+    pub(crate) fn highest_tag_min_epoch(&self, found: Found) -> u64 {
         let tags = match found {
-            Found::Live(id) | Found::Past(id, _) => self.beside.tags(id),
+            Found::Live(id) | Found::Dead(id, _) => self.side_tables.tags(id),
             Found::Absent => None,
         };
-        tags.and_then(|tags| tags.floors().max()).unwrap_or(0)
+        tags.and_then(|tags| tags.min_epochs().max()).unwrap_or(0)
     }
 }

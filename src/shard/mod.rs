@@ -11,7 +11,7 @@
 //!   the shard's mark) in the doomed list.
 //! * Every entry with a deadline is scheduled in the wheel, at the end of its use (its deadline, and the stale
 //!   window after it) or earlier.
-//! * `doomed` is the sum over all entries below the mark, and what the evictor counts the sum over the others.
+//! * `cleared` is the sum over all entries below the mark, and what the evictor counts the sum over the others.
 //!   Both together keep the limits, save while lowered limits are being trimmed to.
 //!
 //! # Clearing
@@ -21,7 +21,7 @@
 //! evicted.
 //!
 //! # Cost
-//! Every operation is O(1) expected. A visit reclaims at most [`SLICE`] expired or doomed entries, plus
+//! Every operation is O(1) expected. A visit reclaims at most [`MAINTENANCE_BATCH`] expired or doomed entries, plus
 //! the evictions that its own weight needs.
 
 mod compact;
@@ -39,23 +39,23 @@ mod validate;
 use crate::ds::index::Index;
 use crate::ds::timer_wheel::Wheel;
 use crate::entry::Entry;
-use crate::entry::freshness::{Early, Plan, Stale, Windows};
-use crate::entry::generation::{Namespace, Sequence, TagSet};
+use crate::entry::freshness::{Early, RefreshPlan, Stale, Windows};
+use crate::entry::generation::{EpochCounter, Namespace, TagSet};
 use crate::entry::removal::RemovalCause;
-use crate::policy::any::Evictor;
-pub(crate) use crate::policy::usage::Totals;
+use crate::policy::any::AnyPolicy;
+pub(crate) use crate::policy::usage::Usage;
 use crate::policy::{MAX_HITS, Policy, QueueLens};
 use crate::shard::slab::Slab;
 use crate::util::clock::{Clock, NEVER, Now};
-use deferred_free::Rubble;
-pub(crate) use insert_fast::Ordinary;
-pub(crate) use lookup::Reading;
-use side_tables::Beside;
+use deferred_free::DeferredFree;
+pub(crate) use insert_fast::FastPath;
+pub(crate) use lookup::Hit;
+use side_tables::SideTables;
 
 /// The most entries that one visit reclaims beyond what its own weight needs.
-pub(crate) const SLICE: u32 = 64;
+pub(crate) const MAINTENANCE_BATCH: u32 = 64;
 /// How many wheel steps one eviction spends on finding an expired entry before it asks the policy.
-const STEPS_AN_EVICTION: u32 = 8;
+const STEPS_PER_EVICTION: u32 = 8;
 
 /// What a shard may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,21 +68,21 @@ pub(crate) struct Limits {
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'a> {
     pub(crate) namespace: u32,
-    pub(crate) floor: u64,
+    pub(crate) min_epoch: u64,
     /// The floor of the whole cache, for calls that visit the shard shared. An exclusive visit goes by
     /// the floor that the shard noticed as the visit began: a `clear` that rises meanwhile comes after
     /// it, and dooms what it stores.
-    pub(crate) cleared: u64,
-    pub(crate) sequence: &'a Sequence,
+    pub(crate) cache_min_epoch: u64,
+    pub(crate) epochs: &'a EpochCounter,
 }
 
 /// Who reads: what the scope and the time are found from.
 #[derive(Clone, Copy)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct ReadContext<'a> {
     pub(crate) namespace: &'a Namespace,
     /// Whether that is the root.
     pub(crate) in_root: bool,
-    pub(crate) sequence: &'a Sequence,
+    pub(crate) epochs: &'a EpochCounter,
     pub(crate) clock: &'a Clock,
 }
 
@@ -93,16 +93,16 @@ pub(crate) enum Found {
     /// A value that may be served.
     Live(u32),
     /// A value that may not, and why; it counts as absent.
-    Past(u32, RemovalCause),
+    Dead(u32, RemovalCause),
 }
 
 /// A value on its way in, with everything the shard keeps about it.
-pub(crate) struct Incoming<K, V> {
+pub(crate) struct NewEntry<K, V> {
     pub(crate) entry: Entry<K, V>,
     pub(crate) weight: u64,
     pub(crate) tags: Option<Box<TagSet>>,
     /// Its stamp's deadline is where the window of this begins.
-    pub(crate) plan: Plan,
+    pub(crate) plan: RefreshPlan,
 }
 
 /// What became of an incoming value.
@@ -115,7 +115,7 @@ pub(crate) enum Outcome<K, V> {
 
 /// How far the packing has got.
 #[derive(Debug, Default)]
-pub(super) struct Packing {
+pub(super) struct Compaction {
     /// From this address on, the topmost block was looked at.
     looked_from: u32,
     /// Memory beside the slots may go.
@@ -127,27 +127,27 @@ pub(super) struct Packing {
 /// where the index begins. Reads look at none of these, but at those that follow.
 #[repr(C)]
 pub(crate) struct Shard<K, V> {
-    evictor: Evictor,
+    policy: AnyPolicy,
     limits: Limits,
-    doomed: Totals,
+    cleared: Usage,
     /// The limits were lowered, and there may be more than they say.
-    surplus: bool,
-    packing: Packing,
+    over_capacity: bool,
+    compaction: Compaction,
     index: Index,
     slab: Slab<K, V>,
-    beside: Beside,
+    side_tables: SideTables,
     /// Entries born below it are doomed.
-    mark: u64,
+    min_epoch: u64,
     /// The cache-wide floor that the mark stands for.
-    floor: u64,
+    seen_min_epoch: u64,
     wheel: Wheel,
     /// What lay beside the slots when the shard was emptied, and is not given back yet.
-    rubble: Vec<Rubble>,
+    deferred_free: Vec<DeferredFree>,
 }
 
 impl<K, V> Shard<K, V> {
     pub(crate) fn new(
-        evictor: Evictor,
+        policy: AnyPolicy,
         limits: Limits,
         weighted: bool,
         idle_after: Option<u64>,
@@ -157,22 +157,22 @@ impl<K, V> Shard<K, V> {
         Shard {
             slab: Slab::new(),
             index: Index::new(u32::try_from(limits.entries).ok()),
-            evictor,
+            policy,
             wheel: Wheel::new(now),
-            beside: Beside::new(weighted, idle_after, windows),
-            rubble: Vec::new(),
-            packing: Packing::default(),
+            side_tables: SideTables::new(weighted, idle_after, windows),
+            deferred_free: Vec::new(),
+            compaction: Compaction::default(),
             limits,
-            doomed: Totals::default(),
-            surplus: false,
-            mark: 0,
-            floor: 0,
+            cleared: Usage::default(),
+            over_capacity: false,
+            min_epoch: 0,
+            seen_min_epoch: 0,
         }
     }
 
     /// Never takes the short way of an ordinary write: for tests that compare the two.
-    pub(crate) fn go_the_long_way(&mut self) {
-        self.beside.have_told();
+    pub(crate) fn disable_fast_path(&mut self) {
+        self.side_tables.record_every_entry();
     }
 
     #[inline]
@@ -182,111 +182,114 @@ impl<K, V> Shard<K, V> {
 
     /// The moment from which the entry may not be served.
     #[inline]
-    pub(crate) fn deadline(&self, id: u32, entry: &Entry<K, V>) -> u64 {
-        self.beside.deadline(id, entry.stamp.expires_at())
+    pub(crate) fn expires_at(&self, id: u32, entry: &Entry<K, V>) -> u64 {
+        self.side_tables.expires_at(id, entry.header.check_at())
     }
 
     /// The moment from which the entry is of no use to anybody.
     #[inline]
-    fn kept_until(&self, id: u32, entry: &Entry<K, V>) -> u64 {
-        self.beside.kept_until(id, entry.stamp.expires_at())
+    fn reclaim_at(&self, id: u32, entry: &Entry<K, V>) -> u64 {
+        self.side_tables.reclaim_at(id, entry.header.check_at())
     }
 
-    /// What an entry that `look` called expired is still good for; `None` if for nothing.
+    /// What an entry that `lookup` called expired is still good for; `None` if for nothing.
     pub(crate) fn stale(&self, id: u32, now: &mut Now<'_>) -> Option<Stale> {
         let entry = self.slab.get(id)?;
-        if now.has_reached(self.kept_until(id, entry)) {
+        if now.has_reached(self.reclaim_at(id, entry)) {
             return None;
         }
-        let by = now.precise().checked_sub(self.expires_at(id, entry))?;
-        let windows = self.beside.windows(id);
+        let by = now
+            .precise()
+            .checked_sub(self.expires_by_age_at(id, entry))?;
+        let windows = self.side_tables.windows(id);
         Some(Stale { by, windows })
     }
 
     /// Its deadline by age alone, `NEVER` without one.
     #[inline]
-    pub(crate) fn expires_at(&self, id: u32, entry: &Entry<K, V>) -> u64 {
-        self.beside.expires_at(id, entry.stamp.expires_at())
+    pub(crate) fn expires_by_age_at(&self, id: u32, entry: &Entry<K, V>) -> u64 {
+        self.side_tables
+            .expires_by_age_at(id, entry.header.check_at())
     }
 
     /// The one moment that the entry's stamp keeps: where its window begins, or else its deadline.
     pub(crate) fn check_at(&self, id: u32) -> u64 {
         self.slab
             .get(id)
-            .map_or(NEVER, |entry| entry.stamp.expires_at())
+            .map_or(NEVER, |entry| entry.header.check_at())
     }
 
     /// When the entry at `id` is to be loaded again.
     pub(crate) fn early(&self, id: u32) -> Early {
-        self.beside.early(id)
+        self.side_tables.early(id)
     }
 
     /// For how long past its deadline the entry at `id` may be served.
     pub(crate) fn windows(&self, id: u32) -> Windows {
-        self.beside.windows(id)
+        self.side_tables.windows(id)
     }
 
     /// The namespace of the entry at `id`.
     #[inline]
     pub(crate) fn namespace(&self, id: u32) -> u32 {
-        self.beside.namespace(id)
+        self.side_tables.namespace(id)
     }
 
     /// The version of the entry at `id`, by which one write of it is told from the next, if versions are
     /// kept.
     pub(crate) fn version(&self, id: u32) -> u32 {
-        self.beside.version(id)
+        self.side_tables.version(id)
     }
 
     pub(crate) fn keeps_versions(&self) -> bool {
-        self.beside.keeps_versions()
+        self.side_tables.keeps_versions()
     }
 
     /// Begins to keep versions: 4 bytes an entry, from here on.
     pub(crate) fn keep_versions(&mut self) {
-        self.beside.keep_versions();
+        self.side_tables.keep_versions();
     }
 
     /// Notes a read of the entry for the policy and for the time to idle.
     #[inline]
     pub(crate) fn note_hit(&self, id: u32, entry: &Entry<K, V>, now: &mut Now<'_>) {
-        entry.stamp.hit(MAX_HITS);
-        if !self.beside.is_plain() {
-            self.beside.note_read(id, now);
+        entry.header.hit(MAX_HITS);
+        if !self.side_tables.no_side_tables_in_use() {
+            self.side_tables.note_read(id, now);
         }
     }
 
     /// Notes a read for a policy that reorders its queue on every hit.
     pub(crate) fn reorder(&mut self, id: u32) {
-        self.evictor.hit(id);
+        self.policy.hit(id);
     }
 
     pub(crate) fn weight_of(&self, id: u32) -> u64 {
-        self.beside.weight(id)
+        self.side_tables.weight(id)
     }
 
     /// What is alive, or may be: entries whose time is up or whose tag moved count until reclaimed.
-    pub(crate) fn live(&self, sequence: &Sequence) -> Totals {
-        if self.floor < sequence.floor() {
-            Totals::default()
+    pub(crate) fn live(&self, epochs: &EpochCounter) -> Usage {
+        if self.seen_min_epoch < epochs.min_epoch() {
+            Usage::default()
         } else {
-            self.evictor.live()
+            self.policy.live()
         }
     }
 
     /// All that is in here.
     #[inline]
-    fn held(&self) -> Totals {
-        let live = self.evictor.live();
-        Totals {
-            entries: live.entries + self.doomed.entries,
-            weight: live.weight + self.doomed.weight,
+    fn usage(&self) -> Usage {
+        let live = self.policy.live();
+        Usage {
+            entries: live.entries + self.cleared.entries,
+            weight: live.weight + self.cleared.weight,
         }
     }
 
     /// The number below which everything in this shard is dead.
-    pub(crate) fn mark(&self) -> u64 {
-        self.mark
+    pub(crate) fn min_epoch(&self) -> u64 {
+        self.min_epoch
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -299,17 +302,17 @@ impl<K, V> Shard<K, V> {
     }
 
     pub(crate) fn queues(&self) -> QueueLens {
-        self.evictor.queue_lens()
+        self.policy.queue_lens()
     }
 
     /// Whether a visit would find something to reclaim.
-    pub(crate) fn has_work(&self, now: u64, sequence: &Sequence) -> bool {
-        self.floor < sequence.floor()
-            || self.doomed.entries > 0
+    pub(crate) fn has_work(&self, now: u64, epochs: &EpochCounter) -> bool {
+        self.seen_min_epoch < epochs.min_epoch()
+            || self.cleared.entries > 0
             || self.index.has_work()
-            || !self.rubble.is_empty()
-            || self.surplus
-            || (self.wheel.len() > 0 && !self.wheel.is_quiet(now))
+            || !self.deferred_free.is_empty()
+            || self.over_capacity
+            || (self.wheel.len() > 0 && !self.wheel.no_timer_due(now))
     }
 }
 
@@ -324,12 +327,12 @@ mod tests {
         // Seen from the stripe's start: the lock is a word, and the shard follows it.
         let seen = |offset: usize| offset + size_of::<usize>();
         let line = |offset: usize| seen(offset) / 64;
-        assert_eq!(line(offset_of!(Numbers, evictor)), 0);
+        assert_eq!(line(offset_of!(Numbers, policy)), 0);
         assert_eq!(seen(offset_of!(Numbers, index)) % 64, 0);
         // The index begins with what writes change; its table ends a line or more behind that.
         assert!(line(offset_of!(Numbers, slab)) > line(offset_of!(Numbers, index)));
-        let mark = line(offset_of!(Numbers, mark));
-        assert!(mark > line(offset_of!(Numbers, slab)));
-        assert_eq!(mark, line(offset_of!(Numbers, wheel)));
+        let min_epoch = line(offset_of!(Numbers, min_epoch));
+        assert!(min_epoch > line(offset_of!(Numbers, slab)));
+        assert_eq!(min_epoch, line(offset_of!(Numbers, wheel)));
     }
 }

@@ -1,10 +1,10 @@
 //! Taking entries out. No user code runs in here.
 
 use super::Shard;
-use super::deferred_free::Rubble;
-use super::side_tables::Pockets;
+use super::deferred_free::DeferredFree;
+use super::side_tables::PolicyView;
 use crate::entry::Entry;
-use crate::entry::removal::{Batch, Gone, RemovalCause};
+use crate::entry::removal::{RemovalCause, RemovedBatch, RemovedEntry};
 use crate::policy::Policy;
 
 /// An entry that stands in its slot and nowhere else any more: it must be vacated or replaced.
@@ -32,63 +32,73 @@ impl Victim {
     }
 
     #[inline]
-    pub(super) fn gone<K, V>(&self, entry: Entry<K, V>) -> Gone<K, V> {
-        Gone {
+    pub(super) fn gone<K, V>(&self, entry: Entry<K, V>) -> RemovedEntry<K, V> {
+        RemovedEntry {
             key: entry.key,
             value: entry.value,
             cause: self.cause,
             weight: self.weight,
             namespace: self.namespace,
-            born: entry.stamp.born(),
+            epoch: entry.header.epoch(),
         }
     }
 }
 
 impl<K, V> Shard<K, V> {
     /// Takes an entry out and hands it over.
-    pub(crate) fn take(&mut self, id: u32, cause: RemovalCause) -> Option<Gone<K, V>> {
-        let victim = self.release(id, cause)?;
+    pub(crate) fn remove(&mut self, id: u32, cause: RemovalCause) -> Option<RemovedEntry<K, V>> {
+        let victim = self.unlink(id, cause)?;
         let gone = victim.gone(self.slab.remove(id)?);
         // A cache that holds one entry now and then does not allocate at every turn.
-        if self.slab.len() == 0 && !self.evictor.is_small() {
-            self.release_if_empty();
+        if self.slab.len() == 0 && !self.policy.is_small() {
+            self.free_if_empty();
         }
         Some(gone)
     }
 
     /// Takes an entry out into the batch.
-    pub(crate) fn unlink(&mut self, id: u32, cause: RemovalCause, out: &mut Batch<K, V>) {
-        out.extend(self.take(id, cause));
+    pub(crate) fn remove_into(
+        &mut self,
+        id: u32,
+        cause: RemovalCause,
+        out: &mut RemovedBatch<K, V>,
+    ) {
+        out.extend(self.remove(id, cause));
     }
 
     /// Takes an entry out of everything but its slot.
-    pub(super) fn release(&mut self, id: u32, cause: RemovalCause) -> Option<Victim> {
-        let doomed = self.slab.get(id)?.stamp.born() < self.mark;
+    pub(super) fn unlink(&mut self, id: u32, cause: RemovalCause) -> Option<Victim> {
+        let cleared = self.slab.get(id)?.header.epoch() < self.min_epoch;
         let weight = self.weight_of(id);
-        if doomed {
-            self.evictor.remove_doomed(id);
-            self.doomed.take(weight);
+        if cleared {
+            self.policy.remove_cleared(id);
+            self.cleared.take(weight);
         } else {
-            let slots = Pockets {
+            let slots = PolicyView {
                 slab: &mut self.slab,
-                beside: &self.beside,
+                side_tables: &self.side_tables,
             };
-            self.evictor.remove(id, &slots);
+            self.policy.remove(id, &slots);
         }
-        self.forget(id, cause, weight)
+        self.unlink_entry(id, cause, weight)
     }
 
     /// The part of `release` that is the same whichever list the entry stood in.
     #[inline]
-    pub(super) fn forget(&mut self, id: u32, cause: RemovalCause, weight: u64) -> Option<Victim> {
-        let stamp = &self.slab.get(id)?.stamp;
-        let known = (stamp.hash(), stamp.is_tagged());
-        Some(self.forget_one(id, known, cause, weight))
+    pub(super) fn unlink_entry(
+        &mut self,
+        id: u32,
+        cause: RemovalCause,
+        weight: u64,
+    ) -> Option<Victim> {
+        let header = &self.slab.get(id)?.header;
+        let known = (header.hash(), header.is_tagged());
+        Some(self.unlink_from_tables(id, known, cause, weight))
     }
 
     /// The same where hash and tags are known. (The wheel notices by itself.)
     #[inline(always)]
-    pub(super) fn forget_one(
+    pub(super) fn unlink_from_tables(
         &mut self,
         id: u32,
         (hash, tagged): (u32, bool),
@@ -96,19 +106,19 @@ impl<K, V> Shard<K, V> {
         weight: u64,
     ) -> Victim {
         // What the index has to do for it is done once a visit.
-        self.index.take_out(hash, id);
-        self.beside.forget(id, tagged);
+        self.index.remove_only(hash, id);
+        self.side_tables.clear_tags(id, tagged);
         Victim {
             id,
             cause,
             weight,
-            namespace: self.beside.namespace(id),
+            namespace: self.side_tables.namespace(id),
             scheduled: true,
         }
     }
 
     /// Frees a victim's slot.
-    pub(super) fn vacate(&mut self, victim: Victim, out: &mut Batch<K, V>) {
+    pub(super) fn free_slot(&mut self, victim: Victim, out: &mut RemovedBatch<K, V>) {
         if let Some(entry) = self.slab.remove(victim.id) {
             out.push(victim.gone(entry));
         }
@@ -116,16 +126,16 @@ impl<K, V> Shard<K, V> {
 
     /// Sets the memory beside the slots aside once nothing needs it. If it is more than a little, visits
     /// give it back in slices.
-    pub(super) fn release_if_empty(&mut self) {
+    pub(super) fn free_if_empty(&mut self) {
         if self.slab.len() == 0 {
-            let is_little = self.evictor.is_small();
-            let rubble = Rubble {
-                beside: self.beside.clear(),
-                links: self.evictor.take_links(),
+            let is_little = self.policy.is_small();
+            let deferred_free = DeferredFree {
+                side_tables: self.side_tables.clear(),
+                links: self.policy.take_links(),
                 wheel: self.wheel.clear(),
             };
             if !is_little {
-                self.rubble.push(rubble);
+                self.deferred_free.push(deferred_free);
             }
         }
     }

@@ -1,10 +1,10 @@
 //! What lies beside the slots, for those caches that need it, and the slots as the evictor sees them.
 
-use crate::ds::chunked_vec::Steps;
-use crate::entry::freshness::{Early, OwnWindows, Plan, Windows};
+use crate::ds::chunked_vec::ChunkedVec;
+use crate::entry::freshness::{Early, OwnWindows, RefreshPlan, Windows};
 use crate::entry::generation::{Namespace, TagSet};
-use crate::entry::header::Stamp;
-use crate::policy::{Glance, Slots};
+use crate::entry::header::EntryHeader;
+use crate::policy::{EntryView, Slots};
 use crate::shard::slab::Slab;
 use crate::util::clock::{NEVER, Now};
 use crate::util::sync::atomic::{AtomicU64, Ordering};
@@ -12,57 +12,57 @@ use crate::util::sync::atomic::{AtomicU64, Ordering};
 /// What lies beside the slots: an array each, by slot address, that exists once something needs it. In this
 /// order: what every read looks at is last, next to what it looks at in the shard.
 #[repr(C)]
-pub(super) struct Beside {
+pub(super) struct SideTables {
     /// Present where a weigher is; without one everything weighs 1.
-    weights: Option<Steps<u64>>,
+    weights: Option<ChunkedVec<u64>>,
     idle: Option<Idle>,
     /// Grows with the first tagged entry.
-    tags: Steps<Option<Box<TagSet>>>,
+    tags: ChunkedVec<Option<Box<TagSet>>>,
     /// Grows with the first entry outside the root namespace.
-    namespaces: Steps<u32>,
+    namespaces: ChunkedVec<u32>,
     /// Present once somebody judges entries without a lock and needs to know them again.
-    versions: Option<Steps<u32>>,
+    versions: Option<ChunkedVec<u32>>,
     /// The version drawn last.
     version: u32,
     /// Present once an entry is to be loaded again before its deadline.
-    early: Option<Steps<Early>>,
+    early: Option<ChunkedVec<Early>>,
     /// For how long entries are kept past their deadlines by age.
     windows: Windows,
     /// Present once an entry says otherwise of itself.
-    own_windows: Option<Steps<OwnWindows>>,
+    own_windows: Option<ChunkedVec<OwnWindows>>,
     /// Whether entries may come due at another moment than their stamps say.
     moves_deadlines: bool,
     /// Whether any of these has something to be told of a new entry that says nothing.
-    told: bool,
+    records_every_entry: bool,
     /// Whether any of them, `early` aside, may matter to a read that finds an entry.
     in_use: bool,
 }
 
 /// What a new value has beside its slot.
-pub(super) struct Extras {
+pub(super) struct EntryMeta {
     pub(super) weight: u64,
     pub(super) tags: Option<Box<TagSet>>,
     pub(super) namespace: u32,
-    pub(super) plan: Plan,
+    pub(super) plan: RefreshPlan,
 }
 
-impl Beside {
+impl SideTables {
     pub(super) fn new(weighted: bool, idle_after: Option<u64>, windows: Windows) -> Self {
-        Beside {
-            weights: weighted.then(Steps::new),
+        SideTables {
+            weights: weighted.then(ChunkedVec::new),
             idle: idle_after.map(|after| Idle {
                 after,
-                accessed: Steps::new(),
+                accessed: ChunkedVec::new(),
             }),
-            tags: Steps::new(),
-            namespaces: Steps::new(),
+            tags: ChunkedVec::new(),
+            namespaces: ChunkedVec::new(),
             versions: None,
             version: 0,
             early: None,
             windows,
             own_windows: None,
             moves_deadlines: idle_after.is_some(),
-            told: weighted || idle_after.is_some(),
+            records_every_entry: weighted || idle_after.is_some(),
             in_use: weighted || idle_after.is_some(),
         }
     }
@@ -70,60 +70,60 @@ impl Beside {
     /// Whether nothing lies beside any slot that a read looks at: all entries weigh 1, are in the root
     /// namespace and untagged, and nobody asks when they were read.
     #[inline]
-    pub(super) fn is_plain(&self) -> bool {
+    pub(super) fn no_side_tables_in_use(&self) -> bool {
         !self.in_use
     }
 
     /// Whether, moreover, nothing would have to be noted of a new entry that says nothing.
     #[inline]
-    pub(super) fn is_blank(&self) -> bool {
+    pub(super) fn needs_no_side_tables(&self) -> bool {
         // What is in use is told, too.
-        !self.told && !self.moves_deadlines
+        !self.records_every_entry && !self.moves_deadlines
     }
 
     /// From now on new entries are noted, also those that say nothing.
-    pub(super) fn have_told(&mut self) {
-        self.told = true;
+    pub(super) fn record_every_entry(&mut self) {
+        self.records_every_entry = true;
     }
 
-    fn begin_to_use(&mut self) {
-        (self.told, self.in_use) = (true, true);
+    fn mark_in_use(&mut self) {
+        (self.records_every_entry, self.in_use) = (true, true);
     }
 
     /// Writes down what a new value in slot `id` has; what another had there is forgotten.
     #[inline]
-    pub(super) fn write(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
-        let says = extras.tags.is_some()
-            || extras.namespace != Namespace::ROOT
-            || extras.plan != Plan::NONE;
-        if self.told || says {
-            self.write_told(id, extras, now);
+    pub(super) fn write(&mut self, id: u32, meta: EntryMeta, now: &mut Now<'_>) {
+        let says = meta.tags.is_some()
+            || meta.namespace != Namespace::ROOT
+            || meta.plan != RefreshPlan::NONE;
+        if self.records_every_entry || says {
+            self.write_told(id, meta, now);
         }
     }
 
     #[inline(never)]
-    fn write_told(&mut self, id: u32, extras: Extras, now: &mut Now<'_>) {
-        self.set_early(id, extras.plan.early);
-        self.set_windows(id, extras.plan.windows);
+    fn write_told(&mut self, id: u32, meta: EntryMeta, now: &mut Now<'_>) {
+        self.set_early(id, meta.plan.early);
+        self.set_windows(id, meta.plan.windows);
         if let Some(weights) = &mut self.weights {
             weights.reserve_for(id);
-            *weights.get_mut(id) = extras.weight;
+            *weights.get_mut(id) = meta.weight;
         }
-        if extras.namespace != Namespace::ROOT {
+        if meta.namespace != Namespace::ROOT {
             self.namespaces.reserve_for(id);
-            self.begin_to_use();
+            self.mark_in_use();
         }
         if self.namespaces.try_get(id).is_some() {
-            *self.namespaces.get_mut(id) = extras.namespace;
+            *self.namespaces.get_mut(id) = meta.namespace;
         }
-        self.set_tags(id, extras.tags);
+        self.set_tags(id, meta.tags);
         self.touch(id, now);
         self.renew_version(id);
     }
 
     /// Forgets what must not outlive the entry.
     #[inline]
-    pub(super) fn forget(&mut self, id: u32, tagged: bool) {
+    pub(super) fn clear_tags(&mut self, id: u32, tagged: bool) {
         if tagged {
             self.set_tags(id, None);
         }
@@ -132,7 +132,7 @@ impl Beside {
     fn set_tags(&mut self, id: u32, tags: Option<Box<TagSet>>) {
         if tags.is_some() {
             self.tags.reserve_for(id);
-            self.begin_to_use();
+            self.mark_in_use();
         }
         // An id whose chunk was never reserved has no tags to take away.
         if self.tags.try_get(id).is_some() {
@@ -169,8 +169,10 @@ impl Beside {
 
     pub(super) fn set_early(&mut self, id: u32, new: Early) {
         if new != Early::NEVER {
-            self.early.get_or_insert_with(Steps::new).reserve_for(id);
-            (self.told, self.moves_deadlines) = (true, true);
+            self.early
+                .get_or_insert_with(ChunkedVec::new)
+                .reserve_for(id);
+            (self.records_every_entry, self.moves_deadlines) = (true, true);
         }
         if let Some(early) = &mut self.early {
             // An id whose chunk was never reserved is never early.
@@ -182,9 +184,9 @@ impl Beside {
 
     fn set_windows(&mut self, id: u32, new: OwnWindows) {
         if new != OwnWindows::NONE {
-            let windows = self.own_windows.get_or_insert_with(Steps::new);
+            let windows = self.own_windows.get_or_insert_with(ChunkedVec::new);
             windows.reserve_for(id);
-            (self.told, self.moves_deadlines) = (true, true);
+            (self.records_every_entry, self.moves_deadlines) = (true, true);
         }
         if let Some(windows) = &mut self.own_windows {
             // An id whose chunk was never reserved says nothing.
@@ -204,7 +206,7 @@ impl Beside {
     /// The deadline by age of an entry whose stamp says `check_at`: there its window for an early load begins,
     /// if it has one.
     #[inline]
-    pub(super) fn expires_at(&self, id: u32, check_at: u64) -> u64 {
+    pub(super) fn expires_by_age_at(&self, id: u32, check_at: u64) -> u64 {
         if self.early.is_none() || check_at == NEVER {
             check_at
         } else {
@@ -215,14 +217,14 @@ impl Beside {
     /// The moment from which an entry may not be served: its deadline by age, or by having been idle too
     /// long.
     #[inline]
-    pub(super) fn deadline(&self, id: u32, check_at: u64) -> u64 {
-        self.or_idle(id, self.expires_at(id, check_at))
+    pub(super) fn expires_at(&self, id: u32, check_at: u64) -> u64 {
+        self.or_idle(id, self.expires_by_age_at(id, check_at))
     }
 
     /// The moment from which an entry is of no use to anybody.
     #[inline]
-    pub(super) fn kept_until(&self, id: u32, check_at: u64) -> u64 {
-        let by_age = self.expires_at(id, check_at);
+    pub(super) fn reclaim_at(&self, id: u32, check_at: u64) -> u64 {
+        let by_age = self.expires_by_age_at(id, check_at);
         let kept = match by_age {
             NEVER => NEVER,
             // It has a deadline, however far its window reaches, and stands on the wheel.
@@ -236,7 +238,7 @@ impl Beside {
     #[inline]
     fn or_idle(&self, id: u32, by_age: u64) -> u64 {
         match &self.idle {
-            Some(idle) if !self.is_plain() => by_age.min(idle.deadline(id)),
+            Some(idle) if !self.no_side_tables_in_use() => by_age.min(idle.expires_at(id)),
             _ => by_age,
         }
     }
@@ -271,8 +273,8 @@ impl Beside {
 
     /// Begins to tell one write of an entry from the next.
     pub(super) fn keep_versions(&mut self) {
-        self.versions.get_or_insert_with(Steps::new);
-        self.begin_to_use();
+        self.versions.get_or_insert_with(ChunkedVec::new);
+        self.mark_in_use();
     }
 
     pub(super) fn keeps_versions(&self) -> bool {
@@ -318,13 +320,13 @@ impl Beside {
     /// Forgets everything: no slot is taken. What held it is returned, to be shed. Versions start over, but
     /// from where they are: who judged one must not take another for it.
     pub(super) fn clear(&mut self) -> Self {
-        let new = Beside {
-            versions: self.versions.as_ref().map(|_| Steps::new()),
+        let new = SideTables {
+            versions: self.versions.as_ref().map(|_| ChunkedVec::new()),
             version: self.version,
             moves_deadlines: self.moves_deadlines,
-            told: self.told,
+            records_every_entry: self.records_every_entry,
             in_use: self.in_use,
-            ..Beside::new(
+            ..SideTables::new(
                 self.weights.is_some(),
                 self.idle.as_ref().map(|idle| idle.after),
                 self.windows,
@@ -358,11 +360,11 @@ impl Beside {
 /// The time to idle: each entry's last access lies beside the slots.
 struct Idle {
     after: u64,
-    accessed: Steps<AtomicU64>,
+    accessed: ChunkedVec<AtomicU64>,
 }
 
 impl Idle {
-    fn deadline(&self, id: u32) -> u64 {
+    fn expires_at(&self, id: u32) -> u64 {
         // Relaxed: the shard's lock orders this with the write that set it; a concurrent reader's
         // store only moves it later, and missing that one costs precision, not safety.
         self.accessed.try_get(id).map_or(NEVER, |at| {
@@ -386,41 +388,41 @@ impl Idle {
 }
 
 /// The slab with its weights, as the evictor sees them.
-pub(super) struct Pockets<'a, K, V> {
+pub(super) struct PolicyView<'a, K, V> {
     pub(super) slab: &'a mut Slab<K, V>,
-    pub(super) beside: &'a Beside,
+    pub(super) side_tables: &'a SideTables,
 }
 
-impl<K, V> Slots for Pockets<'_, K, V> {
+impl<K, V> Slots for PolicyView<'_, K, V> {
     #[inline]
-    fn place(&self, id: u32) -> u8 {
-        self.slab.get(id).map_or(0, |entry| entry.stamp.place())
+    fn queue(&self, id: u32) -> u8 {
+        self.slab.get(id).map_or(0, |entry| entry.header.queue())
     }
 
     #[inline]
-    fn mark(&mut self, id: u32, place: u8, hits: u8) {
+    fn set_queue(&mut self, id: u32, queue: u8, hits: u8) {
         if let Some(entry) = self.slab.get_mut(id) {
-            entry.stamp.mark(place, hits);
+            entry.header.set_queue(queue, hits);
         }
     }
 
     #[inline]
     fn weight(&self, id: u32) -> u64 {
-        self.beside.weight(id)
+        self.side_tables.weight(id)
     }
 
     #[inline]
-    fn glance(&self, id: u32) -> Glance {
-        let stamp = self.slab.get(id).map(|entry| &entry.stamp);
-        Glance {
-            hits: stamp.map_or(0, Stamp::hits),
-            weight: self.beside.weight(id),
-            hash: stamp.map_or(0, Stamp::hash),
+    fn view(&self, id: u32) -> EntryView {
+        let header = self.slab.get(id).map(|entry| &entry.header);
+        EntryView {
+            hits: header.map_or(0, EntryHeader::hits),
+            weight: self.side_tables.weight(id),
+            hash: header.map_or(0, EntryHeader::hash),
         }
     }
 }
 
 #[inline]
 pub(super) fn hash_of<K, V>(slab: &Slab<K, V>, id: u32) -> u32 {
-    slab.get(id).map_or(0, |entry| entry.stamp.hash())
+    slab.get(id).map_or(0, |entry| entry.header.hash())
 }

@@ -22,7 +22,7 @@ use std::ops::Range;
 
 use crate::ds::index::MOST_ID;
 use crate::entry::Entry;
-use crate::entry::removal::contain_drop;
+use crate::entry::removal::drop_catching;
 use crate::util::cpu::prefetch;
 use crate::util::sync::note_slot;
 
@@ -72,7 +72,7 @@ pub(crate) struct Slab<K, V> {
     /// One above the highest block that may hold an entry.
     top: u32,
     /// The slab is loose while it has fewer entries than this.
-    loose_below: u32,
+    fragmented_below: u32,
     /// Blocks that have memory and no entry.
     empty: u32,
 }
@@ -99,7 +99,7 @@ impl<K, V> Slab<K, V> {
             partial: BinaryHeap::new(),
             len: 0,
             top: 0,
-            loose_below: 0,
+            fragmented_below: 0,
             empty: 0,
         }
     }
@@ -115,8 +115,8 @@ impl<K, V> Slab<K, V> {
 
     /// Whether the entries would fit the blocks but the topmost, and leave a quarter of them free.
     #[inline]
-    pub(crate) fn is_loose(&self) -> bool {
-        self.len < self.loose_below
+    pub(crate) fn is_fragmented(&self) -> bool {
+        self.len < self.fragmented_below
     }
 
     /// The addresses of the topmost block that may hold an entry.
@@ -140,7 +140,7 @@ impl<K, V> Slab<K, V> {
 
     fn set_top(&mut self, top: u32) {
         self.top = top;
-        self.loose_below = top.saturating_sub(1) * (Self::BLOCK / 4 * 3) as u32;
+        self.fragmented_below = top.saturating_sub(1) * (Self::BLOCK / 4 * 3) as u32;
     }
 
     /// Moves an entry of a loose slab to the lowest block with room, and returns its new address, which is
@@ -316,8 +316,8 @@ impl<K, V> Drop for Slab<K, V> {
         for block in self.blocks.drain(..) {
             for slot in block.slots {
                 if let Slot::Taken(entry) = slot {
-                    contain_drop(entry.key);
-                    contain_drop(entry.value);
+                    drop_catching(entry.key);
+                    drop_catching(entry.value);
                 }
             }
         }
@@ -378,7 +378,7 @@ impl<K, V> Slab<K, V> {
         assert!(least <= self.top as usize, "an entry above the top");
         let below = (self.top as usize).saturating_sub(1);
         assert_eq!(
-            self.loose_below as usize,
+            self.fragmented_below as usize,
             below * Self::BLOCK * 3 / 4,
             "when it is loose"
         );
@@ -389,7 +389,7 @@ impl<K, V> Slab<K, V> {
 #[cfg(all(test, not(larder_shuttle)))]
 mod tests {
     use super::*;
-    use crate::entry::header::Stamp;
+    use crate::entry::header::EntryHeader;
     use std::collections::HashMap;
 
     /// So large that a block has 256 of them.
@@ -399,7 +399,7 @@ mod tests {
         Entry {
             key: value,
             value: [value; 24],
-            stamp: Stamp::new(1, 0, 0, false),
+            header: EntryHeader::new(1, 0, 0, false),
         }
     }
 

@@ -3,30 +3,30 @@
 use equivalent::Equivalent;
 
 use super::{Store, Stripe};
-use crate::entry::expiry::{Expiry, Life, remaining};
+use crate::entry::expiry::{Expiry, Lifetime, remaining};
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::RemovalCause;
-use crate::shard::{Found, Reader, Reading, Totals};
+use crate::shard::{Found, Hit, ReadContext, Usage};
 use crate::util::sync::locks::RwLockReadGuard;
 use crate::util::sync::{Locked, RwLock};
 
 impl<K, V> Store<K, V> {
     #[inline(always)]
-    pub(super) fn reader<'a>(&'a self, namespace: &'a Namespace) -> Reader<'a> {
-        Reader {
+    pub(super) fn reader<'a>(&'a self, namespace: &'a Namespace) -> ReadContext<'a> {
+        ReadContext {
             namespace,
             in_root: namespace.id == Namespace::ROOT,
-            sequence: &self.sequence,
+            epochs: &self.epochs,
             clock: &self.clock,
         }
     }
 
     /// The same for callers who know that this is the root.
     #[inline(always)]
-    pub(super) fn reader_in_root<'a>(&'a self, root: &'a Namespace) -> Reader<'a> {
+    pub(super) fn reader_in_root<'a>(&'a self, root: &'a Namespace) -> ReadContext<'a> {
         debug_assert_eq!(root.id, Namespace::ROOT);
-        Reader {
+        ReadContext {
             in_root: true,
             ..self.reader(root)
         }
@@ -53,7 +53,7 @@ impl<K, V> Store<K, V> {
     }
 
     #[inline(always)]
-    fn get_as<Q>(&self, reader: Reader<'_>, hash: KeyHash, key: &Q) -> Option<V>
+    fn get_as<Q>(&self, reader: ReadContext<'_>, hash: KeyHash, key: &Q) -> Option<V>
     where
         Q: Equivalent<K> + ?Sized,
         V: Clone,
@@ -91,7 +91,7 @@ impl<K, V> Store<K, V> {
         self.visit(stripe, |visit| {
             let entry = visit.shard.entry(id);
             // A doomed one stands in no queue any more.
-            if entry.is_some_and(|entry| entry.stamp.born() >= visit.shard.mark()) {
+            if entry.is_some_and(|entry| entry.header.epoch() >= visit.shard.min_epoch()) {
                 visit.shard.reorder(id);
             }
         });
@@ -135,10 +135,10 @@ impl<K, V> Store<K, V> {
         let stripe = self.stripe(hash);
         let guard = self.read_to_judge(stripe);
         let reader = self.reader(namespace);
-        let Reading { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, true)?;
+        let Hit { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, true)?;
         let value = entry.value.clone();
         let version = guard.shard.version(id);
-        let before = remaining(guard.shard.expires_at(id, entry), self.clock.now());
+        let before = remaining(guard.shard.expires_by_age_at(id, entry), self.clock.now());
         drop(guard);
         let after = expiry.after_read(&value, before);
         if after != before || self.hit_needs_lock {
@@ -146,7 +146,7 @@ impl<K, V> Store<K, V> {
                 let scope = self.scope_in_visit(namespace);
                 let found = visit
                     .shard
-                    .look(hash.in_shard(), key, scope, &mut visit.now);
+                    .lookup(hash.in_shard(), key, scope, &mut visit.now);
                 let id = match found {
                     Found::Live(id) if visit.shard.version(id) == version => id,
                     // If its time came while the policy was asked, a read revives nothing.
@@ -156,11 +156,13 @@ impl<K, V> Store<K, V> {
                 if after == before {
                     return;
                 }
-                match Life::from_policy(after, 0.0) {
-                    Life::NOTHING => {
-                        visit.shard.unlink(id, RemovalCause::Expired, visit.out);
+                match Lifetime::from_policy(after, 0.0) {
+                    Lifetime::NOTHING => {
+                        visit
+                            .shard
+                            .remove_into(id, RemovalCause::Expired, visit.out);
                     }
-                    life => self.give_life(visit, id, life),
+                    lifetime => self.set_lifetime(visit, id, lifetime),
                 }
             });
         }
@@ -198,19 +200,19 @@ impl<K, V> Store<K, V> {
     {
         let guard = self.read_to_judge(self.stripe(hash));
         let reader = self.reader(namespace);
-        let Reading { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, false)?;
+        let Hit { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, false)?;
         let seen = Seen {
             version: guard.shard.version(id),
-            expires_at: guard.shard.expires_at(id, entry),
+            expires_at: guard.shard.expires_by_age_at(id, entry),
         };
         Some(with(&entry.value, seen))
     }
 
     /// Entries and weight over all shards, one shard after the other.
-    pub(crate) fn totals(&self) -> Totals {
-        let mut sum = Totals::default();
+    pub(crate) fn totals(&self) -> Usage {
+        let mut sum = Usage::default();
         for stripe in &self.stripes {
-            let live = stripe.read().shard.live(&self.sequence);
+            let live = stripe.read().shard.live(&self.epochs);
             sum.entries += live.entries;
             sum.weight += live.weight;
         }

@@ -32,18 +32,18 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::ds::index::MOST_ID;
-use crate::entry::expiry::Life;
+use crate::entry::expiry::Lifetime;
 use crate::entry::freshness::{Early, Windows};
-use crate::entry::generation::{Namespace, Namespaces, Sequence, Tags};
+use crate::entry::generation::{EpochCounter, Namespace, Namespaces, Tags};
 use crate::entry::hash::KeyHash;
-use crate::entry::removal::{Batch, Gone, Notifier, RemovalCause, contain_drop};
+use crate::entry::removal::{Notifier, RemovalCause, RemovedBatch, RemovedEntry, drop_catching};
 use crate::entry::stats::Counters;
 use crate::flight::{Flight, Table};
-use crate::policy::any::Evictor;
+use crate::policy::any::AnyPolicy;
 use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
 use crate::policy::settings::Settings;
-use crate::shard::{Limits, SLICE, Scope, Shard};
+use crate::shard::{Limits, MAINTENANCE_BATCH, Scope, Shard};
 use crate::util::clock::{Clock, Now};
 use crate::util::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::util::sync::locks::RwLockWriteGuard;
@@ -102,11 +102,11 @@ pub(crate) struct LoadRules {
 
 impl LoadRules {
     /// When a value that lives so long, and whose load takes `delta`, is to be loaded again.
-    fn early(&self, delta: u64, life: Life) -> Early {
+    fn early(&self, delta: u64, lifetime: Lifetime) -> Early {
         if self.beta == 0.0 && self.refresh_after.is_none() {
             return Early::NEVER;
         }
-        Early::new(delta, self.beta, self.refresh_after, life.nanos())
+        Early::new(delta, self.beta, self.refresh_after, lifetime.nanos())
     }
 }
 
@@ -146,7 +146,7 @@ type Stripes<K, V> = Box<[CachePadded<RwLock<Stripe<K, V>>>]>;
 pub(crate) struct Store<K, V> {
     stripes: Stripes<K, V>,
     pub(crate) clock: Clock,
-    pub(crate) sequence: Sequence,
+    pub(crate) epochs: EpochCounter,
     pub(crate) tags: Tags,
     pub(crate) namespaces: Namespaces,
     pub(crate) counters: Counters,
@@ -168,17 +168,17 @@ impl<K, V> Store<K, V> {
         let now = config.clock.now();
         let stripe = |number| {
             let limits = config.capacity.slice(number, config.shards);
-            let evictor = if config.lru {
-                Evictor::Lru(Lru::new())
+            let policy = if config.lru {
+                AnyPolicy::Lru(Lru::new())
             } else {
-                Evictor::S3Fifo(S3Fifo::new(
+                AnyPolicy::S3Fifo(S3Fifo::new(
                     Settings::DEFAULT,
                     limits.entries,
                     limits.weight,
                 ))
             };
             let mut shard = Shard::new(
-                evictor,
+                policy,
                 limits,
                 config.weighted,
                 config.idle_after,
@@ -186,7 +186,7 @@ impl<K, V> Store<K, V> {
                 now,
             );
             if config.long_way {
-                shard.go_the_long_way();
+                shard.disable_fast_path();
             }
             CachePadded::new(RwLock::new(Stripe {
                 shard,
@@ -196,7 +196,7 @@ impl<K, V> Store<K, V> {
         Store {
             stripes: (0..config.shards).map(stripe).collect(),
             clock: config.clock,
-            sequence: Sequence::new(),
+            epochs: EpochCounter::new(),
             tags: Tags::new(),
             namespaces: Namespaces::new(),
             counters: Counters::new(),
@@ -231,16 +231,16 @@ impl<K, V> Store<K, V> {
     fn scope(&self, namespace: &Namespace) -> Scope<'_> {
         Scope {
             namespace: namespace.id,
-            floor: namespace.floor(),
-            cleared: self.sequence.floor(),
-            sequence: &self.sequence,
+            min_epoch: namespace.min_epoch(),
+            cache_min_epoch: self.epochs.min_epoch(),
+            epochs: &self.epochs,
         }
     }
 
     /// The scope of an exclusive visit, which has noticed the last `clear` already.
     pub(crate) fn scope_in_visit(&self, namespace: &Namespace) -> Scope<'_> {
         Scope {
-            cleared: 0,
+            cache_min_epoch: 0,
             ..self.scope(namespace)
         }
     }
@@ -252,7 +252,7 @@ impl<K, V> Store<K, V> {
         stripe: &RwLock<Stripe<K, V>>,
         work: impl FnOnce(&mut Visit<'_, K, V>) -> R,
     ) -> R {
-        self.visit_with(stripe, SLICE, work).0
+        self.visit_with(stripe, MAINTENANCE_BATCH, work).0
     }
 
     /// As `visit`, with an upkeep budget; returns what is left of it.
@@ -280,7 +280,7 @@ impl<K, V> Store<K, V> {
         left: &'a mut Left<K, V>,
     ) -> Visit<'a, K, V> {
         let Stripe { shard, flights } = stripe;
-        shard.notice_clear(&self.sequence);
+        shard.notice_clear(&self.epochs);
         Visit {
             shard,
             flights,
@@ -296,9 +296,9 @@ impl<K, V> Store<K, V> {
     fn end_visit(&self, visit: &mut Visit<'_, K, V>, budget: u32) -> u32 {
         let left = visit
             .shard
-            .tend(budget, &self.sequence, &mut visit.now, visit.out);
-        if left > 0 && visit.shard.is_loose() && !self.is_walked() {
-            visit.shard.pack();
+            .run_maintenance(budget, &self.epochs, &mut visit.now, visit.out);
+        if left > 0 && visit.shard.is_fragmented() && !self.is_walked() {
+            visit.shard.compact();
         }
         if visit.flights.remembers() {
             forget_over(visit);
@@ -318,7 +318,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Writes removals to the journal, under the lock.
-    fn note<'a>(&self, gone: impl Iterator<Item = &'a Gone<K, V>>)
+    fn note<'a>(&self, gone: impl Iterator<Item = &'a RemovedEntry<K, V>>)
     where
         K: 'a,
         V: 'a,
@@ -356,19 +356,19 @@ impl<K, V> Store<K, V> {
     fn settle_flights(&self, revoked: Revoked<K, V>) {
         for (flight, written) in revoked {
             flight.detach(written).call();
-            contain_drop(flight);
+            drop_catching(flight);
         }
     }
 
     #[inline]
-    fn tell(&self, gone: Option<Gone<K, V>>, cause: RemovalCause) {
+    fn tell(&self, gone: Option<RemovedEntry<K, V>>, cause: RemovalCause) {
         if let Some(gone) = gone {
             self.notifier.tell(gone.key, gone.value, cause);
         }
     }
 
     #[cold]
-    fn let_all_go(&self, all: Vec<Gone<K, V>>) {
+    fn let_all_go(&self, all: Vec<RemovedEntry<K, V>>) {
         for gone in all {
             let cause = self.account(&gone);
             self.tell(Some(gone), cause);
@@ -378,10 +378,10 @@ impl<K, V> Store<K, V> {
     /// Counts a removal, and returns its cause: one that was evicted after its namespace had been
     /// cleared was invalidated.
     #[inline(always)]
-    fn account(&self, gone: &Gone<K, V>) -> RemovalCause {
+    fn account(&self, gone: &RemovedEntry<K, V>) -> RemovalCause {
         let dead = self.namespaces.with(gone.namespace, |namespace| {
-            namespace.lost();
-            gone.born < namespace.floor()
+            namespace.entry_removed();
+            gone.epoch < namespace.min_epoch()
         });
         let cause = match (gone.cause, dead) {
             (RemovalCause::Size | RemovalCause::Expired, Some(true)) => RemovalCause::Invalidated,
@@ -392,7 +392,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Hands a removed value to the caller, having told of it.
-    pub(crate) fn hand_over(&self, gone: Gone<K, V>) -> V {
+    pub(crate) fn hand_over(&self, gone: RemovedEntry<K, V>) -> V {
         let cause = self.account(&gone);
         self.notifier.tell_and_return(gone.key, gone.value, cause)
     }
@@ -414,7 +414,7 @@ pub(crate) type Revoked<K, V> = Vec<(Arc<Flight<K, V>>, bool)>;
 /// What an exclusive visit leaves to be done once the lock is gone.
 struct Left<K, V> {
     /// Values that left, to be told of and dropped.
-    values: Batch<K, V>,
+    values: RemovedBatch<K, V>,
     flights: Revoked<K, V>,
 }
 
@@ -422,7 +422,7 @@ impl<K, V> Left<K, V> {
     #[inline]
     fn new() -> Self {
         Left {
-            values: Batch::new(),
+            values: RemovedBatch::new(),
             flights: Vec::new(),
         }
     }
@@ -434,7 +434,7 @@ pub(crate) struct Visit<'a, K, V> {
     pub(crate) flights: &'a mut Table<K, V>,
     pub(crate) now: Now<'a>,
     /// See [`Left`].
-    pub(crate) out: &'a mut Batch<K, V>,
+    pub(crate) out: &'a mut RemovedBatch<K, V>,
     pub(crate) revoked: &'a mut Revoked<K, V>,
 }
 

@@ -1,16 +1,16 @@
 //! Writes: one exclusive visit to one stripe.
 
 use super::{Guard, Left, Store, Visit};
-use crate::entry::expiry::Life;
-use crate::entry::freshness::{Early, OwnWindows, Plan, smoothed};
+use crate::entry::expiry::Lifetime;
+use crate::entry::freshness::{Early, OwnWindows, RefreshPlan, smoothed};
 use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::KeyHash;
-use crate::entry::header::{LAST_BORN, Stamp};
-use crate::entry::removal::{Gone, RemovalCause, contain_drop};
+use crate::entry::header::{EntryHeader, MAX_EPOCH};
+use crate::entry::removal::{RemovalCause, RemovedEntry, drop_catching};
 use crate::entry::stats::Count;
 use crate::entry::{Entry, EntryOptions};
 use crate::flight::Flight;
-use crate::shard::{Found, Incoming, Outcome, SLICE};
+use crate::shard::{Found, MAINTENANCE_BATCH, NewEntry, Outcome};
 use crate::util::error::RejectReason;
 use crate::util::sync::Arc;
 use crate::util::sync::atomic::Ordering;
@@ -19,13 +19,13 @@ use crate::util::sync::atomic::Ordering;
 pub(crate) struct Parcel<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
-    pub(crate) life: Life,
+    pub(crate) lifetime: Lifetime,
     pub(crate) weight: u64,
     pub(crate) tags: Option<Box<TagSet>>,
     /// How many tags it names, if they are too many: none is in `tags` then.
     pub(crate) excess_tags: usize,
     /// How long a load of it takes, if anybody knows, and its windows past its deadline.
-    pub(crate) plan: Plan,
+    pub(crate) plan: RefreshPlan,
 }
 
 /// When a write applies.
@@ -57,7 +57,7 @@ pub(crate) enum Put<K, V> {
 struct Judged<K, V> {
     found: Found,
     /// The number that the value will be born under.
-    born: u64,
+    epoch: u64,
     flight: Option<Arc<Flight<K, V>>>,
     holds: bool,
     /// A copy of what is there, if the condition asks for one.
@@ -69,7 +69,7 @@ enum Done<K, V> {
     /// Stored where nothing live was.
     New,
     /// Stored over this.
-    Replaced(Gone<K, V>),
+    Replaced(RemovedEntry<K, V>),
     Rejected(K, V, RejectReason),
     Unmet(K, V, Option<V>),
 }
@@ -110,7 +110,7 @@ impl<K, V> Store<K, V> {
         let mut visit = self.begin_visit(&mut guard, &mut left);
         let judged = self.judge_in(&mut visit, hash, namespace, &parcel, &condition);
         let done = self.apply_in(&mut visit, hash, namespace, parcel, judged);
-        self.end_visit(&mut visit, SLICE);
+        self.end_visit(&mut visit, MAINTENANCE_BATCH);
         drop(guard);
         self.settle(&mut left);
         // All of it was taken: a drop would only look once more.
@@ -126,7 +126,7 @@ impl<K, V> Store<K, V> {
             }
             Done::Rejected(key, value, reason) => {
                 self.counters.bump(Count::Rejections);
-                contain_drop(key);
+                drop_catching(key);
                 Put::Rejected(value, reason)
             }
             Done::Unmet(key, value, present) => Put::Unmet {
@@ -154,19 +154,19 @@ impl<K, V> Store<K, V> {
         let key = &parcel.key;
         visit.shard.prepare_to_store(hash.in_shard());
         // One place in the sequence: see the invariants of `generation`.
-        let (found, born) = loop {
-            let born = self.sequence.current();
+        let (found, epoch) = loop {
+            let epoch = self.epochs.current();
             let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
+                .lookup(hash.in_shard(), key, scope, &mut visit.now);
             let tags = parcel.tags.as_ref();
-            let own_floor = tags.and_then(|tags| tags.floors().max()).unwrap_or(0);
-            let floor = visit.shard.highest_tag_floor(found).max(own_floor);
-            if floor.max(namespace.floor()) <= born {
-                break (found, born);
+            let own_min_epoch = tags.and_then(|tags| tags.min_epochs().max()).unwrap_or(0);
+            let min_epoch = visit.shard.highest_tag_min_epoch(found).max(own_min_epoch);
+            if min_epoch.max(namespace.min_epoch()) <= epoch {
+                break (found, epoch);
             }
-            self.sequence.await_rise();
+            self.epochs.wait_for_bump();
         };
         let flight = visit.flights.find(hash, namespace.id, key);
         let present = match found {
@@ -185,7 +185,7 @@ impl<K, V> Store<K, V> {
         };
         Judged {
             found,
-            born,
+            epoch,
             flight,
             holds,
             copy,
@@ -208,23 +208,23 @@ impl<K, V> Store<K, V> {
             drop(flight);
             return Done::Unmet(parcel.key, parcel.value, judged.copy);
         }
-        if let Some(reason) = refusal(visit, &parcel, judged.born) {
-            if let Found::Live(id) | Found::Past(id, _) = found {
+        if let Some(reason) = refusal(visit, &parcel, judged.epoch) {
+            if let Found::Live(id) | Found::Dead(id, _) = found {
                 let cause = match found {
-                    Found::Past(_, cause) => cause,
+                    Found::Dead(_, cause) => cause,
                     _ => RemovalCause::Explicit,
                 };
-                visit.shard.unlink(id, cause, visit.out);
+                visit.shard.remove_into(id, cause, visit.out);
             }
             visit.revoke(flight, false);
             return Done::Rejected(parcel.key, parcel.value, reason);
         }
         visit.revoke(flight, true);
         visit.flights.forget_uncacheable(hash);
-        self.store_in(visit, hash, namespace, parcel, judged.born, found)
+        self.store_in(visit, hash, namespace, parcel, judged.epoch, found)
     }
 
-    /// Stores a parcel under the number `born`.
+    /// Stores a parcel under the number `epoch`.
     #[inline(always)]
     fn store_in(
         &self,
@@ -232,23 +232,23 @@ impl<K, V> Store<K, V> {
         hash: KeyHash,
         namespace: &Namespace,
         parcel: Parcel<K, V>,
-        born: u64,
+        epoch: u64,
         found: Found,
     ) -> Done<K, V> {
-        let expires_at = parcel.life.deadline(&mut visit.now);
-        let plan = if parcel.plan == Plan::NONE && self.loads.refresh_after.is_none() {
-            Plan::NONE
+        let expires_at = parcel.lifetime.deadline(&mut visit.now);
+        let plan = if parcel.plan == RefreshPlan::NONE && self.loads.refresh_after.is_none() {
+            RefreshPlan::NONE
         } else {
-            self.plan(visit, parcel.plan, parcel.life, found)
+            self.plan(visit, parcel.plan, parcel.lifetime, found)
         };
         let tagged = parcel.tags.is_some();
-        let incoming = Incoming {
+        let new_entry = NewEntry {
             entry: Entry {
                 key: parcel.key,
                 value: parcel.value,
-                stamp: Stamp::new(
+                header: EntryHeader::new(
                     hash.in_shard(),
-                    born,
+                    epoch,
                     plan.early.check_at(expires_at),
                     tagged,
                 ),
@@ -259,28 +259,28 @@ impl<K, V> Store<K, V> {
         };
         let scope = self.scope_in_visit(namespace);
         // Before the entry can be seen. What it replaces gives its place back in `account`.
-        namespace.gained();
+        namespace.entry_added();
         let outcome = visit
             .shard
-            .store(incoming, found, scope, &mut visit.now, visit.out);
+            .store(new_entry, found, scope, &mut visit.now, visit.out);
         match outcome {
             Outcome::Stored { replaced: None } => Done::New,
             Outcome::Stored {
                 replaced: Some((key, value, weight)),
             } => {
-                let gone = Gone {
+                let gone = RemovedEntry {
                     key,
                     value,
                     cause: RemovalCause::Replaced,
                     weight,
                     namespace: namespace.id,
-                    born,
+                    epoch,
                 };
                 self.note(std::iter::once(&gone));
                 Done::Replaced(gone)
             }
             Outcome::Full(key, value) => {
-                namespace.lost();
+                namespace.entry_removed();
                 Done::Rejected(key, value, RejectReason::NoCapacity)
             }
         }
@@ -288,12 +288,18 @@ impl<K, V> Store<K, V> {
 
     /// What becomes of a parcel's plan where this was found.
     #[inline(never)]
-    fn plan(&self, visit: &Visit<'_, K, V>, plan: Plan, life: Life, found: Found) -> Plan {
+    fn plan(
+        &self,
+        visit: &Visit<'_, K, V>,
+        plan: RefreshPlan,
+        lifetime: Lifetime,
+        found: Found,
+    ) -> RefreshPlan {
         if plan.windows != OwnWindows::NONE {
             self.keeps_stale.store(true, Ordering::Relaxed);
         }
-        Plan {
-            early: self.early(visit, plan.early.delta(), life, found),
+        RefreshPlan {
+            early: self.early(visit, plan.early.delta(), lifetime, found),
             ..plan
         }
     }
@@ -303,18 +309,18 @@ impl<K, V> Store<K, V> {
         &self,
         visit: &Visit<'_, K, V>,
         delta: u64,
-        life: Life,
+        lifetime: Lifetime,
         found: Found,
     ) -> Early {
         let before = match found {
-            Found::Live(id) | Found::Past(id, _) => visit.shard.early(id),
+            Found::Live(id) | Found::Dead(id, _) => visit.shard.early(id),
             Found::Absent => Early::NEVER,
         };
         let delta = match delta {
             0 => 0,
             delta => smoothed(before.delta(), delta),
         };
-        self.loads.early(delta, life)
+        self.loads.early(delta, lifetime)
     }
 
     /// Publishes a loaded value that was born before its loader ran. The caller has established, in this
@@ -325,19 +331,21 @@ impl<K, V> Store<K, V> {
         hash: KeyHash,
         namespace: &Namespace,
         parcel: Parcel<K, V>,
-        born: u64,
+        epoch: u64,
         found: Found,
     ) -> Published<K, V> {
-        if refusal(visit, &parcel, born).is_some() {
+        if refusal(visit, &parcel, epoch).is_some() {
             // As with any write: what it was to take the place of is of the past.
             match found {
-                Found::Live(id) => visit.shard.unlink(id, RemovalCause::Explicit, visit.out),
-                Found::Past(id, cause) => visit.shard.unlink(id, cause, visit.out),
+                Found::Live(id) => visit
+                    .shard
+                    .remove_into(id, RemovalCause::Explicit, visit.out),
+                Found::Dead(id, cause) => visit.shard.remove_into(id, cause, visit.out),
                 Found::Absent => {}
             }
             return Published::Refused(parcel.key, parcel.value);
         }
-        match self.store_in(visit, hash, namespace, parcel, born, found) {
+        match self.store_in(visit, hash, namespace, parcel, epoch, found) {
             Done::New => Published::Stored(None),
             Done::Replaced(gone) => Published::Stored(Some(gone)),
             Done::Rejected(key, value, _) | Done::Unmet(key, value, _) => {
@@ -350,7 +358,7 @@ impl<K, V> Store<K, V> {
 /// What `publish_in` leaves to be done after the lock.
 pub(crate) enum Published<K, V> {
     /// Stored, over this if something was there.
-    Stored(Option<Gone<K, V>>),
+    Stored(Option<RemovedEntry<K, V>>),
     Refused(K, V),
 }
 
@@ -359,7 +367,7 @@ pub(crate) enum Published<K, V> {
 fn refusal<K, V>(
     visit: &Visit<'_, K, V>,
     parcel: &Parcel<K, V>,
-    born: u64,
+    epoch: u64,
 ) -> Option<RejectReason> {
     let limits = visit.shard.limits();
     if parcel.excess_tags > 0 {
@@ -367,14 +375,15 @@ fn refusal<K, V>(
             tags: parcel.excess_tags,
             limit: EntryOptions::MAX_TAGS,
         })
-    } else if limits.entries == 0 || (limits.weight == 0 && parcel.weight > 0) || born > LAST_BORN {
+    } else if limits.entries == 0 || (limits.weight == 0 && parcel.weight > 0) || epoch > MAX_EPOCH
+    {
         Some(RejectReason::NoCapacity)
     } else if parcel.weight > limits.weight {
         Some(RejectReason::TooHeavy {
             weight: parcel.weight,
             limit: limits.weight,
         })
-    } else if parcel.life == Life::NOTHING {
+    } else if parcel.lifetime == Lifetime::NOTHING {
         Some(RejectReason::ZeroTimeToLive)
     } else {
         None

@@ -1,15 +1,15 @@
-//! The writes that a cache sees most, in one short piece: those that a shard calls [`Ordinary`].
+//! The writes that a cache sees most, in one short piece: those that a shard calls [`FastPath`].
 
 use super::{Condition, Guard, Parcel, Put, Store, Stripe};
 use crate::entry::Entry;
-use crate::entry::expiry::Life;
-use crate::entry::freshness::Plan;
+use crate::entry::expiry::Lifetime;
+use crate::entry::freshness::RefreshPlan;
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
-use crate::entry::header::{LAST_BORN, Stamp};
+use crate::entry::header::{EntryHeader, MAX_EPOCH};
 use crate::entry::removal::RemovalCause;
 use crate::entry::stats::Count;
-use crate::shard::Ordinary;
+use crate::shard::FastPath;
 
 impl<K, V> Store<K, V> {
     /// Writes a value that has nothing to say of itself, in the root, and revokes the load in flight.
@@ -20,7 +20,7 @@ impl<K, V> Store<K, V> {
         root: &Namespace,
         key: K,
         value: V,
-        life: Life,
+        lifetime: Lifetime,
     ) -> Put<K, V>
     where
         K: Eq,
@@ -29,20 +29,20 @@ impl<K, V> Store<K, V> {
         let Stripe { shard, flights } = &mut *guard;
         // One place in the sequence, as with any write: what was cleared up to this number is noticed already, and
         // the root has no other floor.
-        let born = self.sequence.current();
-        let is_plain = shard.has_noticed(&self.sequence) && flights.is_blank() && born <= LAST_BORN;
+        let epoch = self.epochs.current();
+        let is_plain = shard.has_noticed(&self.epochs) && flights.is_blank() && epoch <= MAX_EPOCH;
         let expected = if is_plain {
-            shard.expects(hash.in_shard(), &key, life, &self.clock)
+            shard.fast_path_for(hash.in_shard(), &key, lifetime, &self.clock)
         } else {
             None
         };
         // The user's code has run: from here on it does not matter who owns key and value.
         let (mut key, mut value) = (key, value);
-        let stamp = |expires_at| Stamp::new(hash.in_shard(), born, expires_at, false);
+        let header = |expires_at| EntryHeader::new(hash.in_shard(), epoch, expires_at, false);
         match expected {
-            Some((Ordinary::Turnover, expires_at)) => {
-                let stamp = stamp(expires_at);
-                match shard.turn_over(Entry { key, value, stamp }) {
+            Some((FastPath::EvictAndInsert, expires_at)) => {
+                let header = header(expires_at);
+                match shard.insert_evicting(Entry { key, value, header }) {
                     Ok(old) => {
                         self.let_go(guard, old);
                         return Put::Stored(None);
@@ -50,8 +50,8 @@ impl<K, V> Store<K, V> {
                     Err(back) => (key, value) = (back.key, back.value),
                 }
             }
-            Some((Ordinary::Overwrite(id), expires_at)) => {
-                match shard.overwrite_plain(id, value, stamp(expires_at)) {
+            Some((FastPath::Overwrite(id), expires_at)) => {
+                match shard.overwrite_fast(id, value, header(expires_at)) {
                     Ok(old) => {
                         self.note_one(&key, RemovalCause::Replaced);
                         drop(guard);
@@ -65,11 +65,11 @@ impl<K, V> Store<K, V> {
         let parcel = Parcel {
             key,
             value,
-            life,
+            lifetime,
             weight: 1,
             tags: None,
             excess_tags: 0,
-            plan: Plan::NONE,
+            plan: RefreshPlan::NONE,
         };
         self.put_under(guard, hash, root, parcel, Condition::Always)
     }

@@ -30,29 +30,29 @@ impl<K, V> Store<K, V> {
             let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
+                .lookup(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             let version = match found {
-                Found::Live(id) | Found::Past(id, _) => Some(visit.shard.version(id)),
+                Found::Live(id) | Found::Dead(id, _) => Some(visit.shard.version(id)),
                 Found::Absent => None,
             };
             if judged.is_some() && judged != version {
                 return None;
             }
-            if let (Found::Past(id, cause), Some(_)) = (found, judged) {
+            if let (Found::Dead(id, cause), Some(_)) = (found, judged) {
                 // What was judged has died since: it goes, and a load that began meanwhile keeps its right.
-                visit.shard.unlink(id, cause, visit.out);
+                visit.shard.remove_into(id, cause, visit.out);
                 return None;
             }
             visit.revoke(flight, false);
             match found {
                 Found::Live(id) => {
-                    let gone = visit.shard.take(id, RemovalCause::Explicit);
+                    let gone = visit.shard.remove(id, RemovalCause::Explicit);
                     self.note(gone.iter());
                     gone
                 }
-                Found::Past(id, cause) => {
-                    visit.shard.unlink(id, cause, visit.out);
+                Found::Dead(id, cause) => {
+                    visit.shard.remove_into(id, cause, visit.out);
                     None
                 }
                 Found::Absent => None,
@@ -77,7 +77,7 @@ impl<K, V> Store<K, V> {
             let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
+                .lookup(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             let version = match found {
                 Found::Live(id) => Some(visit.shard.version(id)),
@@ -87,8 +87,8 @@ impl<K, V> Store<K, V> {
             if same {
                 visit.revoke(flight, false);
             }
-            if let Found::Past(id, cause) = found {
-                visit.shard.unlink(id, cause, visit.out);
+            if let Found::Dead(id, cause) = found {
+                visit.shard.remove_into(id, cause, visit.out);
             }
             same
         })
@@ -119,7 +119,7 @@ impl<K, V> Store<K, V> {
             let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
+                .lookup(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             // Relaxed: a leader sets its node before its loader runs, and whoever passes `leaders` learned them
             // from such a loader.
@@ -128,12 +128,12 @@ impl<K, V> Store<K, V> {
             visit.revoke(flight, false);
             match found {
                 Found::Live(id) => {
-                    let gone = visit.shard.take(id, RemovalCause::Explicit);
+                    let gone = visit.shard.remove(id, RemovalCause::Explicit);
                     self.note(gone.iter());
                     gone
                 }
-                Found::Past(id, cause) => {
-                    visit.shard.unlink(id, cause, visit.out);
+                Found::Dead(id, cause) => {
+                    visit.shard.remove_into(id, cause, visit.out);
                     None
                 }
                 Found::Absent => None,

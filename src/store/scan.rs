@@ -40,11 +40,11 @@ impl<K, V> Store<K, V> {
     /// Kills every entry and every load in flight of a namespace; of all of them, if it is the root.
     pub(crate) fn clear(&self, namespace: &Namespace) {
         if namespace.id != Namespace::ROOT {
-            namespace.clear(&self.sequence);
+            namespace.clear(&self.epochs);
             return;
         }
         // From here on every call finds every shard empty. The visits only make the counts exact.
-        self.sequence.clear();
+        self.epochs.clear();
         for stripe in &self.stripes {
             self.visit(stripe, |_| ());
         }
@@ -91,9 +91,9 @@ impl<K, V> Store<K, V> {
                     continue;
                 };
                 let wanted = guard.shard.namespace(id) == scope.namespace
-                    && match guard.shard.judge(id, entry, scope, &mut now) {
+                    && match guard.shard.check_liveness(id, entry, scope, &mut now) {
                         Found::Live(_) => true,
-                        Found::Past(id, RemovalCause::Expired) => {
+                        Found::Dead(id, RemovalCause::Expired) => {
                             stale && guard.shard.stale(id, &mut now).is_some()
                         }
                         _ => false,
@@ -132,8 +132,8 @@ impl<K, V> Store<K, V> {
                 break;
             }
             let has_work = |shard: &Shard<K, V>| {
-                shard.has_work(self.clock.coarse(), &self.sequence)
-                    || (shard.is_loose() && !self.is_walked())
+                shard.has_work(self.clock.coarse(), &self.epochs)
+                    || (shard.is_fragmented() && !self.is_walked())
             };
             let idle = {
                 let guard = stripe.read();
@@ -144,7 +144,7 @@ impl<K, V> Store<K, V> {
             }
             // In slices, with the lock free between them.
             for _ in 0..ROUNDS {
-                let slice = left.min(crate::shard::SLICE);
+                let slice = left.min(crate::shard::MAINTENANCE_BATCH);
                 let (_, unused) = self.visit_with(stripe, slice, |_| ());
                 left -= slice - unused;
                 // A slice may have gone into moving timers that are not due yet.

@@ -8,7 +8,7 @@ use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::RemovalCause;
 use crate::flight::Flight;
-use crate::shard::{Found, Reading, Scope, Shard};
+use crate::shard::{Found, Hit, Scope, Shard};
 use crate::util::clock::Now;
 
 /// What is served instead of an error.
@@ -63,7 +63,7 @@ impl<K, V> Store<K, V> {
     fn is_elected<Q>(
         &self,
         stripe: &Stripe<K, V>,
-        reading: &Reading<'_, K, V>,
+        reading: &Hit<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
@@ -76,7 +76,7 @@ impl<K, V> Store<K, V> {
             return false;
         }
         let now = self.clock.now();
-        let deadline = stripe.shard.expires_at(reading.id, reading.entry);
+        let deadline = stripe.shard.expires_by_age_at(reading.id, reading.entry);
         let left = deadline.saturating_sub(now);
         if left > early.window() {
             return false;
@@ -113,9 +113,9 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        match shard.look(hash.in_shard(), key, scope, now) {
+        match shard.lookup(hash.in_shard(), key, scope, now) {
             Found::Live(id) => Some((id, None)),
-            Found::Past(id, RemovalCause::Expired) => Some((id, Some(shard.stale(id, now)?))),
+            Found::Dead(id, RemovalCause::Expired) => Some((id, Some(shard.stale(id, now)?))),
             _ => None,
         }
     }
@@ -226,7 +226,9 @@ impl<K, V> Store<K, V> {
             let flight = visit.flights.find(hash, namespace.id, key);
             if let Some((id, Some(_))) = found {
                 visit.revoke(flight, false);
-                visit.shard.unlink(id, RemovalCause::Expired, visit.out);
+                visit
+                    .shard
+                    .remove_into(id, RemovalCause::Expired, visit.out);
             }
         });
     }

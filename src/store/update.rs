@@ -3,7 +3,7 @@
 use equivalent::Equivalent;
 
 use super::{Store, Visit};
-use crate::entry::expiry::Life;
+use crate::entry::expiry::Lifetime;
 use crate::entry::freshness::Early;
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
@@ -12,7 +12,13 @@ use crate::shard::Found;
 
 impl<K, V> Store<K, V> {
     /// Gives a live entry a new life from now on. Revokes nothing, unless the life is nothing: then it is a removal.
-    pub(crate) fn touch<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q, life: Life) -> bool
+    pub(crate) fn touch<Q>(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: &Q,
+        lifetime: Lifetime,
+    ) -> bool
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -20,54 +26,63 @@ impl<K, V> Store<K, V> {
             let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
+                .lookup(hash.in_shard(), key, scope, &mut visit.now);
             let Found::Live(id) = found else {
                 return false;
             };
-            if life == Life::NOTHING {
+            if lifetime == Lifetime::NOTHING {
                 let flight = visit.flights.find(hash, namespace.id, key);
                 visit.revoke(flight, false);
-                visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
+                visit
+                    .shard
+                    .remove_into(id, RemovalCause::Explicit, visit.out);
             } else {
-                self.give_life(visit, id, life);
+                self.set_lifetime(visit, id, lifetime);
             }
             true
         })
     }
 
     /// Gives an entry this life from now on.
-    pub(super) fn give_life(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life) {
+    pub(super) fn set_lifetime(&self, visit: &mut Visit<'_, K, V>, id: u32, lifetime: Lifetime) {
         let early = visit.shard.early(id);
         if early.is_sure() {
-            return self.prolong(visit, id, life, early);
+            return self.prolong(visit, id, lifetime, early);
         }
-        self.renew(visit, id, life, self.loads.early(early.delta(), life));
+        self.renew(
+            visit,
+            id,
+            lifetime,
+            self.loads.early(early.delta(), lifetime),
+        );
     }
 
     /// The same for an entry that is to be loaded again from an age on: that moment stays where it is, for the value
     /// is as old as it was.
-    fn prolong(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life, early: Early) {
-        let deadline = life.deadline(&mut visit.now);
+    fn prolong(&self, visit: &mut Visit<'_, K, V>, id: u32, lifetime: Lifetime, early: Early) {
+        let deadline = lifetime.deadline(&mut visit.now);
         let check_at = visit.shard.check_at(id);
         let (deadline, early) = match deadline.checked_sub(check_at) {
-            Some(window) if life != Life::FOREVER && window > 0 => {
+            Some(window) if lifetime != Lifetime::FOREVER && window > 0 => {
                 let early = early.surely(window);
                 // The window is rounded, and where it begins must not be: it would creep on at every read.
                 (check_at.saturating_add(early.window()), early)
             }
             _ => (deadline, Early::measured(early.delta())),
         };
-        visit
-            .shard
-            .set_deadline(id, deadline, early, &mut visit.now);
+        visit.shard.reschedule(id, deadline, early, &mut visit.now);
     }
 
     /// A new life, and when to load the value again.
-    pub(crate) fn renew(&self, visit: &mut Visit<'_, K, V>, id: u32, life: Life, early: Early) {
-        let deadline = life.deadline(&mut visit.now);
-        visit
-            .shard
-            .set_deadline(id, deadline, early, &mut visit.now);
+    pub(crate) fn renew(
+        &self,
+        visit: &mut Visit<'_, K, V>,
+        id: u32,
+        lifetime: Lifetime,
+        early: Early,
+    ) {
+        let deadline = lifetime.deadline(&mut visit.now);
+        visit.shard.reschedule(id, deadline, early, &mut visit.now);
     }
 
     /// Changes a live value in place by code that is not the user's, keeping its deadline, and revokes
@@ -86,7 +101,7 @@ impl<K, V> Store<K, V> {
             let scope = self.scope_in_visit(namespace);
             let found = visit
                 .shard
-                .look(hash.in_shard(), key, scope, &mut visit.now);
+                .lookup(hash.in_shard(), key, scope, &mut visit.now);
             let flight = visit.flights.find(hash, namespace.id, key);
             let Found::Live(id) = found else {
                 // Not the flight's last owner: the table keeps it.

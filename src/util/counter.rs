@@ -24,13 +24,13 @@ const SHARED: usize = 8;
 
 /// A set of `N` counters, striped by thread.
 #[derive(Debug)]
-pub(crate) struct Striped<const N: usize> {
+pub(crate) struct StripedCounter<const N: usize> {
     stripes: Box<[CachePadded<[AtomicU64; N]>; OWNED + SHARED]>,
 }
 
-impl<const N: usize> Striped<N> {
+impl<const N: usize> StripedCounter<N> {
     pub(crate) fn new() -> Self {
-        Striped {
+        StripedCounter {
             stripes: Box::new(std::array::from_fn(|_| {
                 CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)))
             })),
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn no_count_is_lost_across_threads() {
-        let counters = Striped::<2>::new();
+        let counters = StripedCounter::<2>::new();
         // More at once than own stripes, and again after they have given their numbers back.
         for _ in 0..4 {
             let all = std::sync::Barrier::new(2 * OWNED);

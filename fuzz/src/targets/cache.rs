@@ -268,7 +268,7 @@ impl Run {
 
     /// Often to the very edge of a deadline.
     fn draw_step(&self, input: &mut Input<'_>) -> u64 {
-        let deadlines = self.held.values().map(|held| self.deadline(held));
+        let deadlines = self.held.values().map(|held| self.expires_at(held));
         let next = deadlines.filter(|at| *at > self.now && *at < NEVER).min();
         match (input.below(4), next) {
             (0, Some(at)) => at - self.now,
@@ -279,7 +279,7 @@ impl Run {
 
     // ---- the reference ----
 
-    fn deadline(&self, held: &Held) -> u64 {
+    fn expires_at(&self, held: &Held) -> u64 {
         let idle = self
             .setup
             .tti
@@ -299,7 +299,7 @@ impl Run {
     }
 
     fn is_live(&self, held: &Held) -> bool {
-        !held.dead && !held.cleared && self.now < self.deadline(held)
+        !held.dead && !held.cleared && self.now < self.expires_at(held)
     }
 
     /// What a call said of a key against what was alive as it began.
@@ -332,7 +332,7 @@ impl Run {
             let held = self.held.remove(&value);
             let held = held.unwrap_or_else(|| panic!("told of {value:#x} twice, or for nothing"));
             assert_eq!(held.slot.1, key, "the key of {value:#x}");
-            let past = self.now >= self.deadline(&held);
+            let past = self.now >= self.expires_at(&held);
             let legal = match cause {
                 RemovalCause::Expired => past,
                 RemovalCause::Invalidated => held.dead || held.cleared,

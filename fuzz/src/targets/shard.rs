@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use super::{Bug, Counts, Input, Story, Target};
 use crate::entry::freshness::Windows;
-use crate::entry::generation::{Namespace, Namespaces, Sequence, Tags};
-use crate::entry::removal::{Gone, RemovalCause};
-use crate::policy::any::Evictor;
+use crate::entry::generation::{EpochCounter, Namespace, Namespaces, Tags};
+use crate::entry::removal::{RemovalCause, RemovedEntry};
+use crate::policy::any::AnyPolicy;
 use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
 use crate::policy::settings::Settings;
@@ -90,7 +90,7 @@ enum Op {
     Store {
         slot: Slot,
         weight: u64,
-        life: u64,
+        lifetime: u64,
         tags: u8,
         add: bool,
     },
@@ -135,7 +135,7 @@ struct Held {
 struct Run {
     setup: Setup,
     shard: Shard<u32, Wide>,
-    sequence: Sequence,
+    epochs: EpochCounter,
     tags: Tags,
     spaces: [Arc<Namespace>; SPACES],
     time: ManualClock,
@@ -203,10 +203,10 @@ impl Run {
             limits: draw_limits(input, weighted),
         };
         let limits = setup.limits;
-        let evictor = if setup.lru {
-            Evictor::Lru(Lru::new())
+        let policy = if setup.lru {
+            AnyPolicy::Lru(Lru::new())
         } else {
-            Evictor::S3Fifo(S3Fifo::new(
+            AnyPolicy::S3Fifo(S3Fifo::new(
                 Settings::DEFAULT,
                 limits.entries,
                 limits.weight,
@@ -215,14 +215,14 @@ impl Run {
         let time = ManualClock::new();
         let clock = time.clock();
         let now = clock.now();
-        let sequence = Sequence::new();
+        let epochs = EpochCounter::new();
         let names = Namespaces::new();
         let mut story = Story::new();
         story.then(Op::Setup(setup));
         Run {
             setup,
             shard: Shard::new(
-                evictor,
+                policy,
                 limits,
                 weighted,
                 setup.idle,
@@ -230,8 +230,8 @@ impl Run {
                 now,
             ),
             tags: Tags::new(),
-            spaces: [Namespace::root(), names.open("a", &sequence)],
-            sequence,
+            spaces: [Namespace::root(), names.open("a", &epochs)],
+            epochs,
             time,
             clock,
             now,
@@ -260,7 +260,7 @@ impl Run {
                 Op::Store {
                     slot,
                     weight: if self.setup.weighted { weight } else { 1 },
-                    life: if input.flag() {
+                    lifetime: if input.flag() {
                         NEVER
                     } else {
                         draw_life(input)
@@ -301,7 +301,7 @@ impl Run {
 
     /// Often to the very edge of a deadline.
     fn draw_step(&self, input: &mut Input<'_>) -> u64 {
-        let deadlines = self.held.values().map(|held| self.deadline(held));
+        let deadlines = self.held.values().map(|held| self.expires_at(held));
         let next = deadlines.filter(|at| *at > self.now && *at < NEVER).min();
         match (input.below(4), next) {
             (0, Some(at)) => at - self.now,
@@ -323,7 +323,7 @@ impl Run {
 
     // ---- the reference ----
 
-    fn deadline(&self, held: &Held) -> u64 {
+    fn expires_at(&self, held: &Held) -> u64 {
         self.or_idle(held, held.expires_at)
     }
 
@@ -336,7 +336,7 @@ impl Run {
     }
 
     /// When it is of no use any more: past the window that its key has.
-    fn kept_until(&self, held: &Held) -> u64 {
+    fn reclaim_at(&self, held: &Held) -> u64 {
         let window = visits::windows(held.slot).or(Windows::default()).longest();
         let by_age = held.expires_at.saturating_add(window);
         self.or_idle(held, by_age)
@@ -360,7 +360,7 @@ impl Run {
     }
 
     /// Something left: it was there, and the cause is true.
-    fn gone(&mut self, gone: &Gone<u32, Wide>) {
+    fn gone(&mut self, gone: &RemovedEntry<u32, Wide>) {
         let value = gone.value.number;
         let held = self.held.get(&value);
         let held = held.unwrap_or_else(|| panic!("value {value} left twice"));
@@ -369,13 +369,13 @@ impl Run {
             (gone.key, gone.weight),
             "what left"
         );
-        let past = self.now >= self.deadline(held);
+        let past = self.now >= self.expires_at(held);
         let doomed = self.held.values().any(|held| held.cleared);
         let legal = match gone.cause {
             RemovalCause::Explicit | RemovalCause::Replaced => self.ordered == Some(value),
             RemovalCause::Expired => past,
             RemovalCause::Invalidated => held.dead || held.cleared,
-            RemovalCause::Size => self.now < self.kept_until(held) && !doomed && self.is_over(),
+            RemovalCause::Size => self.now < self.reclaim_at(held) && !doomed && self.is_over(),
         };
         assert!(legal, "{:?} is no cause for {held:?}", gone.cause);
         self.counts.add(name_of(gone.cause), 1);
@@ -387,7 +387,7 @@ impl Run {
         let (entries, weight) = self.totals();
         let live = self.held.values().filter(|held| !held.cleared);
         let live = live.fold((0, 0), |sum, held| (sum.0 + 1, sum.1 + held.weight));
-        let got = self.shard.live(&self.sequence);
+        let got = self.shard.live(&self.epochs);
         assert_eq!((got.entries, got.weight), live, "live totals");
         // Over a limit only since it was lowered, and then ever less.
         let (most_entries, most_weight) = self.most;

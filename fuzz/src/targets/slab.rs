@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use super::{Bug, Counts, Input, Story, Target};
-use crate::ds::chunked_vec::Steps;
+use crate::ds::chunked_vec::ChunkedVec;
 use crate::ds::list::{Links, List};
 use crate::entry::Entry;
-use crate::entry::header::Stamp;
+use crate::entry::header::EntryHeader;
 use crate::shard::slab::Slab;
 
 pub const TARGET: Target = Target {
@@ -88,7 +88,7 @@ struct Run {
     slab: Slab<u64, Counted>,
     links: Links,
     lists: [List; LISTS],
-    steps: Steps<u64>,
+    steps: ChunkedVec<u64>,
     /// What the slab holds, by address.
     held: BTreeMap<u32, u64>,
     deques: [VecDeque<u32>; LISTS],
@@ -113,7 +113,7 @@ pub fn drive(data: &[u8], bug: Bug) -> Counts {
         slab: Slab::new(),
         links: Links::new(),
         lists: [List::new(); LISTS],
-        steps: Steps::new(),
+        steps: ChunkedVec::new(),
         held: BTreeMap::new(),
         deques: Default::default(),
         listed: HashMap::new(),
@@ -407,6 +407,6 @@ fn entry(key: u64, value: Counted) -> Entry<u64, Counted> {
     Entry {
         key,
         value,
-        stamp: Stamp::new(1, 0, 0, false),
+        header: EntryHeader::new(1, 0, 0, false),
     }
 }

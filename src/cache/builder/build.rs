@@ -1,6 +1,6 @@
 //! From settings to a cache: the checks, and the arithmetic of shards.
 
-use crate::entry::expiry::Life;
+use crate::entry::expiry::Lifetime;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const MANY_A_SHARD: u64 = 2048;
 /// With so many shards at most, one shard's part still holds an eighth of the weight.
 const WEIGHTED_SHARDS: usize = 8;
 /// Nanoseconds of a life below which a write is no ordinary one.
-const SHORT_LIFE: u64 = 1_000_000;
+const SHORT_LIFETIME: u64 = 1_000_000;
 /// How long a key is remembered as uncacheable.
 const UNCACHEABLE: Duration = Duration::from_secs(5);
 
@@ -90,10 +90,10 @@ where
         let asks_nobody = self.rules.expiry.is_none() && self.rules.weigher.is_none();
         let plain = asks_nobody && self.rules.jitter == 0.0 && self.refresh_after.is_none();
         // What lives shorter than a deadline is kept to may be over, and is swept, as it is stored.
-        let life = self.rules.time_to_live.unwrap_or(Life::FOREVER);
-        let plain = plain && life.nanos().is_none_or(|nanos| nanos >= SHORT_LIFE);
+        let lifetime = self.rules.time_to_live.unwrap_or(Lifetime::FOREVER);
+        let plain = plain && lifetime.nanos().is_none_or(|nanos| nanos >= SHORT_LIFETIME);
         let inner = Arc::new(Inner {
-            plain_life: plain.then_some(life),
+            plain_lifetime: plain.then_some(lifetime),
             hits_may_write: store.hit_needs_lock || self.rules.expiry.is_some(),
             background,
             spawn_task: self.spawn_task,
@@ -161,7 +161,7 @@ where
         if self.max_loads == Some(0) {
             return Err(BuildError::NoLoads);
         }
-        if self.rules.time_to_live == Some(Life::NOTHING) {
+        if self.rules.time_to_live == Some(Lifetime::NOTHING) {
             return Err(BuildError::ZeroDuration {
                 setting: "time_to_live",
             });

@@ -3,7 +3,7 @@
 mod build;
 mod loading;
 
-use crate::entry::expiry::Life;
+use crate::entry::expiry::Lifetime;
 use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
@@ -215,7 +215,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # Ok::<(), larder::BuildError>(())
     /// ```
     pub fn time_to_live(mut self, time: Duration) -> Self {
-        self.rules.time_to_live = Some(Life::from(time));
+        self.rules.time_to_live = Some(Lifetime::from(time));
         self
     }
 

@@ -121,7 +121,7 @@ impl Index {
     pub(crate) fn find(&self, hash: u32, mut eq: impl FnMut(u32) -> bool) -> Option<u32> {
         let home = self.home(hash);
         let found = home.ids().find(|&id| eq(id));
-        if found.is_none() && home.is_left(self) {
+        if found.is_none() && home.has_overflow(self) {
             return self.find_further(hash, &mut eq);
         }
         found
@@ -130,10 +130,10 @@ impl Index {
     /// Where to look first, which nearly always suffices. The memory is asked for and not
     /// looked at, so that the caller may do something else until it comes.
     #[inline]
-    pub(crate) fn home(&self, hash: u32) -> Home<'_> {
+    pub(crate) fn home(&self, hash: u32) -> BucketProbe<'_> {
         let bucket = self.table.bucket_or_else(self.table.home(hash), unwritten);
         prefetch(bucket);
-        Home {
+        BucketProbe {
             bucket,
             split: self.table.split,
             hash,
@@ -183,7 +183,7 @@ impl Index {
     /// it was there.
     #[inline]
     pub(crate) fn remove(&mut self, hash: u32, id: u32, hash_of: impl Fn(u32) -> u32) -> bool {
-        let found = self.take_out(hash, id);
+        let found = self.remove_only(hash, id);
         if self.has_work() {
             self.shrink();
             self.migrate(MOVES, &hash_of);
@@ -192,9 +192,9 @@ impl Index {
     }
 
     /// Takes an id out; whether it was there. For callers who take many out at once
-    /// and [`step`](Index::step) afterwards.
+    /// and [`step`](Index::migrate_some) afterwards.
     #[inline(always)]
-    pub(crate) fn take_out(&mut self, hash: u32, id: u32) -> bool {
+    pub(crate) fn remove_only(&mut self, hash: u32, id: u32) -> bool {
         let found = self.table.remove(hash, id)
             || self.old.as_mut().is_some_and(|old| old.remove(hash, id));
         self.len -= u32::from(found);
@@ -203,7 +203,7 @@ impl Index {
 
     /// Gives an id that is in the index to an entry of another hash. Only while there is no resizing to do.
     #[inline(always)]
-    pub(crate) fn exchange(&mut self, hash: u32, by: u32, id: u32) {
+    pub(crate) fn replace(&mut self, hash: u32, by: u32, id: u32) {
         debug_assert!(!self.has_work());
         let found = self.table.remove(hash, id);
         debug_assert!(found, "index: no such id to exchange");
@@ -227,7 +227,7 @@ impl Index {
     }
 
     /// Does a little of the resizing under way or due; whether more is left.
-    pub(crate) fn step(&mut self, hash_of: impl Fn(u32) -> u32) -> bool {
+    pub(crate) fn migrate_some(&mut self, hash_of: impl Fn(u32) -> u32) -> bool {
         let asked = Cell::new(0);
         let hash_of = |id| {
             asked.set(asked.get() + 1);
@@ -352,13 +352,13 @@ impl Index {
 
 /// The bucket where an entry of some hash belongs.
 #[derive(Clone, Copy)]
-pub(crate) struct Home<'a> {
+pub(crate) struct BucketProbe<'a> {
     bucket: &'a Bucket,
     split: Split,
     hash: u32,
 }
 
-impl<'a> Home<'a> {
+impl<'a> BucketProbe<'a> {
     /// The ids in here to ask about. For callers who keep their question out of memory until it
     /// has to be asked further on.
     #[inline(always)]
@@ -370,7 +370,7 @@ impl<'a> Home<'a> {
 
     /// Whether the id may also be where only [`Index::find_further`] looks.
     #[inline(always)]
-    pub(crate) fn is_left(self, index: &Index) -> bool {
+    pub(crate) fn has_overflow(self, index: &Index) -> bool {
         self.bucket.may_have_passed(self.hash) || index.old.is_some()
     }
 }
@@ -432,11 +432,11 @@ mod tests {
             for id in 0..ids {
                 index.insert(hashes[id as usize], id, |id| hashes[id as usize]);
             }
-            while index.step(|id| hashes[id as usize]) {}
+            while index.migrate_some(|id| hashes[id as usize]) {}
             for turn in 0..ids * 6 {
                 let id = rand.next(ids);
                 let (old, new) = (hashes[id as usize], hash(turn + ids, squeeze));
-                index.exchange(old, new, id);
+                index.replace(old, new, id);
                 hashes[id as usize] = new;
                 assert_eq!(index.find(new, |other| other == id), Some(id));
                 assert!(
@@ -495,7 +495,7 @@ mod tests {
         for id in 0..100_000 {
             assert!(index.remove(hash_of(id), id, hash_of));
         }
-        while index.step(hash_of) {}
+        while index.migrate_some(hash_of) {}
         index.validate(hash_of);
         assert!(index.heap_bytes() < 2_000, "{}", index.heap_bytes());
     }
@@ -507,7 +507,7 @@ mod tests {
         for id in 0..50_000 {
             index.insert(hash_of(id), id, hash_of);
         }
-        while index.step(hash_of) {}
+        while index.migrate_some(hash_of) {}
         assert_eq!(index.table.n, 4_688);
         // As a full cache goes on: an insertion too many, then an eviction.
         for id in 50_000..150_000 {
@@ -521,7 +521,7 @@ mod tests {
             assert!(index.remove(hash_of(id), id, hash_of));
         }
         for _ in 0..10_000 {
-            index.step(hash_of);
+            index.migrate_some(hash_of);
         }
         assert_eq!((index.len(), index.table.n), (10_000, 938));
         index.validate(hash_of);
@@ -534,10 +534,10 @@ mod tests {
             let mut index = Index::new(Some(200));
             (0..200).for_each(|id| index.insert(hash_of(id), id, hash_of));
             index.set_max_entries(Some(max));
-            (max..200).for_each(|id| assert!(index.take_out(hash_of(id), id)));
+            (max..200).for_each(|id| assert!(index.remove_only(hash_of(id), id)));
             let mut steps = 0;
             while index.has_work() {
-                index.step(hash_of);
+                index.migrate_some(hash_of);
                 steps += 1;
                 assert!(steps < 50, "{max}: work without an end");
             }

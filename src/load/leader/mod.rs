@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 mod without_value;
 
 use super::permit::Permit;
-use crate::entry::expiry::Life;
-use crate::entry::freshness::{Early, Plan};
+use crate::entry::expiry::Lifetime;
+use crate::entry::freshness::{Early, RefreshPlan};
 use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::KeyHash;
-use crate::entry::removal::{RemovalCause, contain_drop};
+use crate::entry::removal::{RemovalCause, drop_catching};
 use crate::entry::stats::Count;
 use crate::flight::wait_graph::Node;
 use crate::flight::{Flight, Kept, Outcome, Remembered};
@@ -23,7 +23,7 @@ pub(crate) struct Lead<K, V> {
     pub(super) namespace: Arc<Namespace>,
     pub(super) flight: Kept<K, V>,
     term: u64,
-    pub(super) born: u64,
+    pub(super) epoch: u64,
     node: Node,
     /// When the loader began; `None` for a turn without a loader.
     since: Option<u64>,
@@ -52,7 +52,7 @@ impl<K, V> Lead<K, V> {
         store: &Arc<Store<K, V>>,
         namespace: Arc<Namespace>,
         flight: Kept<K, V>,
-        (term, born): (u64, u64),
+        (term, epoch): (u64, u64),
         node: Node,
         loads: bool,
     ) -> Lead<K, V> {
@@ -61,7 +61,7 @@ impl<K, V> Lead<K, V> {
             namespace,
             flight,
             term,
-            born,
+            epoch,
             node,
             since: loads.then(|| store.clock.now()),
             replaces: None,
@@ -164,7 +164,7 @@ impl<K, V> Lead<K, V> {
         let took = self.count(true);
         // Outside the visit: should `Eq` panic under the lock, the parcel is dropped after it.
         let mut parcel = Some(Parcel {
-            plan: Plan {
+            plan: RefreshPlan {
                 early: match parcel.plan.early.delta() {
                     0 => Early::measured(took),
                     _ => parcel.plan.early,
@@ -181,7 +181,7 @@ impl<K, V> Lead<K, V> {
     }
 
     /// Done, without a new value: what was there, a copy of which is `value`, has a new life.
-    pub(crate) fn unchanged(mut self, life: Life, value: &V)
+    pub(crate) fn unchanged(mut self, lifetime: Lifetime, value: &V)
     where
         K: Eq,
         V: Clone,
@@ -190,7 +190,7 @@ impl<K, V> Lead<K, V> {
         let stripe = self.store.stripe(self.flight.hash);
         let landed = self
             .store
-            .visit(stripe, |visit| self.renew_in(visit, life, took));
+            .visit(stripe, |visit| self.renew_in(visit, lifetime, took));
         self.land(landed, value);
     }
 
@@ -199,7 +199,7 @@ impl<K, V> Lead<K, V> {
     where
         V: Clone,
     {
-        contain_drop(landed.removed);
+        drop_catching(landed.removed);
         self.over = true;
         let (flight, overtaken) = (Arc::clone(&self.flight), landed.overtaken);
         // The followers first: the listener, who hears in `settle`, may take its time.
@@ -233,14 +233,14 @@ impl<K, V> Lead<K, V> {
         let hash = self.flight.hash;
         let found = visit
             .shard
-            .look(hash.in_shard(), self.flight.key(), scope, &mut visit.now);
+            .lookup(hash.in_shard(), self.flight.key(), scope, &mut visit.now);
         let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
-        let floor = visit.shard.mark().max(scope.floor);
-        self.note_whose(mine && self.born >= floor);
+        let min_epoch = visit.shard.min_epoch().max(scope.min_epoch);
+        self.note_whose(mine && self.epoch >= min_epoch);
         // Read as the flight leaves the table: nobody joins it after this.
         let moved = parcel.as_ref().is_some_and(|parcel| self.has_moved(parcel));
-        let overtaken = moved.then_some(self.born);
-        let standing = mine && self.born >= floor && !moved;
+        let overtaken = moved.then_some(self.epoch);
+        let standing = mine && self.epoch >= min_epoch && !moved;
         let removed = if mine {
             visit.flights.remove(&self.flight)
         } else {
@@ -249,7 +249,7 @@ impl<K, V> Lead<K, V> {
         let published = match parcel.take() {
             Some(parcel) if standing => {
                 let published =
-                    store.publish_in(visit, hash, &self.namespace, parcel, self.born, found);
+                    store.publish_in(visit, hash, &self.namespace, parcel, self.epoch, found);
                 Some(published)
             }
             leftover => leftover.map(|parcel| Published::Refused(parcel.key, parcel.value)),
@@ -262,7 +262,7 @@ impl<K, V> Lead<K, V> {
     }
 
     /// The visit of a load that found its value unchanged.
-    fn renew_in(&self, visit: &mut Visit<'_, K, V>, life: Life, took: u64) -> Landed<K, V>
+    fn renew_in(&self, visit: &mut Visit<'_, K, V>, lifetime: Lifetime, took: u64) -> Landed<K, V>
     where
         K: Eq,
     {
@@ -271,11 +271,11 @@ impl<K, V> Lead<K, V> {
         let hash = self.flight.hash.in_shard();
         let found = visit
             .shard
-            .look(hash, self.flight.key(), scope, &mut visit.now);
+            .lookup(hash, self.flight.key(), scope, &mut visit.now);
         let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
-        let floor = visit.shard.mark().max(scope.floor);
-        self.note_whose(mine && self.born >= floor);
-        let standing = mine && self.born >= floor;
+        let min_epoch = visit.shard.min_epoch().max(scope.min_epoch);
+        self.note_whose(mine && self.epoch >= min_epoch);
+        let standing = mine && self.epoch >= min_epoch;
         let removed = if mine {
             visit.flights.remove(&self.flight)
         } else {
@@ -283,12 +283,14 @@ impl<K, V> Lead<K, V> {
         };
         // No write came between, or the flight would not stand: what is there is what the loader was shown.
         let renewed = match found {
-            Found::Live(id) | Found::Past(id, RemovalCause::Expired) if standing => {
-                if life == Life::NOTHING {
-                    visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
+            Found::Live(id) | Found::Dead(id, RemovalCause::Expired) if standing => {
+                if lifetime == Lifetime::NOTHING {
+                    visit
+                        .shard
+                        .remove_into(id, RemovalCause::Explicit, visit.out);
                 } else {
-                    let early = store.early(visit, took, life, found);
-                    store.renew(visit, id, life, early);
+                    let early = store.early(visit, took, lifetime, found);
+                    store.renew(visit, id, lifetime, early);
                 }
                 true
             }
@@ -297,7 +299,7 @@ impl<K, V> Lead<K, V> {
         Landed {
             published: None,
             // Where nothing is there any more, its tags are not known either, and one may have moved.
-            overtaken: (!renewed).then_some(self.born),
+            overtaken: (!renewed).then_some(self.epoch),
             removed,
         }
     }
@@ -317,7 +319,7 @@ impl<K, V> Lead<K, V> {
     }
 
     fn is_moved(&self, tags: &TagSet) -> bool {
-        tags.floors().any(|floor| floor > self.born)
+        tags.min_epochs().any(|min_epoch| min_epoch > self.epoch)
     }
 
     fn settle(&self, published: Option<Published<K, V>>) {
@@ -326,13 +328,13 @@ impl<K, V> Lead<K, V> {
             Some(Published::Stored(replaced)) => {
                 counters.bump(Count::Inserts);
                 if let Some(gone) = replaced {
-                    contain_drop(self.store.hand_over(gone));
+                    drop_catching(self.store.hand_over(gone));
                 }
             }
             Some(Published::Refused(key, value)) => {
                 counters.bump(Count::Unpublished);
-                contain_drop(key);
-                contain_drop(value);
+                drop_catching(key);
+                drop_catching(value);
             }
             None => {}
         }
@@ -372,7 +374,7 @@ impl<K, V> Lead<K, V> {
                     };
                     (true, wake, removed)
                 });
-        contain_drop(removed);
+        drop_catching(removed);
         if let Some(wake) = wake {
             wake.call();
         }
@@ -394,7 +396,7 @@ impl<K, V> Store<K, V> {
 
 impl<K, V> Drop for Lead<K, V> {
     fn drop(&mut self) {
-        contain_drop(self.previous.take());
+        drop_catching(self.previous.take());
         if !self.over {
             self.count(false);
             self.abandon();

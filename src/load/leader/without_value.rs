@@ -2,7 +2,7 @@
 
 use super::{Lead, Outcome, Remembered};
 use crate::entry::generation::TagSet;
-use crate::entry::removal::{RemovalCause, contain_drop};
+use crate::entry::removal::{RemovalCause, drop_catching};
 use crate::entry::stats::Count;
 use crate::shard::Found;
 use crate::store::Visit;
@@ -23,12 +23,14 @@ impl<K, V> Lead<K, V> {
             let hash = self.flight.hash.in_shard();
             let found = visit
                 .shard
-                .look(hash, self.flight.key(), scope, &mut visit.now);
+                .lookup(hash, self.flight.key(), scope, &mut visit.now);
             match found {
                 Found::Live(id) if mine => {
-                    visit.shard.unlink(id, RemovalCause::Explicit, visit.out);
+                    visit
+                        .shard
+                        .remove_into(id, RemovalCause::Explicit, visit.out);
                 }
-                Found::Past(id, cause) if mine => visit.shard.unlink(id, cause, visit.out),
+                Found::Dead(id, cause) if mine => visit.shard.remove_into(id, cause, visit.out),
                 _ => {}
             }
         });
@@ -38,7 +40,7 @@ impl<K, V> Lead<K, V> {
         let stays = lasts > 0;
         let named = tags.as_ref();
         let moved = unwatched || named.is_some_and(|tags| stays || self.is_moved(tags));
-        let overtaken = moved.then_some(self.born);
+        let overtaken = moved.then_some(self.epoch);
         let outcome = Outcome::Absent { overtaken };
         if lasts == 0 {
             self.end(outcome);
@@ -104,7 +106,7 @@ impl<K, V> Lead<K, V> {
                 None
             }
         });
-        contain_drop(evicted);
+        drop_catching(evicted);
     }
 
     /// Visits the stripe, saying whether this leader still has the flight, and if it `leaves`, takes it out.
@@ -123,6 +125,6 @@ impl<K, V> Lead<K, V> {
                     None
                 }
             });
-        contain_drop(removed);
+        drop_catching(removed);
     }
 }

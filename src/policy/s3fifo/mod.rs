@@ -11,18 +11,18 @@
 //!
 //! # Invariants
 //!
-//! - `fresh` and `small` are the two ends of one list, `newer`, and `settles_next`
+//! - `fresh` and `small` are the two ends of one list, `newer`, and `next_to_demote`
 //!   marks where they meet: an entry drops from one into the other by standing still.
 //! - A live id is in the queue its mark tells.
-//! - Each of the `Totals` is the count of its queue's ids and the sum of their weights.
+//! - Each of the `Usage` is the count of its queue's ids and the sum of their weights.
 //! - `probation` and `skipped` follow from the settings, the limits, the number of
 //!   entries estimated last, and how soon ghosts came back until then; only the choice
 //!   of victims depends on them.
 //!
 //! # Cost
 //!
-//! `insert` settles at most [`SETTLE`] entries from `fresh` to `small`. `victim`
-//! passes by at most [`HAND`] entries that were hit; then it takes the next one
+//! `insert` settles at most [`MAX_DEMOTIONS`] entries from `fresh` to `small`. `victim`
+//! passes by at most [`MAX_SECOND_CHANCES`] entries that were hit; then it takes the next one
 //! regardless. 8 bytes per entry, and 2 per ghost.
 
 mod evict_and_admit;
@@ -31,14 +31,14 @@ mod tuning;
 use crate::ds::ghost::Ghost;
 use crate::ds::list::{Links, List, NIL};
 use crate::policy::settings::Settings;
-use crate::policy::usage::{Quota, Totals};
-use crate::policy::{Glance, Outlook, Policy, QueueLens, Slots};
+use crate::policy::usage::{Bound, Usage};
+use crate::policy::{EntryView, Policy, PrefetchHint, QueueLens, Slots};
 
 /// Entries the hand passes by per victim at most.
-const HAND: u32 = 32;
+const MAX_SECOND_CHANCES: u32 = 32;
 
 /// Entries moved from `fresh` to `small` at a time at most.
-const SETTLE: u32 = 4;
+const MAX_DEMOTIONS: u32 = 4;
 
 /// Victims after which the number of entries is estimated anew.
 const TUNE_EVERY: u32 = 64;
@@ -46,19 +46,19 @@ const TUNE_EVERY: u32 = 64;
 /// Where a live entry stands, as its mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Place {
+enum Queue {
     Fresh = 1,
     Small = 2,
     Main = 3,
 }
 
-impl Place {
+impl Queue {
     #[inline]
     fn of(id: u32, slots: &impl Slots) -> Self {
-        match slots.place(id) {
-            1 => Place::Fresh,
-            2 => Place::Small,
-            3 => Place::Main,
+        match slots.queue(id) {
+            1 => Queue::Fresh,
+            2 => Queue::Small,
+            3 => Queue::Main,
             _ => panic!("the entry is not live"),
         }
     }
@@ -73,32 +73,32 @@ pub(crate) struct S3Fifo {
     newer: List,
     main: List,
     /// The oldest fresh entry, which is the next to settle; `NIL` if there is none.
-    settles_next: u32,
+    next_to_demote: u32,
     /// Victims until the next estimate, which the first one makes: before that
     /// the mean weight is unknown.
     tune_in: u32,
     /// What is fresh.
-    fresh: Totals,
+    fresh: Usage,
     /// What stands in `newer`, fresh or small.
-    on_probation: Totals,
+    on_probation: Usage,
     /// What stands in `main`.
-    proven: Totals,
+    main_usage: Usage,
     /// For `fresh` and `small` together.
-    probation: Quota,
+    probation: Bound,
     /// For `fresh`.
-    skipped: Quota,
+    skipped: Bound,
     /// The whole.
-    limits: Quota,
+    limits: Bound,
     links: Links,
     ghost: Ghost,
-    doomed: List,
+    cleared: List,
     settings: Settings,
 }
 
 impl S3Fifo {
     /// Without entries; allocates nothing.
     pub(crate) fn new(settings: Settings, max_entries: u64, max_weight: u64) -> Self {
-        let limits = Quota {
+        let limits = Bound {
             entries: max_entries,
             weight: max_weight,
         };
@@ -106,11 +106,11 @@ impl S3Fifo {
             links: Links::new(),
             newer: List::new(),
             main: List::new(),
-            doomed: List::new(),
-            settles_next: NIL,
-            fresh: Totals::default(),
-            on_probation: Totals::default(),
-            proven: Totals::default(),
+            cleared: List::new(),
+            next_to_demote: NIL,
+            fresh: Usage::default(),
+            on_probation: Usage::default(),
+            main_usage: Usage::default(),
             ghost: Ghost::new(),
             settings,
             limits,
@@ -126,8 +126,8 @@ impl S3Fifo {
     #[inline]
     fn enter_fresh(&mut self, id: u32, weight: u64) {
         self.newer.push_front(&mut self.links, id);
-        if self.settles_next == NIL {
-            self.settles_next = id;
+        if self.next_to_demote == NIL {
+            self.next_to_demote = id;
         }
         self.fresh.add(weight);
         self.on_probation.add(weight);
@@ -136,14 +136,14 @@ impl S3Fifo {
     #[inline]
     fn enter_main(&mut self, id: u32, weight: u64) {
         self.main.push_front(&mut self.links, id);
-        self.proven.add(weight);
+        self.main_usage.add(weight);
     }
 
     /// An entry is fresh no longer; it still stands in `newer`.
     #[inline]
     fn leave_fresh(&mut self, id: u32, weight: u64) {
-        if self.settles_next == id {
-            self.settles_next = self.newer.before(&self.links, id);
+        if self.next_to_demote == id {
+            self.next_to_demote = self.newer.before(&self.links, id);
         }
         self.fresh.take(weight);
     }
@@ -151,7 +151,7 @@ impl S3Fifo {
     /// Takes the entry at the end of `newer` out.
     #[inline]
     fn pop_newer(&mut self, id: u32, weight: u64) {
-        if self.settles_next == id {
+        if self.next_to_demote == id {
             // All that is on probation is fresh.
             self.leave_fresh(id, weight);
         }
@@ -163,13 +163,13 @@ impl S3Fifo {
     #[inline]
     fn pop_main(&mut self, weight: u64) {
         self.main.pop_back(&mut self.links);
-        self.proven.take(weight);
+        self.main_usage.take(weight);
     }
 
     /// Puts a new entry where `admit` said.
     #[inline(always)]
-    fn enter(&mut self, id: u32, place: u8, weight: u64) {
-        if place == Place::Main as u8 {
+    fn enter(&mut self, id: u32, queue: u8, weight: u64) {
+        if queue == Queue::Main as u8 {
             self.enter_main(id, weight);
         } else {
             self.enter_fresh(id, weight);
@@ -178,22 +178,22 @@ impl S3Fifo {
 
     /// Moves what `fresh` holds too much to `small`.
     #[inline(always)]
-    fn settle(&mut self, slots: &mut impl Slots) {
+    fn demote_fresh(&mut self, slots: &mut impl Slots) {
         if self.skipped.is_exceeded(self.fresh) {
-            self.settle_some(SETTLE, slots);
+            self.demote_some_fresh(MAX_DEMOTIONS, slots);
         }
     }
 
     /// The same, so many at most.
     #[inline]
-    fn settle_some(&mut self, most: u32, slots: &mut impl Slots) {
+    fn demote_some_fresh(&mut self, most: u32, slots: &mut impl Slots) {
         for _ in 0..most {
-            let id = self.settles_next;
+            let id = self.next_to_demote;
             if !self.skipped.is_exceeded(self.fresh) || id == NIL {
                 return;
             }
             self.leave_fresh(id, slots.weight(id));
-            slots.mark(id, Place::Small as u8, 0);
+            slots.set_queue(id, Queue::Small as u8, 0);
         }
     }
 
@@ -206,11 +206,16 @@ impl S3Fifo {
 
     /// Takes the victim out of the end of `newer`, if it is one; what was hit goes to `main` instead.
     #[inline(always)]
-    fn judge_newer(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> Option<Glance> {
-        let seen = slots.glance(id);
+    fn evict_from_newer(
+        &mut self,
+        id: u32,
+        may_pass: bool,
+        slots: &mut impl Slots,
+    ) -> Option<EntryView> {
+        let seen = slots.view(id);
         self.pop_newer(id, seen.weight);
         if seen.hits >= self.settings.promote_at && may_pass {
-            slots.mark(id, Place::Main as u8, 0);
+            slots.set_queue(id, Queue::Main as u8, 0);
             self.enter_main(id, seen.weight);
             return None;
         }
@@ -220,10 +225,15 @@ impl S3Fifo {
 
     /// Takes the victim out of the end of `main`, if it is one; what was hit goes round again.
     #[inline]
-    fn judge_main(&mut self, id: u32, may_pass: bool, slots: &mut impl Slots) -> Option<Glance> {
-        let seen = slots.glance(id);
+    fn evict_from_main(
+        &mut self,
+        id: u32,
+        may_pass: bool,
+        slots: &mut impl Slots,
+    ) -> Option<EntryView> {
+        let seen = slots.view(id);
         if seen.hits > 0 && may_pass {
-            slots.mark(id, Place::Main as u8, seen.hits - 1);
+            slots.set_queue(id, Queue::Main as u8, seen.hits - 1);
             self.main.rotate(&mut self.links);
             return None;
         }
@@ -236,29 +246,29 @@ impl Policy for S3Fifo {
     #[inline]
     fn admit(&mut self, hash: u32) -> u8 {
         if self.ghost.take(hash) {
-            Place::Main as u8
+            Queue::Main as u8
         } else {
-            Place::Fresh as u8
+            Queue::Fresh as u8
         }
     }
 
     #[inline(always)]
-    fn insert(&mut self, id: u32, place: u8, weight: u64, slots: &mut impl Slots) {
+    fn insert(&mut self, id: u32, queue: u8, weight: u64, slots: &mut impl Slots) {
         self.links.reserve_for(id);
-        self.enter(id, place, weight);
-        self.settle(slots);
+        self.enter(id, queue, weight);
+        self.demote_fresh(slots);
     }
 
     #[inline]
     fn remove(&mut self, id: u32, slots: &impl Slots) {
         let weight = slots.weight(id);
-        let place = Place::of(id, slots);
-        if place == Place::Main {
+        let queue = Queue::of(id, slots);
+        if queue == Queue::Main {
             self.main.unlink(&mut self.links, id);
-            self.proven.take(weight);
+            self.main_usage.take(weight);
             return;
         }
-        if place == Place::Fresh {
+        if queue == Queue::Fresh {
             self.leave_fresh(id, weight);
         }
         self.newer.unlink(&mut self.links, id);
@@ -275,38 +285,38 @@ impl Policy for S3Fifo {
     }
 
     #[inline(always)]
-    fn outlook(&self) -> Outlook {
+    fn prefetch_hint(&self) -> PrefetchHint {
         // By entries alone: whoever is wrong asks for a line too many.
-        let queue = if self.takes_newer_of_equals() {
+        let queue = if self.takes_newer_of_equal_weight() {
             &self.newer
         } else {
             &self.main
         };
         let Some(next) = queue.back() else {
-            return Outlook::default();
+            return PrefetchHint::default();
         };
         let second = queue.before(&self.links, next);
         self.links.prefetch(second);
-        self.links.prefetch(self.settles_next);
-        Outlook {
+        self.links.prefetch(self.next_to_demote);
+        PrefetchHint {
             next,
             second,
-            marked: self.settles_next,
+            marked: self.next_to_demote,
         }
     }
 
     #[inline(always)]
-    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, Glance)> {
+    fn victim(&mut self, slots: &mut impl Slots) -> Option<(u32, EntryView)> {
         self.tune_if_due();
-        let mut passes = HAND;
+        let mut passes = MAX_SECOND_CHANCES;
         loop {
             let may_pass = passes > 0;
             let (id, taken) = if self.takes_newer() {
                 let id = self.newer.back()?;
-                (id, self.judge_newer(id, may_pass, slots))
+                (id, self.evict_from_newer(id, may_pass, slots))
             } else {
                 let id = self.main.back()?;
-                (id, self.judge_main(id, may_pass, slots))
+                (id, self.evict_from_main(id, may_pass, slots))
             };
             if let Some(seen) = taken {
                 return Some((id, seen));
@@ -317,48 +327,48 @@ impl Policy for S3Fifo {
 
     #[inline]
     fn reweigh(&mut self, id: u32, old: u64, new: u64, slots: &impl Slots) {
-        let place = Place::of(id, slots);
-        let load = if place == Place::Main {
-            &mut self.proven
+        let queue = Queue::of(id, slots);
+        let load = if queue == Queue::Main {
+            &mut self.main_usage
         } else {
             &mut self.on_probation
         };
         load.weight = load.weight - old + new;
-        if place == Place::Fresh {
+        if queue == Queue::Fresh {
             self.fresh.weight = self.fresh.weight - old + new;
         }
     }
 
     fn relocate(&mut self, from: u32, to: u32, slots: &impl Slots) {
-        let queue = match Place::of(to, slots) {
-            Place::Main => &mut self.main,
-            Place::Fresh | Place::Small => &mut self.newer,
+        let queue = match Queue::of(to, slots) {
+            Queue::Main => &mut self.main,
+            Queue::Fresh | Queue::Small => &mut self.newer,
         };
         queue.relocate(&mut self.links, from, to);
-        if self.settles_next == from {
-            self.settles_next = to;
+        if self.next_to_demote == from {
+            self.next_to_demote = to;
         }
     }
 
-    fn doom_all(&mut self) {
-        self.doomed.append(&mut self.links, &mut self.newer);
-        self.doomed.append(&mut self.links, &mut self.main);
-        self.settles_next = NIL;
+    fn clear_all(&mut self) {
+        self.cleared.append(&mut self.links, &mut self.newer);
+        self.cleared.append(&mut self.links, &mut self.main);
+        self.next_to_demote = NIL;
         (self.fresh, self.on_probation) = Default::default();
-        self.proven = Totals::default();
+        self.main_usage = Usage::default();
         self.ghost.clear();
     }
 
-    fn pop_doomed(&mut self) -> Option<u32> {
-        self.doomed.pop_back(&mut self.links)
+    fn pop_cleared(&mut self) -> Option<u32> {
+        self.cleared.pop_back(&mut self.links)
     }
 
-    fn remove_doomed(&mut self, id: u32) {
-        self.doomed.unlink(&mut self.links, id);
+    fn remove_cleared(&mut self, id: u32) {
+        self.cleared.unlink(&mut self.links, id);
     }
 
     fn resize(&mut self, max_entries: u64, max_weight: u64) {
-        self.limits = Quota {
+        self.limits = Bound {
             entries: max_entries,
             weight: max_weight,
         };
@@ -384,10 +394,10 @@ impl Policy for S3Fifo {
     }
 
     #[inline]
-    fn live(&self) -> Totals {
-        Totals {
-            entries: self.on_probation.entries + self.proven.entries,
-            weight: self.on_probation.weight + self.proven.weight,
+    fn live(&self) -> Usage {
+        Usage {
+            entries: self.on_probation.entries + self.main_usage.entries,
+            weight: self.on_probation.weight + self.main_usage.weight,
         }
     }
 
@@ -396,7 +406,7 @@ impl Policy for S3Fifo {
             fresh: self.fresh.entries as u32,
             small: (self.on_probation.entries - self.fresh.entries) as u32,
             main: self.main.len(),
-            doomed: self.doomed.len(),
+            cleared: self.cleared.len(),
             ghosts: self.ghost.capacity(),
         }
     }
@@ -405,36 +415,36 @@ impl Policy for S3Fifo {
     fn validate(&self, slots: &impl Slots, live: impl Iterator<Item = u32>) {
         self.links.validate();
         self.ghost.validate();
-        self.doomed.validate(&self.links);
+        self.cleared.validate(&self.links);
         self.newer.validate(&self.links);
         self.main.validate(&self.links);
-        let mut loads = [Totals::default(); 2];
-        let (mut queued, mut settles_next) = (Vec::new(), NIL);
+        let mut loads = [Usage::default(); 2];
+        let (mut queued, mut next_to_demote) = (Vec::new(), NIL);
         for id in self.newer.iter(&self.links) {
-            let place = Place::of(id, slots);
+            let queue = Queue::of(id, slots);
             loads[1].add(slots.weight(id));
-            if place == Place::Fresh {
+            if queue == Queue::Fresh {
                 loads[0].add(slots.weight(id));
                 let newest = loads[0].entries == loads[1].entries;
                 assert!(newest, "s3fifo: {id} is fresh behind one that is not");
-                settles_next = id;
+                next_to_demote = id;
             } else {
-                assert_eq!(place, Place::Small, "s3fifo: mark of {id}");
+                assert_eq!(queue, Queue::Small, "s3fifo: mark of {id}");
             }
             queued.push(id);
         }
         assert_eq!(
-            settles_next, self.settles_next,
+            next_to_demote, self.next_to_demote,
             "s3fifo: the next to settle"
         );
         assert_eq!(loads, [self.fresh, self.on_probation], "s3fifo: probation");
-        let mut proven = Totals::default();
+        let mut main_usage = Usage::default();
         for id in self.main.iter(&self.links) {
-            assert_eq!(Place::of(id, slots), Place::Main, "s3fifo: mark of {id}");
-            proven.add(slots.weight(id));
+            assert_eq!(Queue::of(id, slots), Queue::Main, "s3fifo: mark of {id}");
+            main_usage.add(slots.weight(id));
             queued.push(id);
         }
-        assert_eq!(proven, self.proven, "s3fifo: main");
+        assert_eq!(main_usage, self.main_usage, "s3fifo: main");
         let mut live: Vec<u32> = live.collect();
         queued.sort_unstable();
         live.sort_unstable();

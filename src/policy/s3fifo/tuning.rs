@@ -34,10 +34,10 @@ impl S3Fifo {
     /// as a longer queue would catch none of them.
     fn probation_share(&self) -> u64 {
         let (least, most) = self.settings.probation;
-        let (calm, hasty) = self.settings.haste;
-        match self.ghost.haste() {
-            Some(haste) => {
-                let above = haste.clamp(calm, hasty) - calm;
+        let (calm, hasty) = self.settings.return_rate;
+        match self.ghost.return_rate() {
+            Some(return_rate) => {
+                let above = return_rate.clamp(calm, hasty) - calm;
                 least + (most - least) * u64::from(above) / u64::from(hasty - calm)
             }
             None => most,

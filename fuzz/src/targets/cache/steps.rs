@@ -66,7 +66,7 @@ impl Run {
         let deadlines = self
             .held
             .values()
-            .map(|held| (self.deadline(held), held.slot));
+            .map(|held| (self.expires_at(held), held.slot));
         let next = deadlines
             .filter(|(at, _)| *at > self.now && *at < NEVER)
             .min();
@@ -77,7 +77,7 @@ impl Run {
     }
 
     /// Until when a write by these means lives; `None` if for no time at all.
-    fn life(&self, time: Option<u64>, by_options: bool) -> Option<u64> {
+    fn lifetime(&self, time: Option<u64>, by_options: bool) -> Option<u64> {
         let time = match by_options {
             true => time,
             false => self.setup.ttl,
@@ -93,7 +93,7 @@ impl Run {
         self.next += 1;
         let value = self.next << 32;
         let by_options = matches!(write, Write::With | Write::LoadWith);
-        let life = self.life(time, by_options);
+        let lifetime = self.lifetime(time, by_options);
         let live = self.live(slot);
         let (seen, applied) = self.call_write(write, slot, value, time, tags);
         if matches!(write, Write::Load | Write::LoadWith) {
@@ -103,7 +103,7 @@ impl Run {
         self.hear();
         let weight = if self.setup.weigher { weight(value) } else { 1 };
         let room = self.capacity / self.setup.shards;
-        let refused = life.is_none() || room == 0 || weight > room;
+        let refused = lifetime.is_none() || room == 0 || weight > room;
         let there = self.spaces[slot.0].peek(&slot.1);
         if !applied {
             self.observe(there, live);
@@ -128,7 +128,7 @@ impl Run {
         );
         self.counts
             .add(if refused { "refused" } else { "written" }, 1);
-        if let (false, Some(expires_at)) = (refused, life) {
+        if let (false, Some(expires_at)) = (refused, lifetime) {
             let tags = if by_options { tags } else { 0 };
             let (accessed, dead, cleared) = (self.now, false, false);
             self.held.insert(
@@ -270,8 +270,8 @@ impl Run {
             self.observe(None, live);
             return;
         };
-        let (now, life) = (self.now, self.life(time, true));
-        match life {
+        let (now, lifetime) = (self.now, self.lifetime(time, true));
+        match lifetime {
             // A time of zero removes.
             None => self.observe(None, live),
             Some(expires_at) => {
@@ -361,7 +361,7 @@ impl Run {
         assert!(done <= budget);
         self.hear();
         if budget >= 10_000 && self.setup.listener {
-            let waste = |held: &&Held| held.cleared || self.now >= self.deadline(held);
+            let waste = |held: &&Held| held.cleared || self.now >= self.expires_at(held);
             let left = self.held.values().find(waste);
             assert!(left.is_none(), "not reclaimed: {left:?}");
         }

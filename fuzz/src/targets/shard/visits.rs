@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use super::{FILL, Held, Op, Run, Slot, TAGS, Wide};
 use crate::entry::Entry;
-use crate::entry::freshness::{Early, OwnWindows, Plan};
-use crate::entry::generation::{Namespace, Sequence};
-use crate::entry::header::Stamp;
-use crate::entry::removal::{Batch, Gone, RemovalCause};
-use crate::shard::{Found, Incoming, Limits, Outcome, SLICE, Scope};
+use crate::entry::freshness::{Early, OwnWindows, RefreshPlan};
+use crate::entry::generation::{EpochCounter, Namespace};
+use crate::entry::header::EntryHeader;
+use crate::entry::removal::{RemovalCause, RemovedBatch, RemovedEntry};
+use crate::shard::{Found, Limits, MAINTENANCE_BATCH, NewEntry, Outcome, Scope};
 use crate::targets::{GRAIN, kept};
 use crate::util::clock::{NEVER, Now};
 
 /// Some keys' values are loaded again before their time is up, which must move no deadline. (Not those that live
 /// so long that a deadline is kept in coarser units than a window.)
-fn early(slot: Slot, life: u64) -> Early {
+fn early(slot: Slot, lifetime: u64) -> Early {
     let delta = u64::from(slot.1 % 4) * 50_000;
-    Early::new(delta, 1.0, None, (life < 1 << 40).then_some(life))
+    Early::new(delta, 1.0, None, (lifetime < 1 << 40).then_some(lifetime))
 }
 
 /// Some keys' values are kept for a while past their deadlines, which must move none either.
@@ -34,38 +34,38 @@ impl Run {
             Op::Store {
                 slot,
                 weight,
-                life,
+                lifetime,
                 tags,
                 add,
-            } => self.store(slot, weight, life, tags, add),
+            } => self.store(slot, weight, lifetime, tags, add),
             Op::Look(slot) => self.read(slot),
             Op::Remove(slot) => self.remove(slot),
-            Op::Touch(slot, life) => self.touch(slot, life),
+            Op::Touch(slot, lifetime) => self.touch(slot, lifetime),
             Op::Update(slot) => self.update(slot),
             Op::Tend(budget) => {
                 self.enter();
-                self.tend(budget, Batch::new());
+                self.run_maintenance(budget, RemovedBatch::new());
             }
             Op::Sweep => self.sweep(),
-            Op::Fill(life) => FILL.for_each(|key| self.store((0, key), 1, life, 0, false)),
+            Op::Fill(lifetime) => FILL.for_each(|key| self.store((0, key), 1, lifetime, 0, false)),
             Op::Clear(at_once) => {
                 if !self.bug.is("shard-clear") {
-                    self.sequence.clear();
+                    self.epochs.clear();
                 }
                 self.held.values_mut().for_each(|held| held.cleared = true);
                 if at_once {
                     self.enter();
-                    self.tend(SLICE, Batch::new());
+                    self.run_maintenance(MAINTENANCE_BATCH, RemovedBatch::new());
                 }
             }
             Op::ClearSpace(space) => {
-                self.spaces[space].clear(&self.sequence);
+                self.spaces[space].clear(&self.epochs);
                 let all = self.held.values_mut().filter(|held| held.slot.0 == space);
                 all.for_each(|held| held.dead = true);
             }
             Op::InvalidateTag(tag) => {
                 if !self.bug.is("shard-tag") {
-                    self.tags.invalidate(&tag.to_string(), &self.sequence);
+                    self.tags.invalidate(&tag.to_string(), &self.epochs);
                 }
                 let all = self
                     .held
@@ -92,17 +92,19 @@ impl Run {
     }
 
     fn enter(&mut self) {
-        self.shard.notice_clear(&self.sequence);
+        self.shard.notice_clear(&self.epochs);
     }
 
     /// The end of a visit; returns what is left of the budget.
-    fn tend(&mut self, budget: u32, mut out: Batch<u32, Wide>) -> u32 {
+    fn run_maintenance(&mut self, budget: u32, mut out: RemovedBatch<u32, Wide>) -> u32 {
         let mut now = Now::new(&self.clock);
-        let left = self.shard.tend(budget, &self.sequence, &mut now, &mut out);
+        let left = self
+            .shard
+            .run_maintenance(budget, &self.epochs, &mut now, &mut out);
         assert!(left <= budget);
-        if left > 0 && self.shard.is_loose() {
+        if left > 0 && self.shard.is_fragmented() {
             let end = self.shard.end();
-            let moved = self.shard.pack();
+            let moved = self.shard.compact();
             self.counts.add("relocated", u64::from(moved));
             self.counts.add("packed", u64::from(self.shard.end() < end));
         }
@@ -119,26 +121,28 @@ impl Run {
 
     /// Looks, and compares the verdict.
     fn look(&mut self, slot: Slot, cleared: u64) -> Found {
-        let scope = scope(&self.sequence, &self.spaces[slot.0], cleared);
+        let scope = scope(&self.epochs, &self.spaces[slot.0], cleared);
         let mut now = Now::new(&self.clock);
-        let found = self.shard.look(self.hash(slot), &slot.1, scope, &mut now);
+        let found = self.shard.lookup(self.hash(slot), &slot.1, scope, &mut now);
         let want = self.holder(slot).map(|(value, held)| (value, held.clone()));
         let what = match (found, want) {
             (Found::Absent, None) => "absent",
             (Found::Live(id), Some((value, held))) => {
-                let dead = held.dead || held.cleared || self.now >= self.deadline(&held);
+                let dead = held.dead || held.cleared || self.now >= self.expires_at(&held);
                 assert!(!dead, "served {held:?} at {}", self.now);
                 let entry = self.shard.entry(id);
                 let entry = entry.map(|entry| (entry.key, entry.value.number));
                 assert_eq!(entry, Some((slot.1, value)), "what is at {slot:?}");
                 "live"
             }
-            (Found::Past(id, cause), Some((value, held))) => {
+            (Found::Dead(id, cause), Some((value, held))) => {
                 let dead = held.dead || held.cleared;
                 let true_cause = match cause {
                     RemovalCause::Invalidated => dead,
                     _ => {
-                        cause == RemovalCause::Expired && !dead && self.now >= self.deadline(&held)
+                        cause == RemovalCause::Expired
+                            && !dead
+                            && self.now >= self.expires_at(&held)
                     }
                 };
                 assert!(
@@ -157,7 +161,7 @@ impl Run {
     }
 
     fn read(&mut self, slot: Slot) {
-        let Found::Live(id) = self.look(slot, self.sequence.floor()) else {
+        let Found::Live(id) = self.look(slot, self.epochs.min_epoch()) else {
             return;
         };
         let mut now = Now::new(&self.clock);
@@ -174,77 +178,79 @@ impl Run {
         if self.setup.lru {
             self.enter();
             self.shard.reorder(id);
-            self.tend(SLICE, Batch::new());
+            self.run_maintenance(MAINTENANCE_BATCH, RemovedBatch::new());
         }
     }
 
-    fn store(&mut self, slot: Slot, weight: u64, life: u64, tags: u8, add: bool) {
+    fn store(&mut self, slot: Slot, weight: u64, lifetime: u64, tags: u8, add: bool) {
         let names: Vec<Box<str>> = (0..TAGS)
             .filter(|tag| tags >> tag & 1 != 0)
             .map(|tag| tag.to_string().into())
             .collect();
-        let set = self.tags.set(&names, &self.sequence);
+        let set = self.tags.set(&names, &self.epochs);
         self.enter();
-        let born = self.sequence.current();
+        let epoch = self.epochs.current();
         let found = self.look(slot, 0);
         if add && matches!(found, Found::Live(_)) {
-            self.tend(SLICE, Batch::new());
+            self.run_maintenance(MAINTENANCE_BATCH, RemovedBatch::new());
             return;
         }
-        let mut out = Batch::new();
+        let mut out = RemovedBatch::new();
         let before = self.holder(slot).map(|(value, _)| value);
         // The store refuses these before the shard hears of them.
         if self.limits.entries == 0 || weight > self.limits.weight {
-            if let Found::Live(id) | Found::Past(id, _) = found {
+            if let Found::Live(id) | Found::Dead(id, _) = found {
                 let cause = match found {
-                    Found::Past(_, cause) => cause,
+                    Found::Dead(_, cause) => cause,
                     _ => RemovalCause::Explicit,
                 };
                 self.ordered = before;
-                self.shard.unlink(id, cause, &mut out);
+                self.shard.remove_into(id, cause, &mut out);
             }
-            self.tend(SLICE, out);
+            self.run_maintenance(MAINTENANCE_BATCH, out);
             return;
         }
         self.next += 1;
         let held = Held {
             slot,
             weight,
-            expires_at: kept(self.now.saturating_add(life)),
+            expires_at: kept(self.now.saturating_add(lifetime)),
             accessed: self.now,
             tags,
             dead: false,
             cleared: false,
         };
-        let late = self.bug.is("shard-late") && life < NEVER;
+        let late = self.bug.is("shard-late") && lifetime < NEVER;
         let expires_at = held.expires_at + if late { GRAIN } else { 0 };
-        let early = early(slot, life);
-        let incoming = Incoming {
+        let early = early(slot, lifetime);
+        let new_entry = NewEntry {
             entry: Entry {
                 key: slot.1,
                 value: Wide::new(self.next),
-                stamp: Stamp::new(
+                header: EntryHeader::new(
                     self.hash(slot),
-                    born,
+                    epoch,
                     early.check_at(expires_at),
                     set.is_some(),
                 ),
             },
             weight: weight + u64::from(self.bug.is("shard-weight") && weight == 7),
             tags: set,
-            plan: Plan {
+            plan: RefreshPlan {
                 early,
                 windows: windows(slot),
             },
         };
-        let scope = scope(&self.sequence, &self.spaces[slot.0], 0);
+        let scope = scope(&self.epochs, &self.spaces[slot.0], 0);
         let mut now = Now::new(&self.clock);
-        let outcome = self.shard.store(incoming, found, scope, &mut now, &mut out);
+        let outcome = self
+            .shard
+            .store(new_entry, found, scope, &mut now, &mut out);
         let Outcome::Stored { replaced } = outcome else {
             panic!("the slab is full");
         };
         self.settle_store(replaced, before, matches!(found, Found::Live(_)), held);
-        self.tend(SLICE, out);
+        self.run_maintenance(MAINTENANCE_BATCH, out);
     }
 
     fn settle_store(
@@ -263,14 +269,14 @@ impl Run {
         if let Some((key, value, weight)) = replaced {
             self.counts.add("overwritten", 1);
             self.ordered = Some(value.number);
-            let (namespace, born, cause) = (0, 0, RemovalCause::Replaced);
-            self.gone(&Gone {
+            let (namespace, epoch, cause) = (0, 0, RemovalCause::Replaced);
+            self.gone(&RemovedEntry {
                 key,
                 value,
                 cause,
                 weight,
                 namespace,
-                born,
+                epoch,
             });
         }
         self.counts.add("stored", 1);
@@ -279,31 +285,31 @@ impl Run {
 
     fn remove(&mut self, slot: Slot) {
         self.enter();
-        let mut out = Batch::new();
+        let mut out = RemovedBatch::new();
         match self.look(slot, 0) {
             Found::Live(id) => {
                 self.ordered = self.holder(slot).map(|(value, _)| value);
-                let gone = self.shard.take(id, RemovalCause::Explicit);
+                let gone = self.shard.remove(id, RemovalCause::Explicit);
                 self.gone(&gone.expect("it was found"));
             }
-            Found::Past(id, cause) => self.shard.unlink(id, cause, &mut out),
+            Found::Dead(id, cause) => self.shard.remove_into(id, cause, &mut out),
             Found::Absent => {}
         }
-        self.tend(SLICE, out);
+        self.run_maintenance(MAINTENANCE_BATCH, out);
     }
 
-    fn touch(&mut self, slot: Slot, life: u64) {
+    fn touch(&mut self, slot: Slot, lifetime: u64) {
         self.enter();
         if let Found::Live(id) = self.look(slot, 0) {
-            let (at, until) = (self.now, self.now.saturating_add(life));
+            let (at, until) = (self.now, self.now.saturating_add(lifetime));
             self.shard
-                .set_deadline(id, until, early(slot, life), &mut Now::new(&self.clock));
+                .reschedule(id, until, early(slot, lifetime), &mut Now::new(&self.clock));
             let held = self.held.values_mut().find(|held| held.slot == slot);
             let held = held.expect("it was found");
             (held.expires_at, held.accessed) = (kept(until), at);
             self.counts.add("touched", 1);
         }
-        self.tend(SLICE, Batch::new());
+        self.run_maintenance(MAINTENANCE_BATCH, RemovedBatch::new());
     }
 
     fn update(&mut self, slot: Slot) {
@@ -321,20 +327,20 @@ impl Run {
             self.held.insert(next, held);
             self.counts.add("updated", 1);
         }
-        self.tend(SLICE, Batch::new());
+        self.run_maintenance(MAINTENANCE_BATCH, RemovedBatch::new());
     }
 
     /// With budget enough, nothing is left that is past, doomed or over a limit.
     pub(super) fn sweep(&mut self) {
         self.enter();
-        let left = self.tend(10_000, Batch::new());
+        let left = self.run_maintenance(10_000, RemovedBatch::new());
         assert!(left > 0, "a sweep without an end");
         for visit in 0.. {
-            if !self.shard.is_loose() && !self.shard.has_work(self.now, &self.sequence) {
+            if !self.shard.is_fragmented() && !self.shard.has_work(self.now, &self.epochs) {
                 break;
             }
             assert!(visit < 100, "a sweep leaves work");
-            self.tend(1, Batch::new());
+            self.run_maintenance(1, RemovedBatch::new());
         }
         let fitting = self.held.len() as u32 * 4 / 3 + 2 * 64;
         let end = self.shard.end();
@@ -342,7 +348,7 @@ impl Run {
         for held in self.held.values() {
             assert!(!held.cleared, "a sweep left {held:?}");
             assert!(
-                self.now < self.kept_until(held),
+                self.now < self.reclaim_at(held),
                 "a sweep left {held:?} at {}",
                 self.now
             );
@@ -352,11 +358,11 @@ impl Run {
     }
 }
 
-fn scope<'a>(sequence: &'a Sequence, space: &Namespace, cleared: u64) -> Scope<'a> {
+fn scope<'a>(epochs: &'a EpochCounter, space: &Namespace, cleared: u64) -> Scope<'a> {
     Scope {
         namespace: space.id,
-        floor: space.floor(),
-        cleared,
-        sequence,
+        min_epoch: space.min_epoch(),
+        cache_min_epoch: cleared,
+        epochs,
     }
 }

@@ -69,7 +69,7 @@ fn every_counter_is_recorded_under_its_name_and_the_caches() {
     let cache: Cache<u64, u64> = Cache::builder()
         .name("prices")
         .max_capacity(100)
-        .absent_time_to_live(Duration::from_secs(9))
+        .negative_time_to_live(Duration::from_secs(9))
         .build()
         .unwrap();
     for _ in 0..3 {

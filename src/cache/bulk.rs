@@ -17,17 +17,17 @@ use equivalent::Equivalent;
 use super::Cache;
 use super::load::never_told;
 use super::observe::span::LoadSpan;
-use super::step::Turn;
+use super::step::LoadStep;
 use crate::entry::Loaded;
 use crate::entry::removal::drop_catching;
-use crate::flight::wait_graph::Entered;
-use crate::load::{Ask, Follow, Followed, Lead};
+use crate::flight::wait_graph::RunningLoad;
+use crate::load::{Accepts, Follower, LeaderGuard, WaitOutcome};
 use crate::util::error::{LoadError, Told, TryLoadError};
 
 /// Which of the keys, and what is to be done about it.
 enum Open<K, V> {
     Look,
-    Lead(Lead<K, V>),
+    Leader(LeaderGuard<K, V>),
     /// Loaded without a flight.
     Alone,
 }
@@ -38,7 +38,7 @@ struct Bulk<'q, Q: ?Sized, K, V> {
     answers: Each<Option<V>>,
     open: Vec<(usize, Open<K, V>)>,
     /// Those that others load, in the order in which they were joined.
-    follows: VecDeque<(usize, Follow<K, V>)>,
+    follows: VecDeque<(usize, Follower<K, V>)>,
     first: bool,
     /// A wait has left something to load: no further one until that is done, for it may lead.
     to_load: bool,
@@ -49,7 +49,7 @@ struct Bulk<'q, Q: ?Sized, K, V> {
 /// What a round has the loader load.
 struct RemovedBatch<K, V> {
     /// Those to be loaded, each with its place among the keys.
-    leads: Vec<(usize, Option<Lead<K, V>>)>,
+    leads: Vec<(usize, Option<LeaderGuard<K, V>>)>,
     keys: Each<K>,
 }
 
@@ -150,9 +150,9 @@ where
                 drop(running);
                 self.settle(&mut bulk, batch, answers)?;
             }
-            while let Some((place, mut follow)) = bulk.next_follow() {
-                let followed = follow.wait(follow.deadline());
-                self.after_the_wait(&mut bulk, place, &follow, followed);
+            while let Some((place, mut follower)) = bulk.next_follow() {
+                let outcome = follower.wait(follower.deadline());
+                self.after_the_wait(&mut bulk, place, &follower, outcome);
             }
         }
         bulk.into_answers(&places).map_err(TryLoadError::Shared)
@@ -237,10 +237,10 @@ where
                 .await;
                 self.settle(&mut bulk, batch, answers)?;
             }
-            while let Some((place, mut follow)) = bulk.next_follow() {
-                let until = follow.deadline();
-                let followed = poll_fn(|context| follow.poll(context, until)).await;
-                self.after_the_wait(&mut bulk, place, &follow, followed);
+            while let Some((place, mut follower)) = bulk.next_follow() {
+                let until = follower.deadline();
+                let outcome = poll_fn(|context| follower.poll(context, until)).await;
+                self.after_the_wait(&mut bulk, place, &follower, outcome);
             }
         }
         bulk.into_answers(&places).map_err(TryLoadError::Shared)
@@ -261,21 +261,21 @@ where
         for (place, open) in std::mem::take(&mut bulk.open) {
             let key = bulk.keys[place];
             let turn = match open {
-                Open::Look if bulk.first => self.first_turn(key, Ask::EVERYTHING),
-                Open::Look => self.next_turn(key, Ask::EVERYTHING),
-                Open::Lead(lead) => Turn::Lead(lead),
-                Open::Alone => Turn::Alone,
+                Open::Look if bulk.first => self.first_step(key, Accepts::EVERYTHING),
+                Open::Look => self.next_step(key, Accepts::EVERYTHING),
+                Open::Leader(leader) => LoadStep::Leader(leader),
+                Open::Alone => LoadStep::Alone,
             };
             match turn {
-                Turn::Return(result) => bulk.answer(place, result),
-                Turn::Lead(lead) => batch.leads.push((place, Some(lead))),
-                Turn::Refresh(lead, served) => {
+                LoadStep::Return(result) => bulk.answer(place, result),
+                LoadStep::Leader(leader) => batch.leads.push((place, Some(leader))),
+                LoadStep::Refresh(leader, served) => {
                     served.drop_unused();
-                    batch.leads.push((place, Some(lead)));
+                    batch.leads.push((place, Some(leader)));
                 }
-                Turn::Alone => batch.leads.push((place, None)),
-                Turn::Follow(follow) => bulk.follows.push_back((place, follow)),
-                Turn::Again => bulk.open.push((place, Open::Look)),
+                LoadStep::Alone => batch.leads.push((place, None)),
+                LoadStep::Follower(follower) => bulk.follows.push_back((place, follower)),
+                LoadStep::Again => bulk.open.push((place, Open::Look)),
             }
         }
         bulk.first = false;
@@ -307,11 +307,11 @@ where
         let failure = match answers {
             Ok(mut answers) if answers.0.len() == asked => {
                 answers.0.reverse();
-                for (place, lead) in std::mem::take(&mut batch.leads) {
+                for (place, leader) in std::mem::take(&mut batch.leads) {
                     let answer = answers.0.pop().flatten().unwrap_or_else(Loaded::absent);
                     let answer = Ok::<_, std::convert::Infallible>(answer);
-                    let result = match lead {
-                        Some(lead) => self.finish(lead, answer, never_told, true),
+                    let result = match leader {
+                        Some(leader) => self.finish(leader, answer, never_told, true),
                         None => self.finish_alone(bulk.keys[place], answer),
                     };
                     bulk.answer(
@@ -335,9 +335,9 @@ where
             TryLoadError::Shared(error) => error.clone(),
         };
         let mut all_served = true;
-        for (place, lead) in std::mem::take(&mut batch.leads) {
-            let result = match lead {
-                Some(lead) => self.finish(lead, Err(()), |()| told.clone(), true),
+        for (place, leader) in std::mem::take(&mut batch.leads) {
+            let result = match leader {
+                Some(leader) => self.finish(leader, Err(()), |()| told.clone(), true),
                 None => self.finish_alone(bulk.keys[place], Err(())),
             };
             match result {
@@ -357,21 +357,21 @@ where
         &self,
         bulk: &mut Bulk<'_, Q, K, V>,
         place: usize,
-        follow: &Follow<K, V>,
-        followed: Followed<K, V>,
+        follower: &Follower<K, V>,
+        outcome: WaitOutcome<K, V>,
     ) where
         Q: ?Sized,
         V: Clone,
     {
-        let open = match self.after_wait(Ask::EVERYTHING, follow, followed) {
-            Turn::Return(result) => return bulk.answer(place, result),
-            Turn::Lead(lead) => {
+        let open = match self.after_wait(Accepts::EVERYTHING, follower, outcome) {
+            LoadStep::Return(result) => return bulk.answer(place, result),
+            LoadStep::Leader(leader) => {
                 bulk.to_load = true;
-                Open::Lead(lead)
+                Open::Leader(leader)
             }
-            Turn::Alone => Open::Alone,
+            LoadStep::Alone => Open::Alone,
             // Only a look brings the others.
-            Turn::Again | Turn::Refresh(..) | Turn::Follow(_) => Open::Look,
+            LoadStep::Again | LoadStep::Refresh(..) | LoadStep::Follower(_) => Open::Look,
         };
         bulk.open.push((place, open));
     }
@@ -410,7 +410,7 @@ impl<Q: ?Sized, K, V> Bulk<'_, Q, K, V> {
     }
 
     /// The next to wait for, unless there is something to load first.
-    fn next_follow(&mut self) -> Option<(usize, Follow<K, V>)> {
+    fn next_follow(&mut self) -> Option<(usize, Follower<K, V>)> {
         if self.to_load {
             return None;
         }
@@ -451,9 +451,9 @@ impl<K, V> Drop for RemovedBatch<K, V> {
 
 impl<K, V> RemovedBatch<K, V> {
     /// Puts all that is loaded on this thread's stack of loads.
-    fn enter(&self) -> Vec<Entered> {
-        let leads = self.leads.iter().filter_map(|(_, lead)| lead.as_ref());
-        leads.map(|lead| lead.node().enter()).collect()
+    fn enter(&self) -> Vec<RunningLoad> {
+        let leads = self.leads.iter().filter_map(|(_, leader)| leader.as_ref());
+        leads.map(|leader| leader.node().enter()).collect()
     }
 }
 

@@ -10,8 +10,8 @@ use equivalent::Equivalent;
 use super::Cache;
 use crate::entry::EntryOptions;
 use crate::entry::removal::drop_catching;
-use crate::load::{Begin, Followed, Wish};
-use crate::store::{Condition, Put};
+use crate::load::{JoinOutcome, Purpose, WaitOutcome};
+use crate::store::{Precondition, PutOutcome};
 
 /// What a [`compute`](Cache::compute) closure decides.
 ///
@@ -79,11 +79,11 @@ impl<V> std::fmt::Debug for Computed<V> {
 /// Integers that [`incr`](Cache::incr) and [`decr`](Cache::decr) count with. Sealed.
 ///
 /// ```
-/// fn assert_counts<T: larder::Counter>() {}
+/// fn assert_counts<T: larder::Integer>() {}
 /// assert_counts::<u64>();
 /// assert_counts::<i32>();
 /// ```
-pub trait Counter: Copy + sealed::Arithmetic {}
+pub trait Integer: Copy + sealed::Arithmetic {}
 
 mod sealed {
     pub trait Arithmetic {
@@ -104,7 +104,7 @@ macro_rules! counters {
             }
         }
 
-        impl Counter for $number {}
+        impl Integer for $number {}
     )*};
 }
 
@@ -175,7 +175,7 @@ where
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        let snapshot = store.peek_to_judge(hash, &self.namespace, key, |value, seen| {
+        let snapshot = store.peek_versioned(hash, &self.namespace, key, |value, seen| {
             (value.clone(), seen)
         });
         let (old, seen) = match snapshot {
@@ -191,24 +191,24 @@ where
                 let key = key.to_owned();
                 let lifetime = self.lifetime_after(seen, &key, &value);
                 let new = value.clone();
-                let parcel = self.parcel(key, value, EntryOptions::new(), lifetime);
-                let condition = Condition::Version(seen.map(|seen| seen.version));
+                let request = self.request(key, value, EntryOptions::new(), lifetime);
+                let precondition = Precondition::Version(seen.map(|seen| seen.version));
                 // What is left over goes before the answer is made: a panic in its `Drop` must not cost
                 // the answer.
-                match store.put(hash, &self.namespace, parcel, condition) {
-                    Put::Stored(replaced) => {
+                match store.put(hash, &self.namespace, request, precondition) {
+                    PutOutcome::Stored(replaced) => {
                         drop_catching(replaced);
                         Some(Computed {
                             old,
                             new: Some(new),
                         })
                     }
-                    Put::Rejected(value, _) => {
+                    PutOutcome::Rejected(value, _) => {
                         drop_catching(value);
                         drop_catching(new);
                         Some(Computed { old, new: None })
                     }
-                    Put::Unmet { key, value, .. } => {
+                    PutOutcome::Unmet { key, value, .. } => {
                         drop_catching(key);
                         drop_catching(value);
                         drop_catching(new);
@@ -234,22 +234,24 @@ where
 
     /// Waits for the key's flight to end, or leads one, which keeps other computations of the key
     /// waiting for as long as what comes back lives.
-    fn queue_for<Q>(&self, key: &Q) -> Option<crate::load::Lead<K, V>>
+    fn queue_for<Q>(&self, key: &Q) -> Option<crate::load::LeaderGuard<K, V>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
     {
         let store = &self.inner.store;
         let hash = self.hash(key);
-        match store.begin(hash, &self.namespace, key, key.to_owned(), Wish::Turn) {
-            Begin::Lead(lead, _) => Some(lead),
-            Begin::Follow(mut follow) => match follow.wait(follow.deadline()) {
-                Followed::Lead(lead) => Some(lead),
+        match store.join_or_lead(hash, &self.namespace, key, key.to_owned(), Purpose::Compute) {
+            JoinOutcome::Leader(leader, _) => Some(leader),
+            JoinOutcome::Follower(mut follower) => match follower.wait(follower.deadline()) {
+                WaitOutcome::Leader(leader) => Some(leader),
                 _ => None,
             },
-            Begin::Hit(_) | Begin::Stale(_) | Begin::Alone | Begin::Failed(_) | Begin::Absent => {
-                None
-            }
+            JoinOutcome::Hit(_)
+            | JoinOutcome::Stale(_)
+            | JoinOutcome::Alone
+            | JoinOutcome::Failed(_)
+            | JoinOutcome::Absent => None,
         }
     }
 
@@ -266,7 +268,7 @@ where
     pub fn incr<Q>(&self, key: &Q, by: V) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
-        V: Counter,
+        V: Integer,
     {
         self.count(key, |number| number.plus(by))
     }
@@ -283,7 +285,7 @@ where
     pub fn decr<Q>(&self, key: &Q, by: V) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
-        V: Counter,
+        V: Integer,
     {
         self.count(key, |number| number.minus(by))
     }
@@ -291,7 +293,7 @@ where
     fn count<Q>(&self, key: &Q, arithmetic: impl FnOnce(V) -> V) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
-        V: Counter,
+        V: Integer,
     {
         let hash = self.hash(key);
         self.inner
@@ -323,7 +325,7 @@ where
         let hash = self.hash(key);
         let store = &self.inner.store;
         loop {
-            let snapshot = store.peek_to_judge(hash, &self.namespace, key, |value, seen| {
+            let snapshot = store.peek_versioned(hash, &self.namespace, key, |value, seen| {
                 (value.clone(), seen.version)
             });
             let judged = snapshot.as_ref().map(|(_, version)| *version);

@@ -16,13 +16,13 @@ use crate::util::sync::{Arc, Mutex};
 pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Who runs refreshes with the attached loader for threads.
-pub(super) enum Background {
+pub(super) enum Executor {
     Threads(Pool),
     Given(Box<dyn Fn(Job) + Send + Sync>),
 }
 
 /// Who runs refreshes with the attached loader for tasks.
-pub(super) type SpawnTask = Box<dyn Fn(Task) + Send + Sync>;
+pub(super) type Spawn = Box<dyn Fn(Task) + Send + Sync>;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 

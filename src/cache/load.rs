@@ -1,5 +1,5 @@
 //! Single-flight loading for threads. What differs between the methods is only what a loader may answer and what
-//! this caller may be given: see [`Ask`].
+//! this caller may be given: see [`Accepts`].
 
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hash};
@@ -9,11 +9,11 @@ use equivalent::Equivalent;
 use super::Cache;
 use super::attached::{either, shared};
 use super::observe::span::LoadSpan;
-use super::step::{Turn, why};
-use super::timeout::{Errand, Limits, Run};
+use super::step::{LoadStep, why};
+use super::timeout::{LoadReason, Spawner, Timeouts};
 use crate::entry::Loaded;
 use crate::entry::removal::drop_catching;
-use crate::load::Ask;
+use crate::load::Accepts;
 use crate::util::error::{LoadError, Told, TryLoadError};
 
 impl<K, V, S> Cache<K, V, S>
@@ -49,14 +49,14 @@ where
         F: FnOnce() -> V,
     {
         let loader = |_: Option<&V>| Ok(Loaded::new(loader()));
-        match self.load_blocking(key, Ask::VALUE, loader, never_told, None, None) {
+        match self.load_blocking(key, Accepts::VALUE, loader, never_told, None, None) {
             Ok(Some(value)) => value,
             Ok(None) | Err(_) => no_such_answer(),
         }
     }
 
     /// As [`get_or_load`](Self::get_or_load), for a loader that can fail. A failure is not stored
-    /// (unless the builder set a [`negative_time_to_live`](crate::CacheBuilder::negative_time_to_live));
+    /// (unless the builder set a [`error_time_to_live`](crate::CacheBuilder::error_time_to_live));
     /// those who waited share it.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ where
         E: Display,
     {
         let loader = |_: Option<&V>| loader();
-        present(self.load_blocking(key, Ask::RESULT, loader, Told::of, None, None))
+        present(self.load_blocking(key, Accepts::RESULT, loader, Told::of, None, None))
     }
 
     /// As [`get_or_load_with`](Self::get_or_load_with), for a loader that is given what it is to take the place of, to
@@ -151,8 +151,8 @@ where
         F: FnOnce(Option<&V>) -> Result<Loaded<V>, E>,
         E: Display,
     {
-        let ask = Ask::RESULT.with_previous(true);
-        present(self.load_blocking(key, ask, loader, Told::of, None, None))
+        let accepts = Accepts::RESULT.with_previous(true);
+        present(self.load_blocking(key, accepts, loader, Told::of, None, None))
     }
 
     /// As [`get_or_load`](Self::get_or_load), for a loader that may find nothing. Nothing is not stored;
@@ -172,7 +172,7 @@ where
         F: FnOnce() -> Option<V>,
     {
         let loader = |_: Option<&V>| Ok(loader().map_or_else(Loaded::absent, Loaded::new));
-        self.load_blocking(key, Ask::OPTION, loader, never_told, None, None)
+        self.load_blocking(key, Accepts::OPTION, loader, never_told, None, None)
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
     }
 
@@ -210,16 +210,17 @@ where
             drop_catching(owned);
             answer
         };
-        let run = |lead, errand| self.run_on_a_thread(lead, errand);
-        let run: Option<Run<'_, K, V>> = match self.inner.background {
+        let run = |leader, reason| self.run_on_a_thread(leader, reason);
+        let run: Option<Spawner<'_, K, V>> = match self.inner.executor {
             Some(_) => Some(&run),
             None => None,
         };
-        let limits = self.limits();
-        let ask = Ask::RESULT
+        let timeouts = self.timeouts();
+        let accepts = Accepts::RESULT
             .with_previous(attached.shows_previous)
-            .queueing(limits.is_some());
-        present(self.load_blocking(key, ask, load, LoadError::clone, run, limits)).map_err(either)
+            .queueing(timeouts.is_some());
+        present(self.load_blocking(key, accepts, load, LoadError::clone, run, timeouts))
+            .map_err(either)
     }
 
     /// The wheel of a thread. `told` is a loader's error as others see it; `run`, who may run the loader while this
@@ -227,11 +228,11 @@ where
     fn load_blocking<Q, F, E>(
         &self,
         key: &Q,
-        ask: Ask,
+        accepts: Accepts,
         loader: F,
         told: impl FnOnce(&E) -> LoadError,
-        run: Option<Run<'_, K, V>>,
-        mut limits: Option<Limits>,
+        run: Option<Spawner<'_, K, V>>,
+        mut timeouts: Option<Timeouts>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
@@ -239,34 +240,34 @@ where
         V: Clone,
         F: FnOnce(Option<&V>) -> Result<Loaded<V>, E>,
     {
-        let mut turn = self.first_turn(key, ask);
+        let mut turn = self.first_step(key, accepts);
         loop {
             turn = match turn {
-                Turn::Return(result) => return result.map_err(TryLoadError::Shared),
-                Turn::Again => self.next_turn(key, ask),
-                Turn::Follow(mut follow) => {
-                    let followed = follow.wait(self.until(ask, limits.as_mut(), &follow));
-                    self.after_wait_within(ask, limits.as_mut(), follow, followed)
+                LoadStep::Return(result) => return result.map_err(TryLoadError::Shared),
+                LoadStep::Again => self.next_step(key, accepts),
+                LoadStep::Follower(mut follower) => {
+                    let outcome = follower.wait(self.until(accepts, timeouts.as_mut(), &follower));
+                    self.after_wait_within(accepts, timeouts.as_mut(), follower, outcome)
                 }
-                Turn::Lead(lead) => match (run, &mut limits) {
-                    (Some(run), Some(limits)) => self.hand_out(lead, run, limits),
+                LoadStep::Leader(leader) => match (run, &mut timeouts) {
+                    (Some(run), Some(timeouts)) => self.run_elsewhere(leader, run, timeouts),
                     _ => {
-                        let span = LoadSpan::new(self.label(), why(&lead));
-                        let running = (lead.node().enter(), span.enter());
-                        let answer = loader(lead.previous());
+                        let span = LoadSpan::new(self.label(), why(&leader));
+                        let running = (leader.node().enter(), span.enter());
+                        let answer = loader(leader.previous());
                         drop(running);
-                        return self.finish(lead, answer, told, true);
+                        return self.finish(leader, answer, told, true);
                     }
                 },
-                Turn::Refresh(lead, served) => {
+                LoadStep::Refresh(leader, served) => {
                     if let Some(run) = run {
-                        run(lead, Errand::Refresh);
+                        run(leader, LoadReason::Refresh);
                         return Ok(Some(self.served_meanwhile(served)));
                     }
                     served.drop_unused();
-                    Turn::Lead(lead)
+                    LoadStep::Leader(leader)
                 }
-                Turn::Alone => {
+                LoadStep::Alone => {
                     let span = LoadSpan::new(self.label(), "miss");
                     let answer = {
                         let _traced = span.enter();
@@ -291,7 +292,7 @@ pub(super) fn present<V, E>(
     answer?.ok_or(TryLoadError::Shared(LoadError::Absent))
 }
 
-/// An answer that the caller's [`Ask`] rules out.
+/// An answer that the caller's [`Accepts`] rules out.
 #[cold]
 pub(super) fn no_such_answer<T>() -> T {
     unreachable!("a load was answered with what its caller cannot be given")

@@ -14,10 +14,10 @@ use super::Cache;
 use super::attached::{either, shared};
 use super::load::{never_told, no_such_answer, present};
 use super::observe::span::LoadSpan;
-use super::step::{Turn, why};
-use super::timeout::{Errand, Limits, Run};
+use super::step::{LoadStep, why};
+use super::timeout::{LoadReason, Spawner, Timeouts};
 use crate::entry::Loaded;
-use crate::load::{Ask, Lead};
+use crate::load::{Accepts, LeaderGuard};
 use crate::util::error::{LoadError, Told, TryLoadError};
 
 impl<K, V, S> Cache<K, V, S>
@@ -51,7 +51,7 @@ where
     {
         let loader = |_: Option<V>| async { Ok(Loaded::new(loader().await)) };
         match self
-            .load_task(key, Ask::VALUE, loader, never_told, None, None)
+            .load_task(key, Accepts::VALUE, loader, never_told, None, None)
             .await
         {
             Ok(Some(value)) => value,
@@ -119,7 +119,7 @@ where
     {
         let loader = |_: Option<V>| loader();
         present(
-            self.load_task(key, Ask::RESULT, loader, Told::of, None, None)
+            self.load_task(key, Accepts::RESULT, loader, Told::of, None, None)
                 .await,
         )
     }
@@ -155,8 +155,11 @@ where
         Fut: Future<Output = Result<Loaded<V>, E>>,
         E: Display,
     {
-        let ask = Ask::RESULT.with_previous(true);
-        present(self.load_task(key, ask, loader, Told::of, None, None).await)
+        let accepts = Accepts::RESULT.with_previous(true);
+        present(
+            self.load_task(key, accepts, loader, Told::of, None, None)
+                .await,
+        )
     }
 
     /// [`get_or_load_optional`](Self::get_or_load_optional) for tasks.
@@ -178,7 +181,7 @@ where
     {
         let loader =
             |_: Option<V>| async { Ok(loader().await.map_or_else(Loaded::absent, Loaded::new)) };
-        self.load_task(key, Ask::OPTION, loader, never_told, None, None)
+        self.load_task(key, Accepts::OPTION, loader, never_told, None, None)
             .await
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
     }
@@ -216,16 +219,16 @@ where
                 .await
                 .map_err(shared)
         };
-        let run = |lead, errand| self.run_in_a_task(lead, errand);
-        let run: Option<Run<'_, K, V>> = match self.inner.spawn_task {
+        let run = |leader, reason| self.run_in_a_task(leader, reason);
+        let run: Option<Spawner<'_, K, V>> = match self.inner.spawner {
             Some(_) => Some(&run),
             None => None,
         };
-        let limits = self.limits();
-        let ask = Ask::RESULT
+        let timeouts = self.timeouts();
+        let accepts = Accepts::RESULT
             .with_previous(attached.shows_previous)
-            .queueing(limits.is_some());
-        let load = self.load_task(key, ask, load, LoadError::clone, run, limits);
+            .queueing(timeouts.is_some());
+        let load = self.load_task(key, accepts, load, LoadError::clone, run, timeouts);
         present(load.await).map_err(either)
     }
 
@@ -233,11 +236,11 @@ where
     async fn load_task<Q, F, Fut, E>(
         &self,
         key: &Q,
-        ask: Ask,
+        accepts: Accepts,
         loader: F,
         told: impl FnOnce(&E) -> LoadError,
-        run: Option<Run<'_, K, V>>,
-        mut limits: Option<Limits>,
+        run: Option<Spawner<'_, K, V>>,
+        mut timeouts: Option<Timeouts>,
     ) -> Result<Option<V>, TryLoadError<E>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
@@ -246,43 +249,43 @@ where
         F: FnOnce(Option<V>) -> Fut,
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
-        let mut turn = self.first_turn(key, ask);
-        let lead = loop {
+        let mut turn = self.first_step(key, accepts);
+        let leader = loop {
             turn = match turn {
-                Turn::Return(result) => return result.map_err(TryLoadError::Shared),
-                Turn::Again => self.next_turn(key, ask),
-                Turn::Follow(mut follow) => {
-                    let until = self.until(ask, limits.as_mut(), &follow);
-                    let followed = poll_fn(|context| follow.poll(context, until)).await;
-                    self.after_wait_within(ask, limits.as_mut(), follow, followed)
+                LoadStep::Return(result) => return result.map_err(TryLoadError::Shared),
+                LoadStep::Again => self.next_step(key, accepts),
+                LoadStep::Follower(mut follower) => {
+                    let until = self.until(accepts, timeouts.as_mut(), &follower);
+                    let outcome = poll_fn(|context| follower.poll(context, until)).await;
+                    self.after_wait_within(accepts, timeouts.as_mut(), follower, outcome)
                 }
-                Turn::Lead(lead) => match (run, &mut limits) {
-                    (Some(run), Some(limits)) => self.hand_out(lead, run, limits),
-                    _ => break Some(lead),
+                LoadStep::Leader(leader) => match (run, &mut timeouts) {
+                    (Some(run), Some(timeouts)) => self.run_elsewhere(leader, run, timeouts),
+                    _ => break Some(leader),
                 },
-                Turn::Refresh(lead, served) => {
+                LoadStep::Refresh(leader, served) => {
                     if let Some(run) = run {
-                        run(lead, Errand::Refresh);
+                        run(leader, LoadReason::Refresh);
                         return Ok(Some(self.served_meanwhile(served)));
                     }
                     served.drop_unused();
-                    break Some(lead);
+                    break Some(leader);
                 }
-                Turn::Alone => break None,
+                LoadStep::Alone => break None,
             };
         };
         // One place that holds the loader's future, so that this future is not a multiple of it.
-        let previous = lead.as_ref().and_then(Lead::previous).cloned();
+        let previous = leader.as_ref().and_then(LeaderGuard::previous).cloned();
         let mut load = pin!(async move { loader(previous).await });
-        let span = LoadSpan::new(self.label(), lead.as_ref().map_or("miss", why));
+        let span = LoadSpan::new(self.label(), leader.as_ref().map_or("miss", why));
         let answer = poll_fn(|context| {
-            let _running = lead.as_ref().map(|lead| lead.node().enter());
+            let _running = leader.as_ref().map(|leader| leader.node().enter());
             let _traced = span.enter();
             load.as_mut().poll(context)
         })
         .await;
-        match lead {
-            Some(lead) => self.finish(lead, answer, told, true),
+        match leader {
+            Some(leader) => self.finish(leader, answer, told, true),
             None => self.finish_alone(key, answer),
         }
     }

@@ -18,7 +18,7 @@ mod timeout;
 mod write;
 
 pub use builder::{CacheBuilder, EvictionPolicy};
-pub use compute::{Compute, Computed, Counter};
+pub use compute::{Compute, Computed, Integer};
 pub use iter::Iter;
 pub use write::Added;
 
@@ -26,7 +26,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
 use attached::{AsyncLoader, Attached, Loader};
-use executor::{Background, SpawnTask};
+use executor::{Executor, Spawn};
 
 use crate::entry::expiry::{Expiry, Lifetime};
 use crate::entry::freshness::{Early, RefreshPlan};
@@ -34,7 +34,7 @@ use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::{DefaultHashBuilder, KeyHash};
 use crate::entry::stats::Stats;
 use crate::entry::{EntryOptions, Ttl};
-use crate::store::{Capacity, MAX_ENTRIES_A_SHARD, Parcel, Store};
+use crate::store::{Capacity, MAX_ENTRIES_A_SHARD, Store, WriteRequest};
 use crate::util::clock::nanos;
 use crate::util::sync::{Arc, Mutex};
 
@@ -72,21 +72,21 @@ pub struct Cache<K, V, S = DefaultHashBuilder> {
 struct Inner<K, V, S> {
     store: Arc<Store<K, V>>,
     hasher: S,
-    rules: Rules<K, V>,
+    rules: CacheRules<K, V>,
     /// The policy reorders its queue on a hit, or there is an expiry policy, which may hear of hits.
     hits_may_write: bool,
     /// How long a value lives whose writer says nothing of it, if nobody has to be asked, and it weighs 1.
     plain_lifetime: Option<Lifetime>,
     /// Who loads values again; without one the call that is elected does.
-    background: Option<Background>,
-    spawn_task: Option<SpawnTask>,
+    executor: Option<Executor>,
+    spawner: Option<Spawn>,
     capacity: Mutex<Capacity>,
 }
 
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
 /// What the builder was told about entries.
-struct Rules<K, V> {
+struct CacheRules<K, V> {
     name: Option<Box<str>>,
     time_to_live: Option<Lifetime>,
     jitter: f64,
@@ -357,10 +357,16 @@ where
 
     /// Makes an entry ready for the store: everything that runs user code or takes other locks.
     #[inline(always)]
-    fn parcel(&self, key: K, value: V, options: EntryOptions, lifetime: Lifetime) -> Parcel<K, V> {
+    fn request(
+        &self,
+        key: K,
+        value: V,
+        options: EntryOptions,
+        lifetime: Lifetime,
+    ) -> WriteRequest<K, V> {
         let weight = self.weigh(&key, &value, options.weight);
         let (tags, excess_tags) = self.tags(&options.tags);
-        Parcel {
+        WriteRequest {
             key,
             value,
             lifetime,

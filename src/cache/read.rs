@@ -62,12 +62,12 @@ where
     ///     .early_expiration(1.0)
     ///     .build()?;
     /// cache.insert_with("a", 1, EntryOptions::new().time_to_live(60 * second).load_time(second))?;
-    /// assert_eq!(cache.lookup("a"), Some((1, Freshness::Fresh)));
+    /// assert_eq!(cache.get_with_freshness("a"), Some((1, Freshness::Fresh)));
     /// time.advance(Duration::from_micros(59_999_950)); // 50 µs before its time is up, a load takes a second
-    /// assert_eq!(cache.lookup("a"), Some((1, Freshness::Early)));
+    /// assert_eq!(cache.get_with_freshness("a"), Some((1, Freshness::Early)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn lookup<Q>(&self, key: &Q) -> Option<(V, Freshness)>
+    pub fn get_with_freshness<Q>(&self, key: &Q) -> Option<(V, Freshness)>
     where
         Q: Hash + Equivalent<K> + ?Sized,
         V: Clone,

@@ -12,40 +12,40 @@ use crate::entry::expiry::Lifetime;
 use crate::entry::freshness::StaleBy;
 use crate::entry::removal::drop_catching;
 use crate::entry::{EntryOptions, Loaded, Ttl, What};
-use crate::flight::Outcome;
-use crate::load::{Ask, Begin, Follow, Followed, Lead, Wish};
-use crate::store::Instead;
+use crate::flight::FlightOutcome;
+use crate::load::{Accepts, Follower, JoinOutcome, LeaderGuard, Purpose, WaitOutcome};
+use crate::store::Fallback;
 use crate::util::clock::nanos;
 use crate::util::error::{LoadError, TryLoadError};
 
-impl Ask {
-    pub(super) const VALUE: Ask = Ask {
+impl Accepts {
+    pub(super) const VALUE: Accepts = Accepts {
         errors: false,
         absence: false,
         previous: false,
         queues: false,
     };
-    pub(super) const OPTION: Ask = Ask {
+    pub(super) const OPTION: Accepts = Accepts {
         absence: true,
-        ..Ask::VALUE
+        ..Accepts::VALUE
     };
-    pub(super) const RESULT: Ask = Ask {
+    pub(super) const RESULT: Accepts = Accepts {
         errors: true,
-        ..Ask::VALUE
+        ..Accepts::VALUE
     };
-    pub(super) const EVERYTHING: Ask = Ask {
+    pub(super) const EVERYTHING: Accepts = Accepts {
         errors: true,
-        ..Ask::OPTION
+        ..Accepts::OPTION
     };
 
     /// For a loader that is given what is there.
-    pub(super) fn with_previous(self, previous: bool) -> Ask {
-        Ask { previous, ..self }
+    pub(super) fn with_previous(self, previous: bool) -> Accepts {
+        Accepts { previous, ..self }
     }
 
     /// For a call that has its loader run elsewhere.
-    pub(super) fn queueing(self, queues: bool) -> Ask {
-        Ask { queues, ..self }
+    pub(super) fn queueing(self, queues: bool) -> Accepts {
+        Accepts { queues, ..self }
     }
 
     /// What a caller is told of an absence.
@@ -59,13 +59,13 @@ impl Ask {
 }
 
 /// What a call does next.
-pub(super) enum Turn<K, V> {
+pub(super) enum LoadStep<K, V> {
     /// Return this.
     Return(Result<Option<V>, LoadError>),
-    Lead(Lead<K, V>),
+    Leader(LeaderGuard<K, V>),
     /// Load this value again; it may be served meanwhile.
-    Refresh(Lead<K, V>, Served<V>),
-    Follow(Follow<K, V>),
+    Refresh(LeaderGuard<K, V>, Served<V>),
+    Follower(Follower<K, V>),
     /// Run the loader without a flight.
     Alone,
     /// Look again.
@@ -81,8 +81,12 @@ pub(super) enum Served<V> {
 }
 
 /// What a load is for, as its span says.
-pub(super) fn why<K, V>(lead: &Lead<K, V>) -> &'static str {
-    if lead.is_refresh() { "refresh" } else { "miss" }
+pub(super) fn why<K, V>(leader: &LeaderGuard<K, V>) -> &'static str {
+    if leader.is_refresh() {
+        "refresh"
+    } else {
+        "miss"
+    }
 }
 
 /// A loader's answer; one that calls unchanged what it was not given is a failure.
@@ -113,125 +117,141 @@ where
     S: BuildHasher,
 {
     /// The first look, which counts as a read.
-    pub(super) fn first_turn<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
+    pub(super) fn first_step<Q>(&self, key: &Q, accepts: Accepts) -> LoadStep<K, V>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
     {
         match self.look_up(key) {
-            Some((value, true)) => self.refresh(key, value, ask),
-            Some((value, false)) => Turn::Return(Ok(Some(value))),
-            None => self.join(key, ask),
+            Some((value, true)) => self.refresh(key, value, accepts),
+            Some((value, false)) => LoadStep::Return(Ok(Some(value))),
+            None => self.join(key, accepts),
         }
     }
 
     /// Loads a value again, unless somebody does already.
     #[cold]
-    fn refresh<Q>(&self, key: &Q, current: V, ask: Ask) -> Turn<K, V>
+    fn refresh<Q>(&self, key: &Q, current: V, accepts: Accepts) -> LoadStep<K, V>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        match store.begin_refresh(hash, &self.namespace, key, key.to_owned(), ask) {
-            Some(lead) => Turn::Refresh(lead, Served::Live(current)),
-            None => Turn::Return(Ok(Some(current))),
+        match store.begin_refresh(hash, &self.namespace, key, key.to_owned(), accepts) {
+            Some(leader) => LoadStep::Refresh(leader, Served::Live(current)),
+            None => LoadStep::Return(Ok(Some(current))),
         }
     }
 
     /// A later look, after a wait that brought nothing.
-    pub(super) fn next_turn<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
+    pub(super) fn next_step<Q>(&self, key: &Q, accepts: Accepts) -> LoadStep<K, V>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
     {
         match self.get_uncounted(key) {
-            Some(value) => Turn::Return(Ok(Some(value))),
-            None => self.join(key, ask),
+            Some(value) => LoadStep::Return(Ok(Some(value))),
+            None => self.join(key, accepts),
         }
     }
 
-    fn join<Q>(&self, key: &Q, ask: Ask) -> Turn<K, V>
+    fn join<Q>(&self, key: &Q, accepts: Accepts) -> LoadStep<K, V>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        if let Some(stale) = store.stale_at_once(hash, &self.namespace, key, ask.errors) {
-            return Turn::Return(Ok(Some(stale)));
+        if let Some(stale) = store.stale_at_once(hash, &self.namespace, key, accepts.errors) {
+            return LoadStep::Return(Ok(Some(stale)));
         }
-        match store.begin(hash, &self.namespace, key, key.to_owned(), Wish::Value(ask)) {
-            Begin::Hit(value) | Begin::Stale(value) => Turn::Return(Ok(Some(value))),
-            Begin::Lead(lead, None) => Turn::Lead(lead),
-            Begin::Lead(lead, Some(stale)) => Turn::Refresh(lead, Served::Stale(stale)),
-            Begin::Follow(follow) => Turn::Follow(follow),
-            Begin::Alone => Turn::Alone,
-            Begin::Failed(error) if ask.errors => Turn::Return(Err(error)),
-            Begin::Failed(_) => Turn::Alone,
-            Begin::Absent => Turn::Return(ask.of_absence()),
+        match store.join_or_lead(
+            hash,
+            &self.namespace,
+            key,
+            key.to_owned(),
+            Purpose::Value(accepts),
+        ) {
+            JoinOutcome::Hit(value) | JoinOutcome::Stale(value) => {
+                LoadStep::Return(Ok(Some(value)))
+            }
+            JoinOutcome::Leader(leader, None) => LoadStep::Leader(leader),
+            JoinOutcome::Leader(leader, Some(stale)) => {
+                LoadStep::Refresh(leader, Served::Stale(stale))
+            }
+            JoinOutcome::Follower(follower) => LoadStep::Follower(follower),
+            JoinOutcome::Alone => LoadStep::Alone,
+            JoinOutcome::Failed(error) if accepts.errors => LoadStep::Return(Err(error)),
+            JoinOutcome::Failed(_) => LoadStep::Alone,
+            JoinOutcome::Absent => LoadStep::Return(accepts.of_absence()),
         }
     }
 
     /// What the end of a wait means for this caller.
     pub(super) fn after_wait(
         &self,
-        ask: Ask,
-        follow: &Follow<K, V>,
-        followed: Followed<K, V>,
-    ) -> Turn<K, V>
+        accepts: Accepts,
+        follower: &Follower<K, V>,
+        outcome: WaitOutcome<K, V>,
+    ) -> LoadStep<K, V>
     where
         V: Clone,
     {
-        let outcome = match followed {
-            Followed::Over(outcome) => outcome,
-            Followed::Lead(lead) => return Turn::Lead(lead),
-            Followed::Again => return Turn::Again,
-            Followed::TimedOut(waited) if ask.errors => {
-                return self.stale_or(follow, LoadError::WaitTimedOut { waited });
+        let outcome = match outcome {
+            WaitOutcome::Over(outcome) => outcome,
+            WaitOutcome::Leader(leader) => return LoadStep::Leader(leader),
+            WaitOutcome::Again => return LoadStep::Again,
+            WaitOutcome::TimedOut(waited) if accepts.errors => {
+                return self.stale_or(follower, LoadError::WaitTimedOut { waited });
             }
-            Followed::TimedOut(_) => return Turn::Alone,
+            WaitOutcome::TimedOut(_) => return LoadStep::Alone,
         };
         match &*outcome {
             // A tag of the value moved after the load began, maybe before this caller came: for this
             // caller the value may be of the past.
-            Outcome::Done {
+            FlightOutcome::Done {
                 overtaken: Some(epoch),
                 ..
             }
-            | Outcome::Absent {
+            | FlightOutcome::Absent {
                 overtaken: Some(epoch),
-            } if follow.joined() > *epoch => Turn::Again,
-            Outcome::Done { value, .. } => Turn::Return(Ok(Some(value.clone()))),
-            Outcome::Absent { .. } if ask.absence || ask.errors => Turn::Return(ask.of_absence()),
-            Outcome::Failed(error) if ask.errors => self.stale_or(follow, error.clone()),
-            Outcome::GivenUp => Turn::Alone,
-            Outcome::Absent { .. } | Outcome::Failed(_) | Outcome::Superseded => Turn::Again,
+            } if follower.joined() > *epoch => LoadStep::Again,
+            FlightOutcome::Done { value, .. } => LoadStep::Return(Ok(Some(value.clone()))),
+            FlightOutcome::Absent { .. } if accepts.absence || accepts.errors => {
+                LoadStep::Return(accepts.of_absence())
+            }
+            FlightOutcome::Failed(error) if accepts.errors => {
+                self.stale_or(follower, error.clone())
+            }
+            FlightOutcome::GivenUp => LoadStep::Alone,
+            FlightOutcome::Absent { .. } | FlightOutcome::Failed(_) | FlightOutcome::Superseded => {
+                LoadStep::Again
+            }
         }
     }
 
     /// A value to serve instead of an error, if there is one, or else this error.
-    pub(super) fn stale_or(&self, follow: &Follow<K, V>, error: LoadError) -> Turn<K, V>
+    pub(super) fn stale_or(&self, follower: &Follower<K, V>, error: LoadError) -> LoadStep<K, V>
     where
         V: Clone,
     {
-        let (store, flight) = (&self.inner.store, follow.flight());
-        let instead = store.instead_of_error(flight.hash, &self.namespace, flight.key(), false);
-        Turn::Return(match instead {
-            Some((value, instead)) => {
-                self.count_served(instead);
+        let (store, flight) = (&self.inner.store, follower.flight());
+        let fallback = store.fallback_for_error(flight.hash, &self.namespace, flight.key(), false);
+        LoadStep::Return(match fallback {
+            Some((value, fallback)) => {
+                self.count_served(fallback);
                 Ok(Some(value))
             }
             None => Err(error),
         })
     }
 
-    fn count_served(&self, instead: Instead) {
+    fn count_served(&self, fallback: Fallback) {
         let counters = &self.inner.store.counters;
-        match instead {
-            Instead::Live => counters.refresh_failure(),
-            Instead::Stale => counters.stale(StaleBy::Error),
+        match fallback {
+            Fallback::Live => counters.refresh_failure(),
+            Fallback::Stale => counters.stale(StaleBy::Error),
         }
     }
 
@@ -239,7 +259,7 @@ where
     /// same, it is what comes back (and is counted, if it is `heard` by anybody), and the source rests.
     pub(super) fn finish<E>(
         &self,
-        lead: Lead<K, V>,
+        leader: LeaderGuard<K, V>,
         answer: Result<Loaded<V>, E>,
         told: impl FnOnce(&E) -> LoadError,
         heard: bool,
@@ -248,15 +268,15 @@ where
         K: Clone,
         V: Clone,
     {
-        match unless_nothing_is_unchanged(answer, lead.previous().is_some()) {
-            Ok(Loaded { what, options }) => Ok(self.take_in(lead, what, options)),
-            Err(failure) => self.take_failure(lead, failure, told, heard),
+        match unless_nothing_is_unchanged(answer, leader.previous().is_some()) {
+            Ok(Loaded { what, options }) => Ok(self.publish_loaded(leader, what, options)),
+            Err(failure) => self.publish_failure(leader, failure, told, heard),
         }
     }
 
-    fn take_failure<E>(
+    fn publish_failure<E>(
         &self,
-        lead: Lead<K, V>,
+        leader: LeaderGuard<K, V>,
         failure: TryLoadError<E>,
         told: impl FnOnce(&E) -> LoadError,
         heard: bool,
@@ -265,76 +285,82 @@ where
         V: Clone,
     {
         // What the user's functions below load in turn must not wait for this load.
-        let running = lead.node().enter();
+        let running = leader.node().enter();
         let told = match &failure {
             TryLoadError::Own(error) => told(error),
             TryLoadError::Shared(error) => error.clone(),
         };
         // Looked for now: what it was to replace may have been removed meanwhile.
-        let (store, refresh) = (&self.inner.store, lead.is_refresh());
-        let instead = store.instead_of_error(lead.hash(), &self.namespace, lead.key(), refresh);
+        let (store, refresh) = (&self.inner.store, leader.is_refresh());
+        let fallback =
+            store.fallback_for_error(leader.hash(), &self.namespace, leader.key(), refresh);
         drop(running);
-        lead.failed(told, instead.is_some());
-        let Some((value, instead)) = instead else {
+        leader.failed(told, fallback.is_some());
+        let Some((value, fallback)) = fallback else {
             return Err(failure);
         };
         drop_catching(failure);
         if heard {
-            self.count_served(instead);
+            self.count_served(fallback);
         }
         Ok(Some(value))
     }
 
     /// Ends a flight whose loader answered.
-    fn take_in(&self, mut lead: Lead<K, V>, what: What<V>, options: EntryOptions) -> Option<V>
+    fn publish_loaded(
+        &self,
+        mut leader: LeaderGuard<K, V>,
+        what: What<V>,
+        options: EntryOptions,
+    ) -> Option<V>
     where
         K: Clone,
         V: Clone,
     {
         // Most of what is called before the flight ends is user code, and runs before the lock: should it panic, the
         // flight is abandoned like any other. What it loads in turn must not wait for this load.
-        let running = lead.node().enter();
+        let running = leader.node().enter();
         match what {
             What::Value(value) => {
-                let lifetime = self.lifetime_of_loaded(options.ttl, &lead, &value);
-                let parcel = self.parcel(lead.key().clone(), value.clone(), options, lifetime);
+                let lifetime = self.lifetime_of_loaded(options.ttl, &leader, &value);
+                let request = self.request(leader.key().clone(), value.clone(), options, lifetime);
                 drop(running);
-                lead.done(parcel, &value);
+                leader.done(request, &value);
                 Some(value)
             }
             What::Uncacheable(value) => {
                 drop(running);
-                lead.give_up();
+                leader.give_up();
                 Some(value)
             }
             What::Absent => {
                 let lasts = match options.ttl {
-                    Ttl::Default => self.inner.store.loads.absent,
+                    Ttl::Default => self.inner.store.loads.negative_lifetime,
                     Ttl::For(time) => nanos(time),
                     Ttl::Forever => u64::MAX,
                 };
                 let (tags, excess) = self.tags(&options.tags);
                 drop(running);
                 // Too many to be watched: nothing is remembered.
-                lead.absent(if excess > 0 { 0 } else { lasts }, tags, excess > 0);
+                leader.absent(if excess > 0 { 0 } else { lasts }, tags, excess > 0);
                 None
             }
             What::Unchanged => {
                 // Who has none has failed, and is not here.
-                let value = lead.take_previous()?;
-                let lifetime = self.lifetime_of_loaded(options.ttl, &lead, &value);
+                let value = leader.take_previous()?;
+                let lifetime = self.lifetime_of_loaded(options.ttl, &leader, &value);
                 drop(running);
-                lead.unchanged(lifetime, &value);
+                leader.unchanged(lifetime, &value);
                 Some(value)
             }
         }
     }
 
     /// How long a loaded value lives. Asks the user's policy, as for an update where it takes the place of a live one.
-    fn lifetime_of_loaded(&self, ttl: Ttl, lead: &Lead<K, V>, value: &V) -> Lifetime {
+    fn lifetime_of_loaded(&self, ttl: Ttl, leader: &LeaderGuard<K, V>, value: &V) -> Lifetime {
         match ttl {
-            Ttl::Default => self.lifetime_after(lead.replaces(), lead.key(), value),
-            _ => self.lifetime_of_new(ttl, lead.key(), value),
+            Ttl::Default => self.lifetime_after(leader.replaces(), leader.key(), value),
+            _ => self.lifetime_of_new(ttl, leader.key(), value),
         }
     }
 
@@ -371,11 +397,12 @@ where
             Ok(What::Uncacheable(value)) => Ok(Some(value)),
             Ok(What::Absent | What::Unchanged) => Ok(None),
             Err(failure) => {
-                let instead = store.instead_of_error(self.hash(key), &self.namespace, key, false);
-                match instead {
-                    Some((value, instead)) => {
+                let fallback =
+                    store.fallback_for_error(self.hash(key), &self.namespace, key, false);
+                match fallback {
+                    Some((value, fallback)) => {
                         drop_catching(failure);
-                        self.count_served(instead);
+                        self.count_served(fallback);
                         Ok(Some(value))
                     }
                     None => Err(failure),

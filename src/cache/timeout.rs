@@ -8,17 +8,17 @@ use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
 use super::Cache;
-use super::step::Turn;
+use super::step::LoadStep;
 use crate::entry::freshness::StaleBy;
 use crate::flight::wait_graph;
-use crate::load::{Ask, Follow, Followed, Lead};
-use crate::store::Instead;
+use crate::load::{Accepts, Follower, LeaderGuard, WaitOutcome};
+use crate::store::Fallback;
 use crate::util::clock::Clock;
 use crate::util::error::LoadError;
 
 /// What an attached loader is run for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum LoadReason {
     /// A value that is served meanwhile. Nobody needs to wait for it.
     Refresh,
     /// A call that waits.
@@ -26,10 +26,10 @@ pub(super) enum Errand {
 }
 
 /// Has an attached loader run where the call itself is not. `false`: nobody can.
-pub(super) type Run<'a, K, V> = &'a (dyn Fn(Lead<K, V>, Errand) -> bool + Sync);
+pub(super) type Spawner<'a, K, V> = &'a (dyn Fn(LeaderGuard<K, V>, LoadReason) -> bool + Sync);
 
 /// How long one call waits, in nanoseconds.
-pub(super) struct Limits {
+pub(super) struct Timeouts {
     /// If there is something to serve; [`u64::MAX`] once it has looked.
     soft: u64,
     /// At all.
@@ -41,7 +41,7 @@ pub(super) struct Limits {
     ran: bool,
 }
 
-impl Limits {
+impl Timeouts {
     /// The moments at which the two are over, for a call that waits from now on at the latest.
     fn moments(&mut self, clock: &Clock) -> (u64, u64) {
         let began = *self.began.get_or_insert_with(|| clock.now());
@@ -65,7 +65,7 @@ where
     S: BuildHasher,
 {
     /// The limits of an attached loader's call, if the cache has any.
-    pub(super) fn limits(&self) -> Option<Limits> {
+    pub(super) fn timeouts(&self) -> Option<Timeouts> {
         let loads = &self.inner.store.loads;
         let (soft, hard) = loads.timeouts?;
         // A loader that loads in turn keeps one of the threads. Were it to wait for another, a few such would wait for
@@ -73,7 +73,7 @@ where
         if wait_graph::is_loading() {
             return None;
         }
-        Some(Limits {
+        Some(Timeouts {
             soft,
             // Past its deadline a load can be overtaken, and this call does not load again.
             hard: hard.min(loads.load_deadline),
@@ -85,45 +85,47 @@ where
     /// Until when a call waits for another's load.
     pub(super) fn until(
         &self,
-        ask: Ask,
-        limits: Option<&mut Limits>,
-        follow: &Follow<K, V>,
+        accepts: Accepts,
+        timeouts: Option<&mut Timeouts>,
+        follower: &Follower<K, V>,
     ) -> u64 {
-        let others = if ask.errors {
-            follow.deadline()
+        let others = if accepts.errors {
+            follower.deadline()
         } else {
             u64::MAX
         };
-        let Some(limits) = limits else { return others };
-        let (soft_at, hard_at) = limits.moments(&self.inner.store.clock);
+        let Some(timeouts) = timeouts else {
+            return others;
+        };
+        let (soft_at, hard_at) = timeouts.moments(&self.inner.store.clock);
         // Its own load is under its own timeouts alone.
-        let others = if limits.ran { u64::MAX } else { others };
+        let others = if timeouts.ran { u64::MAX } else { others };
         others.min(soft_at).min(hard_at)
     }
 
     /// Has the loader run elsewhere, and waits with the others.
-    pub(super) fn hand_out(
+    pub(super) fn run_elsewhere(
         &self,
-        mut lead: Lead<K, V>,
-        run: Run<'_, K, V>,
-        limits: &mut Limits,
-    ) -> Turn<K, V>
+        mut leader: LeaderGuard<K, V>,
+        run: Spawner<'_, K, V>,
+        timeouts: &mut Timeouts,
+    ) -> LoadStep<K, V>
     where
         V: Clone,
     {
-        let follow = lead.follow();
-        lead.queue();
+        let follower = leader.follow();
+        leader.queue();
         let clock = &self.inner.store.clock;
-        let (_, hard_at) = limits.moments(clock);
+        let (_, hard_at) = timeouts.moments(clock);
         let late = clock.now() >= hard_at;
-        let first = !std::mem::replace(&mut limits.ran, true);
-        if !late && first && run(lead, Errand::Load) {
-            return Turn::Follow(follow);
+        let first = !std::mem::replace(&mut timeouts.ran, true);
+        if !late && first && run(leader, LoadReason::Load) {
+            return LoadStep::Follower(follower);
         }
         self.stale_or(
-            &follow,
+            &follower,
             if late {
-                limits.timed_out()
+                timeouts.timed_out()
             } else {
                 LoadError::Abandoned
             },
@@ -133,53 +135,55 @@ where
     /// What the end of a wait means for a call that may have limits.
     pub(super) fn after_wait_within(
         &self,
-        ask: Ask,
-        limits: Option<&mut Limits>,
-        follow: Follow<K, V>,
-        followed: Followed<K, V>,
-    ) -> Turn<K, V>
+        accepts: Accepts,
+        timeouts: Option<&mut Timeouts>,
+        follower: Follower<K, V>,
+        outcome: WaitOutcome<K, V>,
+    ) -> LoadStep<K, V>
     where
         V: Clone,
     {
-        match limits {
-            Some(limits) => self.after_limited_wait(ask, limits, follow, followed),
-            None => self.after_wait(ask, &follow, followed),
+        match timeouts {
+            Some(timeouts) => self.after_timed_wait(accepts, timeouts, follower, outcome),
+            None => self.after_wait(accepts, &follower, outcome),
         }
     }
 
-    fn after_limited_wait(
+    fn after_timed_wait(
         &self,
-        ask: Ask,
-        limits: &mut Limits,
-        follow: Follow<K, V>,
-        followed: Followed<K, V>,
-    ) -> Turn<K, V>
+        accepts: Accepts,
+        timeouts: &mut Timeouts,
+        follower: Follower<K, V>,
+        outcome: WaitOutcome<K, V>,
+    ) -> LoadStep<K, V>
     where
         V: Clone,
     {
         let store = &self.inner.store;
-        let (soft_at, hard_at) = limits.moments(&store.clock);
+        let (soft_at, hard_at) = timeouts.moments(&store.clock);
         let now = store.clock.now();
-        match followed {
-            Followed::TimedOut(_) if now >= hard_at => self.stale_or(&follow, limits.timed_out()),
-            Followed::TimedOut(_) if now >= soft_at => {
-                limits.soft = u64::MAX;
-                let flight = follow.flight();
+        match outcome {
+            WaitOutcome::TimedOut(_) if now >= hard_at => {
+                self.stale_or(&follower, timeouts.timed_out())
+            }
+            WaitOutcome::TimedOut(_) if now >= soft_at => {
+                timeouts.soft = u64::MAX;
+                let flight = follower.flight();
                 let key = flight.key();
-                match store.instead_of_error(flight.hash, &self.namespace, key, false) {
-                    Some((value, instead)) => {
-                        if matches!(instead, Instead::Stale) {
+                match store.fallback_for_error(flight.hash, &self.namespace, key, false) {
+                    Some((value, fallback)) => {
+                        if matches!(fallback, Fallback::Stale) {
                             store.counters.stale(StaleBy::Load);
                         }
-                        Turn::Return(Ok(Some(value)))
+                        LoadStep::Return(Ok(Some(value)))
                     }
-                    None => Turn::Follow(follow),
+                    None => LoadStep::Follower(follower),
                 }
             }
-            followed => {
+            outcome => {
                 // A load that another call revoked came to nothing for no fault of whoever ran it.
-                limits.ran &= matches!(followed, Followed::Lead(_));
-                self.after_wait(ask, &follow, followed)
+                timeouts.ran &= matches!(outcome, WaitOutcome::Leader(_));
+                self.after_wait(accepts, &follower, outcome)
             }
         }
     }

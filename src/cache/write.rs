@@ -10,7 +10,7 @@ use crate::entry::expiry::Lifetime;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::drop_catching;
 use crate::entry::{EntryOptions, Ttl};
-use crate::store::{Condition, Put};
+use crate::store::{Precondition, PutOutcome};
 use crate::util::error::Rejected;
 
 /// What [`Cache::add`] did.
@@ -109,7 +109,7 @@ where
         if let (true, Some(lifetime)) = (self.is_ordinary, self.inner.plain_lifetime) {
             let hash = KeyHash::of_root(&self.inner.hasher, &key);
             let store = &self.inner.store;
-            return inserted(store.put_newcomer(hash, &self.namespace, key, value, lifetime));
+            return inserted(store.put_fast(hash, &self.namespace, key, value, lifetime));
         }
         inserted(self.write(key, value, EntryOptions::new(), Mode::Insert))
     }
@@ -178,7 +178,7 @@ where
         V: Clone,
     {
         match self.write(key, value, options, Mode::Add(V::clone)) {
-            Put::Unmet {
+            PutOutcome::Unmet {
                 key,
                 value,
                 present: Some(present),
@@ -186,8 +186,8 @@ where
                 drop_catching(key);
                 Ok(Added::Present { present, value })
             }
-            Put::Rejected(value, reason) => Err(Rejected { value, reason }),
-            Put::Stored(_) | Put::Unmet { .. } => Ok(Added::Stored),
+            PutOutcome::Rejected(value, reason) => Err(Rejected { value, reason }),
+            PutOutcome::Stored(_) | PutOutcome::Unmet { .. } => Ok(Added::Stored),
         }
     }
 
@@ -206,14 +206,14 @@ where
     /// ```
     pub fn replace(&self, key: K, value: V) -> Result<V, V> {
         match self.write(key, value, EntryOptions::new(), Mode::Replace) {
-            Put::Stored(Some(old)) => Ok(old),
-            Put::Unmet { key, value, .. } => {
+            PutOutcome::Stored(Some(old)) => Ok(old),
+            PutOutcome::Unmet { key, value, .. } => {
                 drop_catching(key);
                 Err(value)
             }
-            Put::Rejected(value, _) => Err(value),
+            PutOutcome::Rejected(value, _) => Err(value),
             // A replacement found what it replaces, under the same lock.
-            Put::Stored(None) => unreachable_replacement(),
+            PutOutcome::Stored(None) => unreachable_replacement(),
         }
     }
 
@@ -361,7 +361,7 @@ where
 
     /// One write. With an expiry policy, what lives there now is looked up first and the policy asked
     /// without a lock; the write then applies only to that version, and starts over if it has changed.
-    fn write(&self, key: K, value: V, options: EntryOptions, mode: Mode<V>) -> Put<K, V> {
+    fn write(&self, key: K, value: V, options: EntryOptions, mode: Mode<V>) -> PutOutcome<K, V> {
         let hash = self.hash(&key);
         let store = &self.inner.store;
         let ttl = options.ttl;
@@ -370,13 +370,13 @@ where
             return self.write_as_policy_says(hash, key, value, options, mode);
         }
         let lifetime = self.lifetime_of_new(ttl, &key, &value);
-        let condition = match mode {
-            Mode::Insert => Condition::Always,
-            Mode::Add(copy) => Condition::Absent(copy),
-            Mode::Replace => Condition::Present,
+        let precondition = match mode {
+            Mode::Insert => Precondition::Always,
+            Mode::Add(copy) => Precondition::Absent(copy),
+            Mode::Replace => Precondition::Present,
         };
-        let parcel = self.parcel(key, value, options, lifetime);
-        store.put(hash, &self.namespace, parcel, condition)
+        let request = self.request(key, value, options, lifetime);
+        store.put(hash, &self.namespace, request, precondition)
     }
 
     #[cold]
@@ -387,22 +387,22 @@ where
         mut value: V,
         options: EntryOptions,
         mode: Mode<V>,
-    ) -> Put<K, V> {
+    ) -> PutOutcome<K, V> {
         let store = &self.inner.store;
         loop {
-            let seen = store.peek_to_judge(hash, &self.namespace, &key, |_, seen| seen);
+            let seen = store.peek_versioned(hash, &self.namespace, &key, |_, seen| seen);
             if seen.is_none() && matches!(mode, Mode::Replace) {
-                return Put::Unmet {
+                return PutOutcome::Unmet {
                     key,
                     value,
                     present: None,
                 };
             }
             let lifetime = self.lifetime_after(seen, &key, &value);
-            let parcel = self.parcel(key, value, options.clone(), lifetime);
-            let condition = Condition::Version(seen.map(|seen| seen.version));
-            match store.put(hash, &self.namespace, parcel, condition) {
-                Put::Unmet {
+            let request = self.request(key, value, options.clone(), lifetime);
+            let precondition = Precondition::Version(seen.map(|seen| seen.version));
+            match store.put(hash, &self.namespace, request, precondition) {
+                PutOutcome::Unmet {
                     key: k, value: v, ..
                 } => (key, value) = (k, v),
                 done => return done,
@@ -413,7 +413,7 @@ where
     /// How long an entry lives after a write over what was seen there. Asks the user's policy.
     pub(super) fn lifetime_after(
         &self,
-        seen: Option<crate::store::Seen>,
+        seen: Option<crate::store::Snapshot>,
         key: &K,
         value: &V,
     ) -> Lifetime {
@@ -431,12 +431,12 @@ where
 
 /// What became of an insertion, as its caller is told.
 #[inline]
-fn inserted<K, V>(put: Put<K, V>) -> Result<Option<V>, Rejected<V>> {
+fn inserted<K, V>(put: PutOutcome<K, V>) -> Result<Option<V>, Rejected<V>> {
     match put {
-        Put::Stored(old) => Ok(old),
-        Put::Rejected(value, reason) => Err(Rejected { value, reason }),
+        PutOutcome::Stored(old) => Ok(old),
+        PutOutcome::Rejected(value, reason) => Err(Rejected { value, reason }),
         // An insertion has no condition left to fail; keep the value safe should that change.
-        Put::Unmet { value, .. } => Ok(Some(value)),
+        PutOutcome::Unmet { value, .. } => Ok(Some(value)),
     }
 }
 

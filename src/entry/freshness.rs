@@ -25,14 +25,14 @@ const COARSE_UNIT: u64 = 1_000 * WINDOW_UNIT;
 /// Nanoseconds in a unit of δ.
 const DELTA_UNIT: u64 = 1_000;
 
-/// What an entry's value may be used for, as a [`lookup`](crate::Cache::lookup) says.
+/// What an entry's value may be used for, as a [`get_with_freshness`](crate::Cache::get_with_freshness) says.
 ///
 /// ```
 /// use larder::{Cache, Freshness};
 ///
 /// let cache = Cache::builder().max_capacity(100).build()?;
 /// cache.insert("a", 1);
-/// assert_eq!(cache.lookup("a"), Some((1, Freshness::Fresh)));
+/// assert_eq!(cache.get_with_freshness("a"), Some((1, Freshness::Fresh)));
 /// # Ok::<(), larder::BuildError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -239,7 +239,7 @@ impl<V> Loaded<V> {
     /// answers [`LoadError::Absent`](crate::LoadError::Absent). What was there goes.
     ///
     /// The absence is remembered for this answer's [`time_to_live`](Self::time_to_live), or else for the cache's
-    /// [`absent_time_to_live`](crate::CacheBuilder::absent_time_to_live): until then loading calls are answered
+    /// [`negative_time_to_live`](crate::CacheBuilder::negative_time_to_live): until then loading calls are answered
     /// without a loader. A write, an invalidation, or one of a tag that this answer names, ends it; `get` and
     /// [`add`](crate::Cache::add) take no notice of it. Weight and windows mean nothing here.
     ///

@@ -115,7 +115,7 @@ impl<K, V> RemovedBatch<K, V> {
 pub(crate) type Listener<K, V> = (Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>, fn(&V) -> V);
 
 /// A removal that waits for the listener on the thread that it happened on.
-struct Deferred<K, V> {
+struct QueuedRemoval<K, V> {
     teller: Option<usize>,
     key: K,
     value: V,
@@ -130,7 +130,7 @@ struct Deferred<K, V> {
 pub(crate) struct Notifier<K, V> {
     listener: Option<Listener<K, V>>,
     /// What listeners removed while they ran, and on which thread.
-    queue: Mutex<VecDeque<Deferred<K, V>>>,
+    queue: Mutex<VecDeque<QueuedRemoval<K, V>>>,
     panics: AtomicU64,
 }
 
@@ -166,7 +166,7 @@ impl<K, V> Notifier<K, V> {
             drop_catching(key);
             drop_catching(value);
         } else if self.is_telling() {
-            self.defer(key, value, cause);
+            self.enqueue(key, value, cause);
         } else {
             self.call(&key, &value, cause);
             drop_catching(key);
@@ -179,7 +179,7 @@ impl<K, V> Notifier<K, V> {
         match &self.listener {
             Some((_, clone)) if self.is_telling() => {
                 match catch_unwind(AssertUnwindSafe(|| clone(&value))) {
-                    Ok(copy) => self.defer(key, copy, cause),
+                    Ok(copy) => self.enqueue(key, copy, cause),
                     Err(panic) => {
                         // Nothing is left that could wait: told now, nested, rather than not at all.
                         drop_catching(panic);
@@ -198,8 +198,8 @@ impl<K, V> Notifier<K, V> {
     }
 
     /// Queues an event that was raised inside the listener, for the call that runs it.
-    fn defer(&self, key: K, value: V, cause: RemovalCause) {
-        let event = Deferred {
+    fn enqueue(&self, key: K, value: V, cause: RemovalCause) {
+        let event = QueuedRemoval {
             teller: teller(),
             key,
             value,
@@ -209,7 +209,7 @@ impl<K, V> Notifier<K, V> {
     }
 
     /// The next event that the listener raised on this thread.
-    fn next_deferred(&self) -> Option<Deferred<K, V>> {
+    fn next_queued(&self) -> Option<QueuedRemoval<K, V>> {
         let teller = teller();
         let mut queue = self.queue.lock();
         let at = queue.iter().position(|event| event.teller == teller)?;
@@ -234,7 +234,7 @@ impl<K, V> Notifier<K, V> {
         };
         let _ = TELLING.try_with(|telling| telling.borrow_mut().push(self.address()));
         self.call_once(listener, key, value, cause);
-        while let Some(event) = self.next_deferred() {
+        while let Some(event) = self.next_queued() {
             self.call_once(listener, &event.key, &event.value, event.cause);
             drop_catching(event.key);
             drop_catching(event.value);

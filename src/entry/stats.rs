@@ -269,8 +269,8 @@ getters! {
     /// ([`stale_if_error`](crate::CacheBuilder::stale_if_error)). Each is also a miss.
     stale_on_error,
     /// Loading calls that were answered with a failure or an absence that a load had met a moment ago
-    /// ([`negative_time_to_live`](crate::CacheBuilder::negative_time_to_live),
-    /// [`absent_time_to_live`](crate::CacheBuilder::absent_time_to_live)). Each is also a miss.
+    /// ([`error_time_to_live`](crate::CacheBuilder::error_time_to_live),
+    /// [`negative_time_to_live`](crate::CacheBuilder::negative_time_to_live)). Each is also a miss.
     negative_hits,
     /// Loads that were revoked, or taken over from, before they ended; counted as they end.
     detached,

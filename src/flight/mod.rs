@@ -1,6 +1,6 @@
 //! Per-key single flight: who loads, who waits, and what becomes of both.
 //!
-//! A [`Flight`] stands for one load of one key. While it stands in its stripe's [`Table`], callers that
+//! A [`Flight`] stands for one load of one key. While it stands in its stripe's [`FlightTable`], callers that
 //! miss join it; its *leader* alone runs a loader, and alone may publish. This module holds the state
 //! machine and knows no shard; `store` calls it under the stripe's lock wherever the table or the right
 //! to publish is concerned.
@@ -30,7 +30,7 @@ mod table;
 pub(crate) mod wait_graph;
 pub(crate) mod waiter;
 
-pub(crate) use table::Table;
+pub(crate) use table::FlightTable;
 
 use std::collections::BTreeMap;
 // Of std, also under shuttle: read while the chain's real lock is held, where nobody may be scheduled.
@@ -43,7 +43,7 @@ use crate::util::sync::{Arc, Mutex};
 use waiter::Wake;
 
 /// How a flight ended, as its followers see it.
-pub(crate) enum Outcome<V> {
+pub(crate) enum FlightOutcome<V> {
     /// The value. If a tag of its moved while it was loaded, `overtaken` is the number at which the load
     /// was born: a follower that joined at a later number must load again, for it may have begun after
     /// that invalidation had returned. (A tag knows only its latest move, so which of the moves since
@@ -62,7 +62,7 @@ pub(crate) enum Outcome<V> {
 enum Phase<V> {
     Led,
     Leaderless,
-    Over(Arc<Outcome<V>>),
+    Over(Arc<FlightOutcome<V>>),
 }
 
 struct State<V> {
@@ -72,9 +72,9 @@ struct State<V> {
     /// When the leader's term began.
     since: u64,
     /// The leader's loader has not begun, and waits for a thread.
-    waits: bool,
+    wait_edge: bool,
     /// Until when a failure is.
-    remembered: Remembered,
+    negative: NegativeResult,
     /// By ticket, so that wakes go out in the order of joining.
     followers: BTreeMap<u64, Wake>,
     next_ticket: u64,
@@ -91,15 +91,15 @@ pub(crate) struct Flight<K, V> {
 }
 
 /// An owner of a flight that lets it go without a panic: it may be the last, with a key of the user's.
-pub(crate) struct Kept<K, V>(Option<Arc<Flight<K, V>>>);
+pub(crate) struct FlightRef<K, V>(Option<Arc<Flight<K, V>>>);
 
-impl<K, V> Kept<K, V> {
+impl<K, V> FlightRef<K, V> {
     pub(crate) fn new(flight: Arc<Flight<K, V>>) -> Self {
-        Kept(Some(flight))
+        FlightRef(Some(flight))
     }
 }
 
-impl<K, V> std::ops::Deref for Kept<K, V> {
+impl<K, V> std::ops::Deref for FlightRef<K, V> {
     type Target = Arc<Flight<K, V>>;
 
     fn deref(&self) -> &Arc<Flight<K, V>> {
@@ -111,7 +111,7 @@ impl<K, V> std::ops::Deref for Kept<K, V> {
     }
 }
 
-impl<K, V> Drop for Kept<K, V> {
+impl<K, V> Drop for FlightRef<K, V> {
     fn drop(&mut self) {
         crate::entry::removal::drop_catching(self.0.take());
     }
@@ -119,7 +119,7 @@ impl<K, V> Drop for Kept<K, V> {
 
 /// Until when the end of a load without a value is remembered.
 #[derive(Default)]
-pub(crate) struct Remembered {
+pub(crate) struct NegativeResult {
     /// By everybody: it is the answer.
     pub(crate) by_all: u64,
     /// By callers that have a value to serve instead.
@@ -128,7 +128,7 @@ pub(crate) struct Remembered {
     pub(crate) tags: Option<Box<TagSet>>,
 }
 
-impl Remembered {
+impl NegativeResult {
     fn until(&self) -> u64 {
         self.by_all.max(self.by_served)
     }
@@ -151,25 +151,25 @@ pub(crate) struct Joiner<'a> {
 }
 
 /// What a caller finds when it asks for a flight that stands in the table.
-pub(crate) enum Join {
+pub(crate) enum FlightJoin {
     /// It leads from now on.
-    Lead { term: u64 },
+    Leader { term: u64 },
     /// It would lead, and may not: too many loads are in flight.
     Refused,
     /// It waits, under this ticket.
-    Follow { ticket: u64 },
+    Follower { ticket: u64 },
     /// The load failed a moment ago, and the failure is remembered.
     Failed(LoadError),
     /// It found nothing a moment ago, and that is remembered.
     Absent,
     /// It failed a while ago, and is not to be tried again where there is a value to serve instead.
-    Resting,
+    CoolingDown,
     /// The flight is of the past: a new one must take its place.
     Obsolete,
 }
 
 /// What a follower finds when it looks.
-pub(crate) enum Look<V> {
+pub(crate) enum FollowerView<V> {
     Waiting {
         /// When the present leader's term began.
         since: u64,
@@ -178,7 +178,7 @@ pub(crate) enum Look<V> {
         wakes: bool,
     },
     Claim,
-    Over(Arc<Outcome<V>>),
+    Over(Arc<FlightOutcome<V>>),
 }
 
 impl<K, V> Flight<K, V> {
@@ -193,12 +193,12 @@ impl<K, V> Flight<K, V> {
                 term: FIRST_TERM,
                 epoch,
                 since: now,
-                waits: false,
-                remembered: Remembered::default(),
+                wait_edge: false,
+                negative: NegativeResult::default(),
                 followers: BTreeMap::new(),
                 next_ticket: 0,
             }),
-            node: Arc::new(AtomicU64::new(wait_graph::NOBODY)),
+            node: Arc::new(AtomicU64::new(wait_graph::NO_LOAD)),
         })
     }
 
@@ -211,14 +211,14 @@ impl<K, V> Flight<K, V> {
     }
 
     /// Records who leads, for the search for circles.
-    pub(crate) fn set_leader_node(&self, node: u64) {
+    pub(crate) fn set_leader_id(&self, node: u64) {
         // Relaxed: the search runs under the chain's own lock and tolerates a leader in change.
         self.node.store(node, Ordering::Relaxed);
     }
 
     /// Joins or claims a flight that stands in the table. Called under the stripe's lock. `may_lead` is asked if
     /// the caller would lead.
-    pub(crate) fn join(&self, joiner: Joiner<'_>, may_lead: impl FnOnce() -> bool) -> Join {
+    pub(crate) fn join(&self, joiner: Joiner<'_>, may_lead: impl FnOnce() -> bool) -> FlightJoin {
         let Joiner {
             min_epoch,
             epoch,
@@ -230,31 +230,33 @@ impl<K, V> Flight<K, V> {
         } = joiner;
         let mut state = self.state.lock();
         if state.epoch < min_epoch {
-            return Join::Obsolete;
+            return FlightJoin::Obsolete;
         }
-        let tags = state.remembered.tags.as_ref();
+        let tags = state.negative.tags.as_ref();
         if tags.is_some_and(|tags| !tags.admits(state.epoch, epochs)) {
-            return Join::Obsolete;
+            return FlightJoin::Obsolete;
         }
         match &state.phase {
             Phase::Over(outcome) => match &**outcome {
-                Outcome::Absent { .. } if now < state.remembered.by_all => Join::Absent,
-                Outcome::Failed(error) if takes_errors && now < state.remembered.by_all => {
-                    Join::Failed(error.clone())
+                FlightOutcome::Absent { .. } if now < state.negative.by_all => FlightJoin::Absent,
+                FlightOutcome::Failed(error) if takes_errors && now < state.negative.by_all => {
+                    FlightJoin::Failed(error.clone())
                 }
-                Outcome::Failed(_) if now < state.remembered.by_served => Join::Resting,
-                _ => Join::Obsolete,
+                FlightOutcome::Failed(_) if now < state.negative.by_served => {
+                    FlightJoin::CoolingDown
+                }
+                _ => FlightJoin::Obsolete,
             },
-            Phase::Led if state.since > overdue && (!state.waits || queues) => {
+            Phase::Led if state.since > overdue && (!state.wait_edge || queues) => {
                 let ticket = state.add_follower();
-                Join::Follow { ticket }
+                FlightJoin::Follower { ticket }
             }
             Phase::Led | Phase::Leaderless => {
                 if may_lead() {
                     let term = state.begin_term(epoch, now);
-                    Join::Lead { term }
+                    FlightJoin::Leader { term }
                 } else {
-                    Join::Refused
+                    FlightJoin::Refused
                 }
             }
         }
@@ -289,7 +291,7 @@ impl<K, V> Flight<K, V> {
     }
 
     /// What a follower sees; with `wake`, it asks to be woken when that changes.
-    pub(crate) fn look(&self, ticket: u64, wake: Option<Wake>) -> Look<V> {
+    pub(crate) fn view(&self, ticket: u64, wake: Option<Wake>) -> FollowerView<V> {
         let mut state = self.state.lock();
         let mut unneeded = wake;
         let mut wakes = false;
@@ -299,10 +301,10 @@ impl<K, V> Flight<K, V> {
             }
             wakes = !matches!(place, Wake::Nobody);
         }
-        let look = match &state.phase {
-            Phase::Over(outcome) => Look::Over(Arc::clone(outcome)),
-            Phase::Leaderless => Look::Claim,
-            Phase::Led => Look::Waiting {
+        let view = match &state.phase {
+            Phase::Over(outcome) => FollowerView::Over(Arc::clone(outcome)),
+            Phase::Leaderless => FollowerView::Claim,
+            Phase::Led => FollowerView::Waiting {
                 since: state.since,
                 wakes,
             },
@@ -310,7 +312,7 @@ impl<K, V> Flight<K, V> {
         drop(state);
         // A waker is user code, also in its `Drop`.
         crate::entry::removal::drop_catching(unneeded);
-        look
+        view
     }
 
     /// A follower goes away. Returns whether the flight is now leaderless and deserted.
@@ -347,14 +349,14 @@ impl<K, V> Flight<K, V> {
     /// The loader of this term's leader has to wait for a thread: whoever would wait for it takes over.
     pub(crate) fn wait_for_leader(&self, term: u64) {
         let mut state = self.state.lock();
-        state.waits |= state.term == term;
+        state.wait_edge |= state.term == term;
     }
 
     /// It begins, if the term still leads. (Also of a flight that has left the table: some may wait for it.)
     pub(crate) fn leader_begins(&self, term: u64) -> bool {
         let mut state = self.state.lock();
         let leads = state.term == term && matches!(state.phase, Phase::Led);
-        state.waits &= !leads;
+        state.wait_edge &= !leads;
         leads
     }
 
@@ -386,8 +388,8 @@ impl<K, V> Flight<K, V> {
     pub(crate) fn end(
         &self,
         term: Option<u64>,
-        outcome: Outcome<V>,
-        remembered: Remembered,
+        outcome: FlightOutcome<V>,
+        negative: NegativeResult,
     ) -> Wakes<V> {
         let outcome = Arc::new(outcome);
         let mut state = self.state.lock();
@@ -395,7 +397,7 @@ impl<K, V> Flight<K, V> {
             return Wakes(Vec::new(), Some(outcome));
         }
         state.phase = Phase::Over(outcome);
-        state.remembered = remembered;
+        state.negative = negative;
         let wakes = state
             .followers
             .values_mut()
@@ -410,7 +412,7 @@ impl<K, V> Flight<K, V> {
         let leaderless = matches!(self.state.lock().phase, Phase::Leaderless);
         // Out of the table, a leaderless flight gains no leader: the answer cannot change meanwhile.
         if written || leaderless {
-            self.end(None, Outcome::Superseded, Remembered::default())
+            self.end(None, FlightOutcome::Superseded, NegativeResult::default())
         } else {
             Wakes(Vec::new(), None)
         }
@@ -418,12 +420,12 @@ impl<K, V> Flight<K, V> {
 
     /// Until when a value is served instead of another attempt after this failure, to a caller that could be given
     /// the failure itself, or not; `None` for a flight that is not over.
-    pub(crate) fn rests_until(&self, takes_errors: bool) -> Option<u64> {
+    pub(crate) fn cools_down_until(&self, takes_errors: bool) -> Option<u64> {
         let state = self.state.lock();
         let until = if takes_errors {
-            state.remembered.until()
+            state.negative.until()
         } else {
-            state.remembered.by_served
+            state.negative.by_served
         };
         matches!(state.phase, Phase::Over(_)).then_some(until)
     }
@@ -431,7 +433,7 @@ impl<K, V> Flight<K, V> {
     /// When the end of this load may be forgotten; `None` for a flight that is not over.
     pub(crate) fn remembered_until(&self) -> Option<u64> {
         let state = self.state.lock();
-        matches!(state.phase, Phase::Over(_)).then_some(state.remembered.until())
+        matches!(state.phase, Phase::Over(_)).then_some(state.negative.until())
     }
 }
 
@@ -445,7 +447,7 @@ pub(crate) fn first_term() -> u64 {
 impl<V> State<V> {
     fn begin_term(&mut self, epoch: u64, now: u64) -> u64 {
         self.phase = Phase::Led;
-        self.waits = false;
+        self.wait_edge = false;
         self.term += 1;
         self.epoch = epoch;
         self.since = now;
@@ -469,7 +471,7 @@ impl<V> State<V> {
 }
 
 /// Wakes that are owed, and an outcome that nobody wanted, to be dropped outside locks.
-pub(crate) struct Wakes<V>(Vec<Wake>, Option<Arc<Outcome<V>>>);
+pub(crate) struct Wakes<V>(Vec<Wake>, Option<Arc<FlightOutcome<V>>>);
 
 impl<V> Wakes<V> {
     pub(crate) fn call(self) {

@@ -11,7 +11,7 @@ use crate::entry::removal::drop_catching;
 use crate::util::sync::Arc;
 
 /// The flights of one stripe, by key. Its owner's lock guards it.
-pub(crate) struct Table<K, V> {
+pub(crate) struct FlightTable<K, V> {
     index: Index,
     flights: Vec<Option<Arc<Flight<K, V>>>>,
     free: Vec<u32>,
@@ -26,9 +26,9 @@ const UNCACHEABLE: usize = 64;
 /// How many failures and absences a stripe remembers.
 const OVER: usize = 1024;
 
-impl<K, V> Table<K, V> {
+impl<K, V> FlightTable<K, V> {
     pub(crate) fn new() -> Self {
-        Table {
+        FlightTable {
             index: Index::new(None),
             flights: Vec::new(),
             free: Vec::new(),
@@ -43,7 +43,7 @@ impl<K, V> Table<K, V> {
 
     /// Whether there is nothing in here, and nothing remembered.
     #[inline]
-    pub(crate) fn is_blank(&self) -> bool {
+    pub(crate) fn holds_nothing(&self) -> bool {
         self.is_empty() && self.uncacheable.is_empty() && self.over.is_empty()
     }
 
@@ -167,7 +167,7 @@ impl<K, V> Table<K, V> {
 
     /// Forgets up to `most` of those whose time is over.
     #[must_use]
-    pub(crate) fn forget_over(&mut self, now: u64, most: usize) -> Vec<Arc<Flight<K, V>>> {
+    pub(crate) fn forget_expired(&mut self, now: u64, most: usize) -> Vec<Arc<Flight<K, V>>> {
         let mut gone = Vec::new();
         while gone.len() < most {
             let Some(flight) = self.over.pop_front() else {
@@ -207,7 +207,7 @@ impl<K, V> Table<K, V> {
 }
 
 /// Drops the flights one by one, for the sake of keys whose `Drop` panics.
-impl<K, V> Drop for Table<K, V> {
+impl<K, V> Drop for FlightTable<K, V> {
     fn drop(&mut self) {
         for flight in self.flights.drain(..).flatten() {
             drop_catching(flight);

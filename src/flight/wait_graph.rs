@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::util::sync::Arc;
 
 /// The node of a flight that nobody leads.
-pub(crate) const NOBODY: u64 = 0;
+pub(crate) const NO_LOAD: u64 = 0;
 
 /// For each waiting node, the leaders' places of the flights that it waits for.
 type Edges = BTreeMap<u64, Vec<Arc<AtomicU64>>>;
@@ -53,13 +53,13 @@ pub(crate) fn leaders_here() -> Vec<u64> {
 
 /// A leader's node, for as long as it leads.
 #[derive(Debug)]
-pub(crate) struct Node(u64);
+pub(crate) struct LoadId(u64);
 
-impl Node {
+impl LoadId {
     pub(crate) fn new() -> Self {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(NOBODY + 1);
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(NO_LOAD + 1);
         // Relaxed: only uniqueness matters.
-        Node(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        LoadId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -67,17 +67,17 @@ impl Node {
     }
 
     /// Puts the node on this thread's stack while its loader runs or is polled.
-    pub(crate) fn enter(&self) -> Entered {
+    pub(crate) fn enter(&self) -> RunningLoad {
         // A thread that is ending has no stack any more; its loads are not followed.
         let _ = STACK.try_with(|stack| stack.borrow_mut().push(self.0));
-        Entered(self.0)
+        RunningLoad(self.0)
     }
 }
 
 /// Takes its node off the stack when dropped, also by a panic of the loader.
-pub(crate) struct Entered(u64);
+pub(crate) struct RunningLoad(u64);
 
-impl Drop for Entered {
+impl Drop for RunningLoad {
     fn drop(&mut self) {
         let _ = STACK.try_with(|stack| {
             let mut stack = stack.borrow_mut();
@@ -90,32 +90,32 @@ impl Drop for Entered {
 
 /// The pointers of one loader's wait, for as long as it waits.
 #[derive(Default)]
-pub(crate) struct Waits(Vec<(u64, Arc<AtomicU64>)>);
+pub(crate) struct WaitEdge(Vec<(u64, Arc<AtomicU64>)>);
 
-impl Waits {
+impl WaitEdge {
     /// Registers that the loaders on this thread's stack wait for the flight whose leader is at `leader`.
     /// `None` if that would close a circle.
-    pub(crate) fn begin(leader: &Arc<AtomicU64>) -> Option<Waits> {
+    pub(crate) fn begin(leader: &Arc<AtomicU64>) -> Option<WaitEdge> {
         let stack: Vec<u64> = STACK
             .try_with(|stack| stack.borrow().clone())
             .unwrap_or_default();
         if stack.is_empty() {
-            return Some(Waits::default());
+            return Some(WaitEdge::default());
         }
-        let mut waits = Waits::default();
+        let mut wait_edge = WaitEdge::default();
         let mut edges = EDGES.lock();
         for &node in &stack {
             edges.entry(node).or_default().push(Arc::clone(leader));
-            waits.0.push((node, Arc::clone(leader)));
+            wait_edge.0.push((node, Arc::clone(leader)));
         }
         let circle = leads_to(&edges, leader, &stack);
         drop(edges);
-        // `waits` takes the pointers back when it is dropped.
-        (!circle).then_some(waits)
+        // `wait_edge` takes the pointers back when it is dropped.
+        (!circle).then_some(wait_edge)
     }
 }
 
-impl Drop for Waits {
+impl Drop for WaitEdge {
     fn drop(&mut self) {
         if self.0.is_empty() {
             return;
@@ -142,7 +142,7 @@ fn leads_to(edges: &Edges, from: &Arc<AtomicU64>, goals: &[u64]) -> bool {
         if goals.contains(&node) {
             return true;
         }
-        if node == NOBODY || seen.contains(&node) {
+        if node == NO_LOAD || seen.contains(&node) {
             continue;
         }
         seen.push(node);
@@ -157,41 +157,41 @@ fn leads_to(edges: &Edges, from: &Arc<AtomicU64>, goals: &[u64]) -> bool {
 mod tests {
     use super::*;
 
-    fn led_by(node: &Node) -> Arc<AtomicU64> {
+    fn led_by(node: &LoadId) -> Arc<AtomicU64> {
         Arc::new(AtomicU64::new(node.id()))
     }
 
     #[test]
     fn a_loader_that_waits_for_itself_is_found() {
-        let node = Node::new();
+        let node = LoadId::new();
         let own = led_by(&node);
         let _running = node.enter();
-        assert!(Waits::begin(&own).is_none());
+        assert!(WaitEdge::begin(&own).is_none());
     }
 
     #[test]
     fn a_circle_over_two_threads_is_found_by_whoever_closes_it() {
-        let (first, second) = (Node::new(), Node::new());
+        let (first, second) = (LoadId::new(), LoadId::new());
         let (first_flight, second_flight) = (led_by(&first), led_by(&second));
         let _running = first.enter();
-        let _waiting = Waits::begin(&second_flight).expect("no circle yet");
+        let _waiting = WaitEdge::begin(&second_flight).expect("no circle yet");
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let _running = second.enter();
-                assert!(Waits::begin(&first_flight).is_none());
+                assert!(WaitEdge::begin(&first_flight).is_none());
             });
         });
     }
 
     #[test]
     fn a_wait_that_ended_leaves_no_pointer() {
-        let (first, second) = (Node::new(), Node::new());
+        let (first, second) = (LoadId::new(), LoadId::new());
         let (first_flight, second_flight) = (led_by(&first), led_by(&second));
         {
             let _running = first.enter();
-            drop(Waits::begin(&second_flight));
+            drop(WaitEdge::begin(&second_flight));
         }
         let _running = second.enter();
-        assert!(Waits::begin(&first_flight).is_some());
+        assert!(WaitEdge::begin(&first_flight).is_some());
     }
 }

@@ -4,21 +4,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::leader::Lead;
+use super::leader::LeaderGuard;
 use crate::entry::generation::Namespace;
 use crate::entry::removal::drop_catching;
-use crate::flight::wait_graph::{Node, Waits};
+use crate::flight::wait_graph::{LoadId, WaitEdge};
 use crate::flight::waiter::Wake;
-use crate::flight::{Flight, Kept, Look, Outcome};
+use crate::flight::{Flight, FlightOutcome, FlightRef, FollowerView};
 use crate::store::Store;
 use crate::util::sync::Arc;
 
 /// How a wait ended.
-pub(crate) enum Followed<K, V> {
+pub(crate) enum WaitOutcome<K, V> {
     /// The flight is over.
-    Over(Arc<Outcome<V>>),
+    Over(Arc<FlightOutcome<V>>),
     /// The leader went without a result, or had its time, and this caller leads now.
-    Lead(Lead<K, V>),
+    Leader(LeaderGuard<K, V>),
     /// The wait deadline has passed.
     TimedOut(Duration),
     /// The flight was revoked and its leader has gone or had its time: look again.
@@ -27,15 +27,15 @@ pub(crate) enum Followed<K, V> {
 
 /// A place among those who wait for a flight. Dropped, it is given up, and a wake that was meant for it
 /// goes on to the next.
-pub(crate) struct Follow<K, V> {
+pub(crate) struct Follower<K, V> {
     store: Arc<Store<K, V>>,
     namespace: Arc<Namespace>,
-    flight: Kept<K, V>,
+    flight: FlightRef<K, V>,
     ticket: u64,
     /// The number of the sequence when this caller joined.
     joined: u64,
     since: u64,
-    waits: Waits,
+    wait_edge: WaitEdge,
     waker: Option<Waker>,
     sleep: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Whether it waits for a value, and not for its turn with the key.
@@ -46,8 +46,8 @@ pub(crate) struct Follow<K, V> {
 }
 
 /// What one look comes to.
-enum Step<K, V> {
-    Ended(Followed<K, V>),
+enum WaitStep<K, V> {
+    Ended(WaitOutcome<K, V>),
     /// Nothing yet; look again by then at the latest.
     Wait {
         at_most: u64,
@@ -55,7 +55,7 @@ enum Step<K, V> {
     },
 }
 
-impl<K, V> Follow<K, V> {
+impl<K, V> Follower<K, V> {
     pub(super) fn new(
         store: &Arc<Store<K, V>>,
         namespace: &Arc<Namespace>,
@@ -64,14 +64,14 @@ impl<K, V> Follow<K, V> {
         joined: u64,
         loads: bool,
     ) -> Self {
-        Follow {
+        Follower {
             store: Arc::clone(store),
             namespace: Arc::clone(namespace),
-            flight: Kept::new(flight),
+            flight: FlightRef::new(flight),
             ticket,
             joined,
             since: store.clock.now(),
-            waits: Waits::default(),
+            wait_edge: WaitEdge::default(),
             waker: None,
             sleep: None,
             loads,
@@ -91,8 +91,8 @@ impl<K, V> Follow<K, V> {
         self
     }
 
-    pub(super) fn set_waits(&mut self, waits: Waits) {
-        self.waits = waits;
+    pub(super) fn set_wait_edge(&mut self, wait_edge: WaitEdge) {
+        self.wait_edge = wait_edge;
     }
 
     pub(crate) fn flight(&self) -> &Flight<K, V> {
@@ -111,12 +111,12 @@ impl<K, V> Follow<K, V> {
     }
 
     /// Parks the thread until the wait ends: when the load does, or `until` that moment of the clock.
-    pub(crate) fn wait(&mut self, until: u64) -> Followed<K, V> {
+    pub(crate) fn wait(&mut self, until: u64) -> WaitOutcome<K, V> {
         loop {
             let wake = Wake::Thread(crate::util::sync::current());
             match self.step(Some(wake), until) {
-                Step::Ended(followed) => return followed,
-                Step::Wait { at_most, .. } => {
+                WaitStep::Ended(outcome) => return outcome,
+                WaitStep::Wait { at_most, .. } => {
                     let longest = self.store.clock.longest_park();
                     // An unpark that came since the look is kept by the thread: this returns at once.
                     crate::util::sync::park_timeout(Duration::from_nanos(at_most).min(longest));
@@ -127,7 +127,11 @@ impl<K, V> Follow<K, V> {
 
     /// The same for a task. A task wakes by itself only if the cache was given a timer; without one it
     /// sees a deadline when anything else makes it look.
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>, until: u64) -> Poll<Followed<K, V>> {
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        until: u64,
+    ) -> Poll<WaitOutcome<K, V>> {
         loop {
             let fresh = match &self.waker {
                 Some(waker) if waker.will_wake(context.waker()) => None,
@@ -138,10 +142,10 @@ impl<K, V> Follow<K, V> {
                 drop_catching(std::mem::replace(&mut self.waker, fresh));
             }
             match self.step(wake, until) {
-                Step::Ended(followed) => return Poll::Ready(followed),
+                WaitStep::Ended(outcome) => return Poll::Ready(outcome),
                 // The wake was spent: register again, and look once more.
-                Step::Wait { wakes: false, .. } => drop_catching(self.waker.take()),
-                Step::Wait { at_most, .. } => {
+                WaitStep::Wait { wakes: false, .. } => drop_catching(self.waker.take()),
+                WaitStep::Wait { at_most, .. } => {
                     if self.poll_sleep(context, at_most).is_pending() {
                         return Poll::Pending;
                     }
@@ -165,15 +169,15 @@ impl<K, V> Follow<K, V> {
         slept
     }
 
-    fn step(&mut self, wake: Option<Wake>, until: u64) -> Step<K, V> {
+    fn step(&mut self, wake: Option<Wake>, until: u64) -> WaitStep<K, V> {
         let load_deadline = self.store.loads.load_deadline;
-        match self.flight.look(self.ticket, wake) {
-            Look::Over(outcome) => {
+        match self.flight.view(self.ticket, wake) {
+            FollowerView::Over(outcome) => {
                 self.over = true;
-                Step::Ended(Followed::Over(outcome))
+                WaitStep::Ended(WaitOutcome::Over(outcome))
             }
-            Look::Claim => self.claim(),
-            Look::Waiting { since, wakes } => {
+            FollowerView::Claim => self.claim(),
+            FollowerView::Waiting { since, wakes } => {
                 let now = self.store.clock.now();
                 let load_left = load_deadline.saturating_sub(now.saturating_sub(since));
                 let waited = now.saturating_sub(self.since);
@@ -181,9 +185,9 @@ impl<K, V> Follow<K, V> {
                 if load_left == 0 && !self.own {
                     self.claim()
                 } else if wait_left == 0 {
-                    Step::Ended(Followed::TimedOut(Duration::from_nanos(waited)))
+                    WaitStep::Ended(WaitOutcome::TimedOut(Duration::from_nanos(waited)))
                 } else {
-                    Step::Wait {
+                    WaitStep::Wait {
                         at_most: if self.own {
                             wait_left
                         } else {
@@ -197,40 +201,41 @@ impl<K, V> Follow<K, V> {
     }
 
     /// Tries to become the leader: the flight is leaderless, or its leader has had its time.
-    fn claim(&mut self) -> Step<K, V> {
+    fn claim(&mut self) -> WaitStep<K, V> {
         let (store, flight, ticket) = (&self.store, &self.flight, self.ticket);
-        // As in `begin`: the node stands before the visit settles.
-        let node = Node::new();
+        // As in `join_or_lead`: the node stands before the visit settles.
+        let node = LoadId::new();
         let entered = node.enter();
-        let claimed = store.visit(store.stripe(flight.hash), |visit| {
-            if !visit.flights.contains(flight) {
+        let claimed = store.with_stripe_mut(store.stripe(flight.hash), |stripe| {
+            if !stripe.flights.contains(flight) {
                 return None;
             }
-            let now = visit.now.precise();
+            let now = stripe.now.precise();
             let epoch = store.epochs.current();
             let overdue = now.saturating_sub(store.loads.load_deadline);
             let claimed = flight.claim(ticket, epoch, now, overdue);
             if claimed.is_some() {
-                flight.set_leader_node(node.id());
+                flight.set_leader_id(node.id());
             }
             Some((claimed, epoch))
         });
         drop(entered);
         match claimed {
             // Revoked, and nobody brings its value any more.
-            None => Step::Ended(Followed::Again),
+            None => WaitStep::Ended(WaitOutcome::Again),
             Some((Some((term, wake)), epoch)) => {
                 drop_catching(wake);
                 self.over = true;
                 self.store.force_permit();
                 let namespace = Arc::clone(&self.namespace);
-                let flight = Kept::new(Arc::clone(&self.flight));
+                let flight = FlightRef::new(Arc::clone(&self.flight));
                 let term = (term, epoch);
-                let lead = Lead::new(&self.store, namespace, flight, term, node, self.loads);
-                Step::Ended(Followed::Lead(lead))
+                let leader =
+                    LeaderGuard::new(&self.store, namespace, flight, term, node, self.loads);
+                WaitStep::Ended(WaitOutcome::Leader(leader))
             }
             // Another caller was faster. Whatever it leads to is seen at the next look.
-            Some((None, _)) => Step::Wait {
+            Some((None, _)) => WaitStep::Wait {
                 at_most: 0,
                 wakes: false,
             },
@@ -238,12 +243,12 @@ impl<K, V> Follow<K, V> {
     }
 }
 
-impl<K, V> Lead<K, V> {
+impl<K, V> LeaderGuard<K, V> {
     /// A place among those who wait for this load, for the call that has it run elsewhere.
-    pub(crate) fn follow(&self) -> Follow<K, V> {
+    pub(crate) fn follow(&self) -> Follower<K, V> {
         let flight = Arc::clone(&self.flight);
         let ticket = flight.follow();
-        let mut follow = Follow::new(
+        let mut follower = Follower::new(
             &self.store,
             &self.namespace,
             flight,
@@ -253,14 +258,14 @@ impl<K, V> Lead<K, V> {
         )
         .of_its_own();
         // No circle: nothing waits for this leader's node but what has begun since, of which this is the first.
-        if let Some(waits) = Waits::begin(self.flight.node()) {
-            follow.set_waits(waits);
+        if let Some(wait_edge) = WaitEdge::begin(self.flight.node()) {
+            follower.set_wait_edge(wait_edge);
         }
-        follow
+        follower
     }
 }
 
-impl<K, V> Drop for Follow<K, V> {
+impl<K, V> Drop for Follower<K, V> {
     fn drop(&mut self) {
         drop_catching(self.waker.take());
         if self.over {
@@ -269,13 +274,15 @@ impl<K, V> Drop for Follow<K, V> {
         if self.flight.leave(self.ticket) {
             // Leaderless and deserted: nobody else will take it out of the table.
             let flight = &self.flight;
-            let removed = self.store.visit(self.store.stripe(flight.hash), |visit| {
-                if visit.flights.contains(flight) && flight.is_deserted() {
-                    visit.flights.remove(flight)
-                } else {
-                    None
-                }
-            });
+            let removed = self
+                .store
+                .with_stripe_mut(self.store.stripe(flight.hash), |stripe| {
+                    if stripe.flights.contains(flight) && flight.is_deserted() {
+                        stripe.flights.remove(flight)
+                    } else {
+                        None
+                    }
+                });
             drop_catching(removed);
         }
     }

@@ -2,33 +2,33 @@
 
 use equivalent::Equivalent;
 
-use super::follower::Follow;
-use super::leader::Lead;
+use super::follower::Follower;
+use super::leader::LeaderGuard;
 use super::permit::Permit;
 use crate::entry::freshness::{Stale, StaleBy};
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::{RemovalCause, drop_catching};
 use crate::entry::stats::Count;
-use crate::flight::wait_graph::{Node, Waits};
-use crate::flight::{Flight, Join, Joiner, Kept, first_term};
+use crate::flight::wait_graph::{LoadId, WaitEdge};
+use crate::flight::{Flight, FlightJoin, FlightRef, Joiner, first_term};
 use crate::shard::Found;
-use crate::store::{Store, Visit};
+use crate::store::{LockedStripe, Store};
 use crate::util::error::LoadError;
 use crate::util::sync::Arc;
 
 /// What a caller that wants a value is to do.
-pub(crate) enum Begin<K, V> {
+pub(crate) enum JoinOutcome<K, V> {
     /// Take this one.
     Hit(V),
     /// Take this one, whose time is up: another caller loads, or has just failed to.
     Stale(V),
     /// Run the loader, and say how it went. The value, whose time is up, may be served meanwhile.
-    Lead(Lead<K, V>, Option<V>),
+    Leader(LeaderGuard<K, V>, Option<V>),
     /// Nothing: a load found nothing a moment ago.
     Absent,
     /// Wait for another caller's loader.
-    Follow(Follow<K, V>),
+    Follower(Follower<K, V>),
     /// Nothing: this is why.
     Failed(LoadError),
     /// Run the loader for oneself: the key was declared uncacheable.
@@ -37,7 +37,7 @@ pub(crate) enum Begin<K, V> {
 
 /// What a caller can be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ask {
+pub(crate) struct Accepts {
     /// An error, its own or another's. Who cannot be given one loads for itself in the end.
     pub(crate) errors: bool,
     /// The news that there is nothing, as an answer; who can be given errors is told by one.
@@ -50,27 +50,27 @@ pub(crate) struct Ask {
 
 /// What a caller joins a flight for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Purpose {
     /// A value, or what else it can be given.
-    Value(Ask),
+    Value(Accepts),
     /// Its turn with the key, whether or not there is a value.
-    Turn,
+    Compute,
 }
 
-impl Wish {
+impl Purpose {
     /// Whether it can be given an error that a load met a moment ago.
     fn takes_errors(self) -> bool {
-        matches!(self, Wish::Value(ask) if ask.errors)
+        matches!(self, Purpose::Value(accepts) if accepts.errors)
     }
 
     /// Whether it can be told that a load found nothing.
     fn takes_absence(self) -> bool {
-        matches!(self, Wish::Value(ask) if ask.errors || ask.absence)
+        matches!(self, Purpose::Value(accepts) if accepts.errors || accepts.absence)
     }
 }
 
 /// What a caller brings into the visit, and what it must take out again: all of it is dropped after the lock.
-struct Luggage<'s, K, V> {
+struct JoinInputs<'s, K, V> {
     /// The key that a new flight would keep.
     owned: Option<K>,
     permit: Option<Permit<'s>>,
@@ -79,12 +79,12 @@ struct Luggage<'s, K, V> {
 }
 
 /// What `join` decided under the lock.
-enum Joined<K, V> {
+enum LockedJoin<K, V> {
     Hit(V),
     /// The one in the luggage.
     Stale(StaleBy),
-    Lead(Arc<Flight<K, V>>, u64, u64),
-    Follow(Arc<Flight<K, V>>, u64, u64),
+    Leader(Arc<Flight<K, V>>, u64, u64),
+    Follower(Arc<Flight<K, V>>, u64, u64),
     Failed(LoadError),
     Absent,
     Alone,
@@ -93,19 +93,19 @@ enum Joined<K, V> {
 impl<K, V> Store<K, V> {
     /// Looks once more under the exclusive lock, and joins or starts the flight of the key. `owned` is
     /// the key that a new flight would keep.
-    pub(crate) fn begin<Q>(
+    pub(crate) fn join_or_lead<Q>(
         self: &Arc<Self>,
         hash: KeyHash,
         namespace: &Arc<Namespace>,
         key: &Q,
         owned: K,
-        wish: Wish,
-    ) -> Begin<K, V>
+        purpose: Purpose,
+    ) -> JoinOutcome<K, V>
     where
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let mut luggage = Luggage {
+        let mut inputs = JoinInputs {
             owned: Some(owned),
             permit: None,
             stale: None,
@@ -113,136 +113,136 @@ impl<K, V> Store<K, V> {
         // The flight has its leader's node, and this thread the node on its stack, before the visit
         // settles what it removed: a listener told then may load this very key, and must not wait for
         // the load that it delays.
-        let node = Node::new();
+        let node = LoadId::new();
         let entered = node.enter();
-        let joined = self.visit(self.stripe(hash), |visit| {
-            let joined = self.join_in(visit, hash, namespace, key, wish, &mut luggage);
-            if let Joined::Lead(flight, ..) = &joined {
-                flight.set_leader_node(node.id());
+        let joined = self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let joined = self.join_locked(stripe, hash, namespace, key, purpose, &mut inputs);
+            if let LockedJoin::Leader(flight, ..) = &joined {
+                flight.set_leader_id(node.id());
             }
             joined
         });
         drop(entered);
         // A key that no flight needed: its `Drop` must not lose what was joined.
-        drop_catching(luggage.owned);
+        drop_catching(inputs.owned);
+        let loads = purpose != Purpose::Compute;
         // If there is one, this caller leads, and the leader gives it back.
-        std::mem::forget(luggage.permit);
-        let mut stale = luggage.stale;
+        std::mem::forget(inputs.permit);
+        let mut stale = inputs.stale;
         let begin = match joined {
-            Joined::Hit(value) => Begin::Hit(value),
-            Joined::Stale(why) => match stale.take() {
+            LockedJoin::Hit(value) => JoinOutcome::Hit(value),
+            LockedJoin::Stale(why) => match stale.take() {
                 Some((value, _)) => {
                     self.counters.stale(why);
-                    Begin::Stale(value)
+                    JoinOutcome::Stale(value)
                 }
-                None => Begin::Alone,
+                None => JoinOutcome::Alone,
             },
-            Joined::Failed(error) => Begin::Failed(error),
-            Joined::Absent => Begin::Absent,
-            Joined::Alone => Begin::Alone,
-            Joined::Lead(flight, term, epoch) => {
-                let loads = wish != Wish::Turn;
-                let flight = Kept::new(flight);
+            LockedJoin::Failed(error) => JoinOutcome::Failed(error),
+            LockedJoin::Absent => JoinOutcome::Absent,
+            LockedJoin::Alone => JoinOutcome::Alone,
+            LockedJoin::Leader(flight, term, epoch) => {
+                let flight = FlightRef::new(flight);
                 let namespace = Arc::clone(namespace);
-                let lead = Lead::new(self, namespace, flight, (term, epoch), node, loads);
-                let lead = match wish {
-                    Wish::Value(ask) if ask.previous => {
-                        lead.with_previous(stale.as_ref().map(|(value, _)| value.clone()))
+                let leader = LeaderGuard::new(self, namespace, flight, (term, epoch), node, loads);
+                let leader = match purpose {
+                    Purpose::Value(accepts) if accepts.previous => {
+                        leader.with_previous(stale.as_ref().map(|(value, _)| value.clone()))
                     }
-                    _ => lead,
+                    _ => leader,
                 };
                 let meanwhile = stale.take_if(|(_, stale)| stale.serves(StaleBy::Load));
-                Begin::Lead(lead, meanwhile.map(|(value, _)| value))
+                JoinOutcome::Leader(leader, meanwhile.map(|(value, _)| value))
             }
-            Joined::Follow(flight, ticket, joined) => {
-                let loads = wish != Wish::Turn;
-                self.wait(Follow::new(self, namespace, flight, ticket, joined, loads))
-            }
+            LockedJoin::Follower(flight, ticket, joined) => self.wait(Follower::new(
+                self, namespace, flight, ticket, joined, loads,
+            )),
         };
         drop_catching(stale);
         begin
     }
 
     /// Waits for another's load, unless that waits for this caller's.
-    fn wait(&self, mut follow: Follow<K, V>) -> Begin<K, V> {
-        let Some(waits) = Waits::begin(follow.flight().node()) else {
-            return Begin::Failed(LoadError::Recursive);
+    fn wait(&self, mut follower: Follower<K, V>) -> JoinOutcome<K, V> {
+        let Some(wait_edge) = WaitEdge::begin(follower.flight().node()) else {
+            return JoinOutcome::Failed(LoadError::Recursive);
         };
-        follow.set_waits(waits);
-        if follow.is_for_a_load() {
+        follower.set_wait_edge(wait_edge);
+        if follower.is_for_a_load() {
             self.counters.bump(Count::Joined);
         }
-        Begin::Follow(follow)
+        JoinOutcome::Follower(follower)
     }
 
-    fn join_in<'s, Q>(
+    fn join_locked<'s, Q>(
         &'s self,
-        visit: &mut Visit<'_, K, V>,
+        stripe: &mut LockedStripe<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-        wish: Wish,
-        luggage: &mut Luggage<'s, K, V>,
-    ) -> Joined<K, V>
+        purpose: Purpose,
+        inputs: &mut JoinInputs<'s, K, V>,
+    ) -> LockedJoin<K, V>
     where
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let scope = self.scope_in_visit(namespace);
-        let found = visit
+        let wants_value = purpose != Purpose::Compute;
+        let scope = self.scope_when_locked(namespace);
+        let found = stripe
             .shard
-            .lookup(hash.in_shard(), key, scope, &mut visit.now);
-        if let (Found::Live(id), false) = (found, wish == Wish::Turn) {
-            if let Some(entry) = visit.shard.entry(id) {
+            .lookup(hash.in_shard(), key, scope, &mut stripe.now);
+        if let (Found::Live(id), true) = (found, wants_value) {
+            if let Some(entry) = stripe.shard.entry(id) {
                 let value = entry.value.clone();
-                visit.shard.note_hit(id, entry, &mut visit.now);
-                return Joined::Hit(value);
+                stripe.shard.note_hit(id, entry, &mut stripe.now);
+                return LockedJoin::Hit(value);
             }
         }
-        if let (Found::Dead(id, RemovalCause::Expired), false) = (found, wish == Wish::Turn) {
-            let stale = visit.shard.stale(id, &mut visit.now);
-            let entry = visit.shard.entry(id);
-            luggage.stale = entry
+        if let (Found::Dead(id, RemovalCause::Expired), true) = (found, wants_value) {
+            let stale = stripe.shard.stale(id, &mut stripe.now);
+            let entry = stripe.shard.entry(id);
+            inputs.stale = entry
                 .zip(stale)
                 .map(|(entry, stale)| (entry.value.clone(), stale));
         }
-        let flight = visit.flights.find(hash, namespace.id, key);
+        let flight = stripe.flights.find(hash, namespace.id, key);
         // From here on no user code runs.
-        let now = visit.now.precise();
-        let serves = |why| matches!(&luggage.stale, Some((_, stale)) if stale.serves(why));
+        let now = stripe.now.precise();
+        let serves = |why| matches!(&inputs.stale, Some((_, stale)) if stale.serves(why));
         let (serves_loads, serves_errors) = (serves(StaleBy::Load), serves(StaleBy::Error));
-        if wish != Wish::Turn && visit.flights.is_uncacheable(hash, now) {
-            return Joined::Alone;
+        if wants_value && stripe.flights.is_uncacheable(hash, now) {
+            return LockedJoin::Alone;
         }
         let epoch = self.epochs.current();
-        let min_epoch = visit.shard.min_epoch().max(scope.min_epoch);
+        let min_epoch = stripe.shard.min_epoch().max(scope.min_epoch);
         if let Some(flight) = flight {
             let overdue = now.saturating_sub(self.loads.load_deadline);
             if serves_loads && flight.is_under_way(overdue) {
-                return Joined::Stale(StaleBy::Load);
+                return LockedJoin::Stale(StaleBy::Load);
             }
             let joiner = Joiner {
                 min_epoch,
                 epoch,
                 now,
                 overdue,
-                takes_errors: wish.takes_errors(),
-                queues: matches!(wish, Wish::Value(ask) if ask.queues),
+                takes_errors: purpose.takes_errors(),
+                queues: matches!(purpose, Purpose::Value(accepts) if accepts.queues),
                 epochs: &self.epochs,
             };
-            match self.join_flight(flight, joiner, wish, serves_errors, &mut luggage.permit) {
+            match self.join_flight(flight, joiner, purpose, serves_errors, &mut inputs.permit) {
                 Ok(joined) => return joined,
-                Err(of_the_past) => visit.revoke(Some(of_the_past), false),
+                Err(obsolete) => stripe.revoke(Some(obsolete), false),
             }
         }
-        luggage.permit = self.take_permit();
-        let owned = luggage.owned.take_if(|_| luggage.permit.is_some());
+        inputs.permit = self.take_permit();
+        let owned = inputs.owned.take_if(|_| inputs.permit.is_some());
         let Some(key) = owned else {
             return self.too_many(serves_errors);
         };
         let flight = Flight::new(hash, namespace.id, key, epoch, now);
-        visit.flights.add(Arc::clone(&flight));
-        Joined::Lead(flight, first_term(), epoch)
+        stripe.flights.add(Arc::clone(&flight));
+        LockedJoin::Leader(flight, first_term(), epoch)
     }
 
     /// What a caller does about the flight of its key; gives it back if a new one must take its place.
@@ -250,38 +250,42 @@ impl<K, V> Store<K, V> {
         &'s self,
         flight: Arc<Flight<K, V>>,
         joiner: Joiner<'_>,
-        wish: Wish,
+        purpose: Purpose,
         serves_errors: bool,
         permit: &mut Option<Permit<'s>>,
-    ) -> Result<Joined<K, V>, Arc<Flight<K, V>>> {
+    ) -> Result<LockedJoin<K, V>, Arc<Flight<K, V>>> {
         let epoch = joiner.epoch;
         let may_lead = || {
             *permit = self.take_permit();
             permit.is_some()
         };
         Ok(match flight.join(joiner, may_lead) {
-            Join::Lead { term } => Joined::Lead(flight, term, epoch),
-            Join::Refused => self.too_many(serves_errors),
-            Join::Follow { ticket } => Joined::Follow(flight, ticket, epoch),
+            FlightJoin::Leader { term } => LockedJoin::Leader(flight, term, epoch),
+            FlightJoin::Refused => self.too_many(serves_errors),
+            FlightJoin::Follower { ticket } => LockedJoin::Follower(flight, ticket, epoch),
             // From here on the flight is not needed. Its last owner is the table.
-            Join::Failed(_) | Join::Resting if serves_errors => Joined::Stale(StaleBy::Error),
-            Join::Failed(error) => {
-                self.counters.negative_hit();
-                Joined::Failed(error)
+            FlightJoin::Failed(_) | FlightJoin::CoolingDown if serves_errors => {
+                LockedJoin::Stale(StaleBy::Error)
             }
-            Join::Absent if wish.takes_absence() => {
+            FlightJoin::Failed(error) => {
                 self.counters.negative_hit();
-                Joined::Absent
+                LockedJoin::Failed(error)
             }
-            Join::Resting | Join::Absent | Join::Obsolete => return Err(flight),
+            FlightJoin::Absent if purpose.takes_absence() => {
+                self.counters.negative_hit();
+                LockedJoin::Absent
+            }
+            FlightJoin::CoolingDown | FlightJoin::Absent | FlightJoin::Obsolete => {
+                return Err(flight);
+            }
         })
     }
 
-    fn too_many(&self, serves_errors: bool) -> Joined<K, V> {
+    fn too_many(&self, serves_errors: bool) -> LockedJoin<K, V> {
         if serves_errors {
-            return Joined::Stale(StaleBy::Error);
+            return LockedJoin::Stale(StaleBy::Error);
         }
-        Joined::Failed(LoadError::TooManyLoads {
+        LockedJoin::Failed(LoadError::TooManyLoads {
             limit: self.loads.max_loads.unwrap_or(usize::MAX),
         })
     }

@@ -10,6 +10,6 @@ mod leader;
 mod permit;
 mod refresh;
 
-pub(crate) use follower::{Follow, Followed};
-pub(crate) use join::{Ask, Begin, Wish};
-pub(crate) use leader::Lead;
+pub(crate) use follower::{Follower, WaitOutcome};
+pub(crate) use join::{Accepts, JoinOutcome, Purpose};
+pub(crate) use leader::LeaderGuard;

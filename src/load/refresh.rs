@@ -2,15 +2,15 @@
 
 use equivalent::Equivalent;
 
-use super::join::Ask;
-use super::leader::Lead;
+use super::join::Accepts;
+use super::leader::LeaderGuard;
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::drop_catching;
-use crate::flight::wait_graph::Node;
-use crate::flight::{Flight, Kept, first_term};
+use crate::flight::wait_graph::LoadId;
+use crate::flight::{Flight, FlightRef, first_term};
 use crate::shard::Found;
-use crate::store::{Seen, Store};
+use crate::store::{Snapshot, Store};
 use crate::util::sync::Arc;
 
 impl<K, V> Store<K, V> {
@@ -22,8 +22,8 @@ impl<K, V> Store<K, V> {
         namespace: &Arc<Namespace>,
         key: &Q,
         owned: K,
-        ask: Ask,
-    ) -> Option<Lead<K, V>>
+        accepts: Accepts,
+    ) -> Option<LeaderGuard<K, V>>
     where
         Q: Equivalent<K> + ?Sized,
         V: Clone,
@@ -31,36 +31,36 @@ impl<K, V> Store<K, V> {
         let mut owned = Some(owned);
         let mut previous = None;
         let mut permit = None;
-        // As in `begin`: on this thread's stack before the visit settles what it removed.
-        let node = Node::new();
+        // As in `join_or_lead`: on this thread's stack before the visit settles what it removed.
+        let node = LoadId::new();
         let entered = node.enter();
-        let joined = self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
+        let joined = self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let found = stripe
                 .shard
-                .lookup(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
-            let now = visit.now.precise();
+                .lookup(hash.in_shard(), key, scope, &mut stripe.now);
+            let flight = stripe.flights.find(hash, namespace.id, key);
+            let now = stripe.now.precise();
             let Found::Live(id) = found else { return None };
             // Somebody may be loading it, or have failed to a moment ago.
             let taken = |flight: &Arc<_>| !self.is_to_be_replaced(flight, now);
-            if visit.flights.is_uncacheable(hash, now) || flight.as_ref().is_some_and(taken) {
+            if stripe.flights.is_uncacheable(hash, now) || flight.as_ref().is_some_and(taken) {
                 return None;
             }
             permit = self.take_permit();
             permit.as_ref()?;
-            let entry = visit.shard.entry(id)?;
-            let seen = Seen {
-                version: visit.shard.version(id),
-                expires_at: visit.shard.expires_by_age_at(id, entry),
+            let entry = stripe.shard.entry(id)?;
+            let seen = Snapshot {
+                version: stripe.shard.version(id),
+                expires_at: stripe.shard.expires_by_age_at(id, entry),
             };
-            previous = ask.previous.then(|| entry.value.clone());
+            previous = accepts.previous.then(|| entry.value.clone());
             // From here on no user code runs.
-            visit.revoke(flight, false);
+            stripe.revoke(flight, false);
             let epoch = self.epochs.current();
             let flight = Flight::new(hash, namespace.id, owned.take()?, epoch, now);
-            visit.flights.add(Arc::clone(&flight));
-            flight.set_leader_node(node.id());
+            stripe.flights.add(Arc::clone(&flight));
+            flight.set_leader_id(node.id());
             Some((flight, epoch, seen))
         });
         drop(entered);
@@ -71,7 +71,7 @@ impl<K, V> Store<K, V> {
         self.counters.refresh();
         let namespace = Arc::clone(namespace);
         let term = (first_term(), epoch);
-        let lead = Lead::new(self, namespace, Kept::new(flight), term, node, true);
-        Some(lead.of_a_refresh(seen).with_previous(previous))
+        let leader = LeaderGuard::new(self, namespace, FlightRef::new(flight), term, node, true);
+        Some(leader.of_a_refresh(seen).with_previous(previous))
     }
 }

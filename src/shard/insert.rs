@@ -35,7 +35,7 @@ impl<K, V> Shard<K, V> {
         self.seen_min_epoch = min_epoch;
     }
 
-    /// Stores a value where `lookup` found room for it, evicting as far as its weight needs.
+    /// Stores a value where `get_with_freshness` found room for it, evicting as far as its weight needs.
     #[inline(always)]
     pub(crate) fn store(
         &mut self,

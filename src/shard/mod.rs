@@ -192,7 +192,7 @@ impl<K, V> Shard<K, V> {
         self.side_tables.reclaim_at(id, entry.header.check_at())
     }
 
-    /// What an entry that `lookup` called expired is still good for; `None` if for nothing.
+    /// What an entry that `get_with_freshness` called expired is still good for; `None` if for nothing.
     pub(crate) fn stale(&self, id: u32, now: &mut Now<'_>) -> Option<Stale> {
         let entry = self.slab.get(id)?;
         if now.has_reached(self.reclaim_at(id, entry)) {

@@ -88,17 +88,17 @@ impl<K, V> Store<K, V> {
     /// is that one's good luck.
     #[cold]
     fn reorder(&self, stripe: &RwLock<Stripe<K, V>>, id: u32) {
-        self.visit(stripe, |visit| {
-            let entry = visit.shard.entry(id);
+        self.with_stripe_mut(stripe, |stripe| {
+            let entry = stripe.shard.entry(id);
             // A doomed one stands in no queue any more.
-            if entry.is_some_and(|entry| entry.header.epoch() >= visit.shard.min_epoch()) {
-                visit.shard.reorder(id);
+            if entry.is_some_and(|entry| entry.header.epoch() >= stripe.shard.min_epoch()) {
+                stripe.shard.reorder(id);
             }
         });
     }
 
     /// A stripe under its shared lock, its shard keeping versions from now on at the latest.
-    fn read_to_judge<'a>(
+    fn read_versioned<'a>(
         &self,
         stripe: &'a RwLock<Stripe<K, V>>,
     ) -> Locked<RwLockReadGuard<'a, Stripe<K, V>>> {
@@ -108,14 +108,14 @@ impl<K, V> Store<K, V> {
         }
         drop(guard);
         // No upkeep: the call that judges does its share when it acts.
-        self.visit_with(stripe, 0, |visit| visit.shard.keep_versions());
+        self.with_stripe_budget(stripe, 0, |stripe| stripe.shard.keep_versions());
         stripe.read()
     }
 
     /// Has all shards keep versions from now on.
     pub(crate) fn keep_versions(&self) {
         for stripe in &self.stripes {
-            drop(self.read_to_judge(stripe));
+            drop(self.read_versioned(stripe));
         }
     }
 
@@ -133,7 +133,7 @@ impl<K, V> Store<K, V> {
         V: Clone + 'static,
     {
         let stripe = self.stripe(hash);
-        let guard = self.read_to_judge(stripe);
+        let guard = self.read_versioned(stripe);
         let reader = self.reader(namespace);
         let Hit { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, true)?;
         let value = entry.value.clone();
@@ -142,27 +142,27 @@ impl<K, V> Store<K, V> {
         drop(guard);
         let after = expiry.after_read(&value, before);
         if after != before || self.hit_needs_lock {
-            self.visit(stripe, |visit| {
-                let scope = self.scope_in_visit(namespace);
-                let found = visit
+            self.with_stripe_mut(stripe, |stripe| {
+                let scope = self.scope_when_locked(namespace);
+                let found = stripe
                     .shard
-                    .lookup(hash.in_shard(), key, scope, &mut visit.now);
+                    .lookup(hash.in_shard(), key, scope, &mut stripe.now);
                 let id = match found {
-                    Found::Live(id) if visit.shard.version(id) == version => id,
+                    Found::Live(id) if stripe.shard.version(id) == version => id,
                     // If its time came while the policy was asked, a read revives nothing.
                     _ => return,
                 };
-                visit.shard.reorder(id);
+                stripe.shard.reorder(id);
                 if after == before {
                     return;
                 }
                 match Lifetime::from_policy(after, 0.0) {
                     Lifetime::NOTHING => {
-                        visit
+                        stripe
                             .shard
-                            .remove_into(id, RemovalCause::Expired, visit.out);
+                            .remove_into(id, RemovalCause::Expired, stripe.out);
                     }
-                    lifetime => self.set_lifetime(visit, id, lifetime),
+                    lifetime => self.set_lifetime(stripe, id, lifetime),
                 }
             });
         }
@@ -188,20 +188,20 @@ impl<K, V> Store<K, V> {
     }
 
     /// As `peek`, for who will judge the value without the lock and act on it afterwards.
-    pub(crate) fn peek_to_judge<Q, R>(
+    pub(crate) fn peek_versioned<Q, R>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-        with: impl FnOnce(&V, Seen) -> R,
+        with: impl FnOnce(&V, Snapshot) -> R,
     ) -> Option<R>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let guard = self.read_to_judge(self.stripe(hash));
+        let guard = self.read_versioned(self.stripe(hash));
         let reader = self.reader(namespace);
         let Hit { id, entry, .. } = guard.shard.read(hash.in_shard(), key, reader, false)?;
-        let seen = Seen {
+        let seen = Snapshot {
             version: guard.shard.version(id),
             expires_at: guard.shard.expires_by_age_at(id, entry),
         };
@@ -222,12 +222,12 @@ impl<K, V> Store<K, V> {
 
 /// What a peek tells about an entry beside its value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Snapshot {
     pub(crate) version: u32,
     pub(crate) expires_at: u64,
 }
 
-impl Seen {
+impl Snapshot {
     /// How long the value has still to live by age; `None` if it does not expire.
     pub(crate) fn remaining(self, now: u64) -> Option<std::time::Duration> {
         remaining(self.expires_at, now)

@@ -22,10 +22,10 @@ mod scan;
 mod stale;
 mod update;
 
-pub(crate) use get::Seen;
-pub(crate) use put::{Condition, Parcel, Published, Put};
+pub(crate) use get::Snapshot;
+pub(crate) use put::{Precondition, Published, PutOutcome, WriteRequest};
 pub(crate) use scan::Page;
-pub(crate) use stale::Instead;
+pub(crate) use stale::Fallback;
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ use crate::entry::generation::{EpochCounter, Namespace, Namespaces, Tags};
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::{Notifier, RemovalCause, RemovedBatch, RemovedEntry, drop_catching};
 use crate::entry::stats::Counters;
-use crate::flight::{Flight, Table};
+use crate::flight::{Flight, FlightTable};
 use crate::policy::any::AnyPolicy;
 use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
@@ -68,7 +68,7 @@ pub(crate) struct StoreConfig<K, V> {
     pub(crate) idle_after: Option<u64>,
     pub(crate) lru: bool,
     /// Writes never take the short way.
-    pub(crate) long_way: bool,
+    pub(crate) no_fast_path: bool,
     pub(crate) notifier: Notifier<K, V>,
     pub(crate) journal: Option<Journal<K>>,
     pub(crate) loads: LoadRules,
@@ -82,9 +82,9 @@ pub(crate) struct LoadRules {
     /// Nanoseconds after which a follower gives up.
     pub(crate) wait_deadline: u64,
     /// Nanoseconds for which a failure is remembered; zero for not at all.
-    pub(crate) negative: u64,
+    pub(crate) error_lifetime: u64,
     /// The same for an absence whose answer does not say.
-    pub(crate) absent: u64,
+    pub(crate) negative_lifetime: u64,
     /// Nanoseconds after a write from which on a value is loaded again.
     pub(crate) refresh_after: Option<u64>,
     /// Nanoseconds for which a key is remembered as uncacheable.
@@ -97,7 +97,7 @@ pub(crate) struct LoadRules {
     /// For how long values that say nothing of it are served past their deadlines.
     pub(crate) windows: Windows,
     /// Nanoseconds for which a source that failed is not asked again where there is a value to serve.
-    pub(crate) rest: u64,
+    pub(crate) cooldown: u64,
 }
 
 impl LoadRules {
@@ -135,7 +135,7 @@ impl Capacity {
 #[repr(C)]
 pub(crate) struct Stripe<K, V> {
     shard: Shard<K, V>,
-    flights: Table<K, V>,
+    flights: FlightTable<K, V>,
 }
 
 /// A stripe that is held exclusively.
@@ -156,7 +156,7 @@ pub(crate) struct Store<K, V> {
     pub(crate) hit_needs_lock: bool,
     pub(crate) loads: LoadRules,
     /// Shared with each walk over the slots that is under way.
-    walks: Arc<()>,
+    active_scans: Arc<()>,
     pub(crate) loads_in_flight: AtomicUsize,
     /// Some value may be of use past its deadline. Set before the first such value is stored, and never unset;
     /// Relaxed, as who must find that value has heard of it by other means.
@@ -185,12 +185,12 @@ impl<K, V> Store<K, V> {
                 config.loads.windows,
                 now,
             );
-            if config.long_way {
+            if config.no_fast_path {
                 shard.disable_fast_path();
             }
             CachePadded::new(RwLock::new(Stripe {
                 shard,
-                flights: Table::new(),
+                flights: FlightTable::new(),
             }))
         };
         Store {
@@ -205,7 +205,7 @@ impl<K, V> Store<K, V> {
             hit_needs_lock: config.lru,
             keeps_stale: AtomicBool::new(config.loads.windows.longest() > 0),
             loads: config.loads,
-            walks: Arc::new(()),
+            active_scans: Arc::new(()),
             loads_in_flight: AtomicUsize::new(0),
         }
     }
@@ -238,7 +238,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// The scope of an exclusive visit, which has noticed the last `clear` already.
-    pub(crate) fn scope_in_visit(&self, namespace: &Namespace) -> Scope<'_> {
+    pub(crate) fn scope_when_locked(&self, namespace: &Namespace) -> Scope<'_> {
         Scope {
             cache_min_epoch: 0,
             ..self.scope(namespace)
@@ -247,74 +247,74 @@ impl<K, V> Store<K, V> {
 
     /// One exclusive visit to a stripe: `work` runs under the lock, then a slice of upkeep; what left is
     /// settled after the lock.
-    pub(crate) fn visit<R>(
+    pub(crate) fn with_stripe_mut<R>(
         &self,
         stripe: &RwLock<Stripe<K, V>>,
-        work: impl FnOnce(&mut Visit<'_, K, V>) -> R,
+        work: impl FnOnce(&mut LockedStripe<'_, K, V>) -> R,
     ) -> R {
-        self.visit_with(stripe, MAINTENANCE_BATCH, work).0
+        self.with_stripe_budget(stripe, MAINTENANCE_BATCH, work).0
     }
 
-    /// As `visit`, with an upkeep budget; returns what is left of it.
-    fn visit_with<R>(
+    /// As `stripe`, with an upkeep budget; returns what is left of it.
+    fn with_stripe_budget<R>(
         &self,
         stripe: &RwLock<Stripe<K, V>>,
         budget: u32,
-        work: impl FnOnce(&mut Visit<'_, K, V>) -> R,
+        work: impl FnOnce(&mut LockedStripe<'_, K, V>) -> R,
     ) -> (R, u32) {
         // Declared before the guard, so that a panic under the lock drops it after it.
-        let mut left = Left::new();
+        let mut deferred = Deferred::new();
         let mut guard = stripe.write();
-        let mut visit = self.begin_visit(&mut guard, &mut left);
-        let result = work(&mut visit);
-        let unused = self.end_visit(&mut visit, budget);
+        let mut stripe = self.begin_critical(&mut guard, &mut deferred);
+        let result = work(&mut stripe);
+        let unused = self.end_critical(&mut stripe, budget);
         drop(guard);
-        self.settle(&mut left);
+        self.run_deferred(&mut deferred);
         (result, unused)
     }
 
     #[inline(always)]
-    fn begin_visit<'a>(
+    fn begin_critical<'a>(
         &'a self,
         stripe: &'a mut Stripe<K, V>,
-        left: &'a mut Left<K, V>,
-    ) -> Visit<'a, K, V> {
+        deferred: &'a mut Deferred<K, V>,
+    ) -> LockedStripe<'a, K, V> {
         let Stripe { shard, flights } = stripe;
         shard.notice_clear(&self.epochs);
-        Visit {
+        LockedStripe {
             shard,
             flights,
             now: Now::new(&self.clock),
-            out: &mut left.values,
-            revoked: &mut left.flights,
+            out: &mut deferred.values,
+            revoked: &mut deferred.flights,
         }
     }
 
     /// What every visit ends with, still under the lock: a slice of upkeep. Returns what is left of its
     /// budget.
     #[inline(always)]
-    fn end_visit(&self, visit: &mut Visit<'_, K, V>, budget: u32) -> u32 {
-        let left = visit
+    fn end_critical(&self, stripe: &mut LockedStripe<'_, K, V>, budget: u32) -> u32 {
+        let left = stripe
             .shard
-            .run_maintenance(budget, &self.epochs, &mut visit.now, visit.out);
-        if left > 0 && visit.shard.is_fragmented() && !self.is_walked() {
-            visit.shard.compact();
+            .run_maintenance(budget, &self.epochs, &mut stripe.now, stripe.out);
+        if left > 0 && stripe.shard.is_fragmented() && !self.is_scanned() {
+            stripe.shard.compact();
         }
-        if visit.flights.remembers() {
-            forget_over(visit);
+        if stripe.flights.remembers() {
+            forget_expired(stripe);
         }
         if self.journal.is_some() {
-            self.note(visit.out.iter());
+            self.note(stripe.out.iter());
         }
         left
     }
 
     /// Whether a walk is under way, for which entries must stay where they are. Certain for callers that hold a
-    /// stripe exclusively: a walk that has been to that stripe held its lock before, and shared `walks` before
+    /// stripe exclusively: a walk that has been to that stripe held its lock before, and shared `active_scans` before
     /// that; one that has not will find what the caller leaves there.
     #[cold]
-    fn is_walked(&self) -> bool {
-        Arc::strong_count(&self.walks) > 1
+    fn is_scanned(&self) -> bool {
+        Arc::strong_count(&self.active_scans) > 1
     }
 
     /// Writes removals to the journal, under the lock.
@@ -336,24 +336,24 @@ impl<K, V> Store<K, V> {
 
     /// Finishes what a visit began, outside the lock.
     #[inline(always)]
-    fn settle(&self, left: &mut Left<K, V>) {
-        if !left.flights.is_empty() {
-            self.settle_flights(std::mem::take(&mut left.flights));
+    fn run_deferred(&self, deferred: &mut Deferred<K, V>) {
+        if !deferred.flights.is_empty() {
+            self.end_revoked(std::mem::take(&mut deferred.flights));
         }
-        if let Some(gone) = left.values.first() {
-            let cause = self.account(gone);
+        if let Some(gone) = deferred.values.first() {
+            let cause = self.count_removal(gone);
             if !self.notifier.is_indifferent() {
-                self.tell(left.values.take_first(), cause);
+                self.tell(deferred.values.take_first(), cause);
             }
-            if let Some(rest) = left.values.take_rest() {
-                self.let_all_go(rest);
+            if let Some(rest) = deferred.values.take_rest() {
+                self.notify_rest(rest);
             }
         }
     }
 
     /// Tells those who waited for flights that a visit took out of the table.
     #[cold]
-    fn settle_flights(&self, revoked: Revoked<K, V>) {
+    fn end_revoked(&self, revoked: Revoked<K, V>) {
         for (flight, written) in revoked {
             flight.detach(written).call();
             drop_catching(flight);
@@ -368,9 +368,9 @@ impl<K, V> Store<K, V> {
     }
 
     #[cold]
-    fn let_all_go(&self, all: Vec<RemovedEntry<K, V>>) {
+    fn notify_rest(&self, all: Vec<RemovedEntry<K, V>>) {
         for gone in all {
-            let cause = self.account(&gone);
+            let cause = self.count_removal(&gone);
             self.tell(Some(gone), cause);
         }
     }
@@ -378,7 +378,7 @@ impl<K, V> Store<K, V> {
     /// Counts a removal, and returns its cause: one that was evicted after its namespace had been
     /// cleared was invalidated.
     #[inline(always)]
-    fn account(&self, gone: &RemovedEntry<K, V>) -> RemovalCause {
+    fn count_removal(&self, gone: &RemovedEntry<K, V>) -> RemovalCause {
         let dead = self.namespaces.with(gone.namespace, |namespace| {
             namespace.entry_removed();
             gone.epoch < namespace.min_epoch()
@@ -392,18 +392,18 @@ impl<K, V> Store<K, V> {
     }
 
     /// Hands a removed value to the caller, having told of it.
-    pub(crate) fn hand_over(&self, gone: RemovedEntry<K, V>) -> V {
-        let cause = self.account(&gone);
+    pub(crate) fn notify_and_return(&self, gone: RemovedEntry<K, V>) -> V {
+        let cause = self.count_removal(&gone);
         self.notifier.tell_and_return(gone.key, gone.value, cause)
     }
 }
 
 /// Forgets a few failures and absences whose time is over.
 #[cold]
-fn forget_over<K, V>(visit: &mut Visit<'_, K, V>) {
-    let now = visit.now.coarse();
-    let forgotten = visit.flights.forget_over(now, 8);
-    visit
+fn forget_expired<K, V>(stripe: &mut LockedStripe<'_, K, V>) {
+    let now = stripe.now.coarse();
+    let forgotten = stripe.flights.forget_expired(now, 8);
+    stripe
         .revoked
         .extend(forgotten.into_iter().map(|flight| (flight, false)));
 }
@@ -412,16 +412,16 @@ fn forget_over<K, V>(visit: &mut Visit<'_, K, V>) {
 pub(crate) type Revoked<K, V> = Vec<(Arc<Flight<K, V>>, bool)>;
 
 /// What an exclusive visit leaves to be done once the lock is gone.
-struct Left<K, V> {
+struct Deferred<K, V> {
     /// Values that left, to be told of and dropped.
     values: RemovedBatch<K, V>,
     flights: Revoked<K, V>,
 }
 
-impl<K, V> Left<K, V> {
+impl<K, V> Deferred<K, V> {
     #[inline]
     fn new() -> Self {
-        Left {
+        Deferred {
             values: RemovedBatch::new(),
             flights: Vec::new(),
         }
@@ -429,16 +429,16 @@ impl<K, V> Left<K, V> {
 }
 
 /// What an exclusive visit works with.
-pub(crate) struct Visit<'a, K, V> {
+pub(crate) struct LockedStripe<'a, K, V> {
     pub(crate) shard: &'a mut Shard<K, V>,
-    pub(crate) flights: &'a mut Table<K, V>,
+    pub(crate) flights: &'a mut FlightTable<K, V>,
     pub(crate) now: Now<'a>,
-    /// See [`Left`].
+    /// See [`Deferred`].
     pub(crate) out: &'a mut RemovedBatch<K, V>,
     pub(crate) revoked: &'a mut Revoked<K, V>,
 }
 
-impl<K, V> Visit<'_, K, V> {
+impl<K, V> LockedStripe<'_, K, V> {
     /// Takes a flight out of the table: its leader can no longer publish.
     #[inline]
     pub(crate) fn revoke(&mut self, flight: Option<Arc<Flight<K, V>>>, written: bool) {

@@ -1,6 +1,6 @@
 //! Writes: one exclusive visit to one stripe.
 
-use super::{Guard, Left, Store, Visit};
+use super::{Deferred, Guard, LockedStripe, Store};
 use crate::entry::expiry::Lifetime;
 use crate::entry::freshness::{Early, OwnWindows, RefreshPlan, smoothed};
 use crate::entry::generation::{Namespace, TagSet};
@@ -16,7 +16,7 @@ use crate::util::sync::Arc;
 use crate::util::sync::atomic::Ordering;
 
 /// A value on its way into the store, with what outside code had to say about it.
-pub(crate) struct Parcel<K, V> {
+pub(crate) struct WriteRequest<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
     pub(crate) lifetime: Lifetime,
@@ -29,7 +29,7 @@ pub(crate) struct Parcel<K, V> {
 }
 
 /// When a write applies.
-pub(crate) enum Condition<V> {
+pub(crate) enum Precondition<V> {
     Always,
     /// Nothing live is there; with the means to copy what is, if something is.
     Absent(fn(&V) -> V),
@@ -40,7 +40,7 @@ pub(crate) enum Condition<V> {
 }
 
 /// What became of a write.
-pub(crate) enum Put<K, V> {
+pub(crate) enum PutOutcome<K, V> {
     /// Stored, in place of this value.
     Stored(Option<V>),
     /// Not stored, and the older value, if any, is gone.
@@ -54,7 +54,7 @@ pub(crate) enum Put<K, V> {
 }
 
 /// What a write found, and whether it applies.
-struct Judged<K, V> {
+struct CheckedPut<K, V> {
     found: Found,
     /// The number that the value will be born under.
     epoch: u64,
@@ -65,7 +65,7 @@ struct Judged<K, V> {
 }
 
 /// What a write under the lock leaves to be done after it.
-enum Done<K, V> {
+enum LockedOutcome<K, V> {
     /// Stored where nothing live was.
     New,
     /// Stored over this.
@@ -80,56 +80,56 @@ impl<K, V> Store<K, V> {
         &self,
         hash: KeyHash,
         namespace: &Namespace,
-        parcel: Parcel<K, V>,
-        condition: Condition<V>,
-    ) -> Put<K, V>
+        request: WriteRequest<K, V>,
+        precondition: Precondition<V>,
+    ) -> PutOutcome<K, V>
     where
         K: Eq,
     {
         let guard = self.stripe(hash).write();
-        self.put_under(guard, hash, namespace, parcel, condition)
+        self.put_locked(guard, hash, namespace, request, precondition)
     }
 
     /// The same under a stripe's lock.
     #[inline(never)]
-    pub(super) fn put_under(
+    pub(super) fn put_locked(
         &self,
         guard: Guard<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
-        parcel: Parcel<K, V>,
-        condition: Condition<V>,
-    ) -> Put<K, V>
+        request: WriteRequest<K, V>,
+        precondition: Precondition<V>,
+    ) -> PutOutcome<K, V>
     where
         K: Eq,
     {
         // Not a closure like other visits. The order is the same: a panic of `Eq` or `Clone` frees the lock
         // before it drops the parcel or what left.
-        let mut left = Left::new();
+        let mut deferred = Deferred::new();
         let mut guard = guard;
-        let mut visit = self.begin_visit(&mut guard, &mut left);
-        let judged = self.judge_in(&mut visit, hash, namespace, &parcel, &condition);
-        let done = self.apply_in(&mut visit, hash, namespace, parcel, judged);
-        self.end_visit(&mut visit, MAINTENANCE_BATCH);
+        let mut stripe = self.begin_critical(&mut guard, &mut deferred);
+        let judged = self.check_locked(&mut stripe, hash, namespace, &request, &precondition);
+        let done = self.apply_locked(&mut stripe, hash, namespace, request, judged);
+        self.end_critical(&mut stripe, MAINTENANCE_BATCH);
         drop(guard);
-        self.settle(&mut left);
+        self.run_deferred(&mut deferred);
         // All of it was taken: a drop would only look once more.
-        std::mem::forget(left);
+        std::mem::forget(deferred);
         match done {
-            Done::New => {
+            LockedOutcome::New => {
                 self.counters.bump(Count::Inserts);
-                Put::Stored(None)
+                PutOutcome::Stored(None)
             }
-            Done::Replaced(gone) => {
+            LockedOutcome::Replaced(gone) => {
                 self.counters.bump(Count::Inserts);
-                Put::Stored(Some(self.hand_over(gone)))
+                PutOutcome::Stored(Some(self.notify_and_return(gone)))
             }
-            Done::Rejected(key, value, reason) => {
+            LockedOutcome::Rejected(key, value, reason) => {
                 self.counters.bump(Count::Rejections);
                 drop_catching(key);
-                Put::Rejected(value, reason)
+                PutOutcome::Rejected(value, reason)
             }
-            Done::Unmet(key, value, present) => Put::Unmet {
+            LockedOutcome::Unmet(key, value, present) => PutOutcome::Unmet {
                 key,
                 value,
                 present,
@@ -140,50 +140,50 @@ impl<K, V> Store<K, V> {
     /// The part of a write that runs user code: it changes nothing, and borrows the parcel, which a panic
     /// must not drop under the lock.
     #[inline(always)]
-    fn judge_in(
+    fn check_locked(
         &self,
-        visit: &mut Visit<'_, K, V>,
+        stripe: &mut LockedStripe<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
-        parcel: &Parcel<K, V>,
-        condition: &Condition<V>,
-    ) -> Judged<K, V>
+        request: &WriteRequest<K, V>,
+        precondition: &Precondition<V>,
+    ) -> CheckedPut<K, V>
     where
         K: Eq,
     {
-        let key = &parcel.key;
-        visit.shard.prepare_to_store(hash.in_shard());
+        let key = &request.key;
+        stripe.shard.prepare_to_store(hash.in_shard());
         // One place in the sequence: see the invariants of `generation`.
         let (found, epoch) = loop {
             let epoch = self.epochs.current();
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
+            let scope = self.scope_when_locked(namespace);
+            let found = stripe
                 .shard
-                .lookup(hash.in_shard(), key, scope, &mut visit.now);
-            let tags = parcel.tags.as_ref();
+                .lookup(hash.in_shard(), key, scope, &mut stripe.now);
+            let tags = request.tags.as_ref();
             let own_min_epoch = tags.and_then(|tags| tags.min_epochs().max()).unwrap_or(0);
-            let min_epoch = visit.shard.highest_tag_min_epoch(found).max(own_min_epoch);
+            let min_epoch = stripe.shard.highest_tag_min_epoch(found).max(own_min_epoch);
             if min_epoch.max(namespace.min_epoch()) <= epoch {
                 break (found, epoch);
             }
             self.epochs.wait_for_bump();
         };
-        let flight = visit.flights.find(hash, namespace.id, key);
+        let flight = stripe.flights.find(hash, namespace.id, key);
         let present = match found {
-            Found::Live(id) => visit.shard.entry(id).map(|entry| (id, entry)),
+            Found::Live(id) => stripe.shard.entry(id).map(|entry| (id, entry)),
             _ => None,
         };
-        let (holds, copy) = match (condition, present) {
-            (Condition::Always, _) => (true, None),
-            (Condition::Absent(copy), Some((_, entry))) => (false, Some(copy(&entry.value))),
-            (Condition::Absent(_), None) => (true, None),
-            (Condition::Present, there) => (there.is_some(), None),
-            (Condition::Version(version), there) => {
-                let version_there = there.map(|(id, _)| visit.shard.version(id));
+        let (holds, copy) = match (precondition, present) {
+            (Precondition::Always, _) => (true, None),
+            (Precondition::Absent(copy), Some((_, entry))) => (false, Some(copy(&entry.value))),
+            (Precondition::Absent(_), None) => (true, None),
+            (Precondition::Present, there) => (there.is_some(), None),
+            (Precondition::Version(version), there) => {
+                let version_there = there.map(|(id, _)| stripe.shard.version(id));
                 (version_there == *version, None)
             }
         };
-        Judged {
+        CheckedPut {
             found,
             epoch,
             flight,
@@ -194,58 +194,58 @@ impl<K, V> Store<K, V> {
 
     /// The part that changes things: no user code runs in here.
     #[inline(always)]
-    fn apply_in(
+    fn apply_locked(
         &self,
-        visit: &mut Visit<'_, K, V>,
+        stripe: &mut LockedStripe<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
-        parcel: Parcel<K, V>,
-        judged: Judged<K, V>,
-    ) -> Done<K, V> {
-        let Judged { found, flight, .. } = judged;
+        request: WriteRequest<K, V>,
+        judged: CheckedPut<K, V>,
+    ) -> LockedOutcome<K, V> {
+        let CheckedPut { found, flight, .. } = judged;
         if !judged.holds {
             // Not the flight's last owner: the table keeps it.
             drop(flight);
-            return Done::Unmet(parcel.key, parcel.value, judged.copy);
+            return LockedOutcome::Unmet(request.key, request.value, judged.copy);
         }
-        if let Some(reason) = refusal(visit, &parcel, judged.epoch) {
+        if let Some(reason) = refusal(stripe, &request, judged.epoch) {
             if let Found::Live(id) | Found::Dead(id, _) = found {
                 let cause = match found {
                     Found::Dead(_, cause) => cause,
                     _ => RemovalCause::Explicit,
                 };
-                visit.shard.remove_into(id, cause, visit.out);
+                stripe.shard.remove_into(id, cause, stripe.out);
             }
-            visit.revoke(flight, false);
-            return Done::Rejected(parcel.key, parcel.value, reason);
+            stripe.revoke(flight, false);
+            return LockedOutcome::Rejected(request.key, request.value, reason);
         }
-        visit.revoke(flight, true);
-        visit.flights.forget_uncacheable(hash);
-        self.store_in(visit, hash, namespace, parcel, judged.epoch, found)
+        stripe.revoke(flight, true);
+        stripe.flights.forget_uncacheable(hash);
+        self.store_locked(stripe, hash, namespace, request, judged.epoch, found)
     }
 
     /// Stores a parcel under the number `epoch`.
     #[inline(always)]
-    fn store_in(
+    fn store_locked(
         &self,
-        visit: &mut Visit<'_, K, V>,
+        stripe: &mut LockedStripe<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
-        parcel: Parcel<K, V>,
+        request: WriteRequest<K, V>,
         epoch: u64,
         found: Found,
-    ) -> Done<K, V> {
-        let expires_at = parcel.lifetime.deadline(&mut visit.now);
-        let plan = if parcel.plan == RefreshPlan::NONE && self.loads.refresh_after.is_none() {
+    ) -> LockedOutcome<K, V> {
+        let expires_at = request.lifetime.deadline(&mut stripe.now);
+        let plan = if request.plan == RefreshPlan::NONE && self.loads.refresh_after.is_none() {
             RefreshPlan::NONE
         } else {
-            self.plan(visit, parcel.plan, parcel.lifetime, found)
+            self.plan(stripe, request.plan, request.lifetime, found)
         };
-        let tagged = parcel.tags.is_some();
+        let tagged = request.tags.is_some();
         let new_entry = NewEntry {
             entry: Entry {
-                key: parcel.key,
-                value: parcel.value,
+                key: request.key,
+                value: request.value,
                 header: EntryHeader::new(
                     hash.in_shard(),
                     epoch,
@@ -253,18 +253,18 @@ impl<K, V> Store<K, V> {
                     tagged,
                 ),
             },
-            weight: parcel.weight,
-            tags: parcel.tags,
+            weight: request.weight,
+            tags: request.tags,
             plan,
         };
-        let scope = self.scope_in_visit(namespace);
-        // Before the entry can be seen. What it replaces gives its place back in `account`.
+        let scope = self.scope_when_locked(namespace);
+        // Before the entry can be seen. What it replaces gives its place back in `count_removal`.
         namespace.entry_added();
-        let outcome = visit
+        let outcome = stripe
             .shard
-            .store(new_entry, found, scope, &mut visit.now, visit.out);
+            .store(new_entry, found, scope, &mut stripe.now, stripe.out);
         match outcome {
-            Outcome::Stored { replaced: None } => Done::New,
+            Outcome::Stored { replaced: None } => LockedOutcome::New,
             Outcome::Stored {
                 replaced: Some((key, value, weight)),
             } => {
@@ -277,11 +277,11 @@ impl<K, V> Store<K, V> {
                     epoch,
                 };
                 self.note(std::iter::once(&gone));
-                Done::Replaced(gone)
+                LockedOutcome::Replaced(gone)
             }
             Outcome::Full(key, value) => {
                 namespace.entry_removed();
-                Done::Rejected(key, value, RejectReason::NoCapacity)
+                LockedOutcome::Rejected(key, value, RejectReason::NoCapacity)
             }
         }
     }
@@ -290,7 +290,7 @@ impl<K, V> Store<K, V> {
     #[inline(never)]
     fn plan(
         &self,
-        visit: &Visit<'_, K, V>,
+        stripe: &LockedStripe<'_, K, V>,
         plan: RefreshPlan,
         lifetime: Lifetime,
         found: Found,
@@ -299,7 +299,7 @@ impl<K, V> Store<K, V> {
             self.keeps_stale.store(true, Ordering::Relaxed);
         }
         RefreshPlan {
-            early: self.early(visit, plan.early.delta(), lifetime, found),
+            early: self.early(stripe, plan.early.delta(), lifetime, found),
             ..plan
         }
     }
@@ -307,13 +307,13 @@ impl<K, V> Store<K, V> {
     /// When a value whose load took `delta` is to be loaded again, in the place of what was found.
     pub(crate) fn early(
         &self,
-        visit: &Visit<'_, K, V>,
+        stripe: &LockedStripe<'_, K, V>,
         delta: u64,
         lifetime: Lifetime,
         found: Found,
     ) -> Early {
         let before = match found {
-            Found::Live(id) | Found::Dead(id, _) => visit.shard.early(id),
+            Found::Live(id) | Found::Dead(id, _) => stripe.shard.early(id),
             Found::Absent => Early::NEVER,
         };
         let delta = match delta {
@@ -325,37 +325,37 @@ impl<K, V> Store<K, V> {
 
     /// Publishes a loaded value that was born before its loader ran. The caller has established, in this
     /// visit, that its flight may publish. Returns whether it was stored.
-    pub(crate) fn publish_in(
+    pub(crate) fn publish_locked(
         &self,
-        visit: &mut Visit<'_, K, V>,
+        stripe: &mut LockedStripe<'_, K, V>,
         hash: KeyHash,
         namespace: &Namespace,
-        parcel: Parcel<K, V>,
+        request: WriteRequest<K, V>,
         epoch: u64,
         found: Found,
     ) -> Published<K, V> {
-        if refusal(visit, &parcel, epoch).is_some() {
+        if refusal(stripe, &request, epoch).is_some() {
             // As with any write: what it was to take the place of is of the past.
             match found {
-                Found::Live(id) => visit
+                Found::Live(id) => stripe
                     .shard
-                    .remove_into(id, RemovalCause::Explicit, visit.out),
-                Found::Dead(id, cause) => visit.shard.remove_into(id, cause, visit.out),
+                    .remove_into(id, RemovalCause::Explicit, stripe.out),
+                Found::Dead(id, cause) => stripe.shard.remove_into(id, cause, stripe.out),
                 Found::Absent => {}
             }
-            return Published::Refused(parcel.key, parcel.value);
+            return Published::Refused(request.key, request.value);
         }
-        match self.store_in(visit, hash, namespace, parcel, epoch, found) {
-            Done::New => Published::Stored(None),
-            Done::Replaced(gone) => Published::Stored(Some(gone)),
-            Done::Rejected(key, value, _) | Done::Unmet(key, value, _) => {
+        match self.store_locked(stripe, hash, namespace, request, epoch, found) {
+            LockedOutcome::New => Published::Stored(None),
+            LockedOutcome::Replaced(gone) => Published::Stored(Some(gone)),
+            LockedOutcome::Rejected(key, value, _) | LockedOutcome::Unmet(key, value, _) => {
                 Published::Refused(key, value)
             }
         }
     }
 }
 
-/// What `publish_in` leaves to be done after the lock.
+/// What `publish_locked` leaves to be done after the lock.
 pub(crate) enum Published<K, V> {
     /// Stored, over this if something was there.
     Stored(Option<RemovedEntry<K, V>>),
@@ -365,25 +365,25 @@ pub(crate) enum Published<K, V> {
 /// Why the shard cannot keep a parcel, if it cannot.
 #[inline]
 fn refusal<K, V>(
-    visit: &Visit<'_, K, V>,
-    parcel: &Parcel<K, V>,
+    stripe: &LockedStripe<'_, K, V>,
+    request: &WriteRequest<K, V>,
     epoch: u64,
 ) -> Option<RejectReason> {
-    let limits = visit.shard.limits();
-    if parcel.excess_tags > 0 {
+    let limits = stripe.shard.limits();
+    if request.excess_tags > 0 {
         Some(RejectReason::TooManyTags {
-            tags: parcel.excess_tags,
+            tags: request.excess_tags,
             limit: EntryOptions::MAX_TAGS,
         })
-    } else if limits.entries == 0 || (limits.weight == 0 && parcel.weight > 0) || epoch > MAX_EPOCH
+    } else if limits.entries == 0 || (limits.weight == 0 && request.weight > 0) || epoch > MAX_EPOCH
     {
         Some(RejectReason::NoCapacity)
-    } else if parcel.weight > limits.weight {
+    } else if request.weight > limits.weight {
         Some(RejectReason::TooHeavy {
-            weight: parcel.weight,
+            weight: request.weight,
             limit: limits.weight,
         })
-    } else if parcel.lifetime == Lifetime::NOTHING {
+    } else if request.lifetime == Lifetime::NOTHING {
         Some(RejectReason::ZeroTimeToLive)
     } else {
         None

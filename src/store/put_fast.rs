@@ -1,6 +1,6 @@
 //! The writes that a cache sees most, in one short piece: those that a shard calls [`FastPath`].
 
-use super::{Condition, Guard, Parcel, Put, Store, Stripe};
+use super::{Guard, Precondition, PutOutcome, Store, Stripe, WriteRequest};
 use crate::entry::Entry;
 use crate::entry::expiry::Lifetime;
 use crate::entry::freshness::RefreshPlan;
@@ -14,14 +14,14 @@ use crate::shard::FastPath;
 impl<K, V> Store<K, V> {
     /// Writes a value that has nothing to say of itself, in the root, and revokes the load in flight.
     #[inline(always)]
-    pub(crate) fn put_newcomer(
+    pub(crate) fn put_fast(
         &self,
         hash: KeyHash,
         root: &Namespace,
         key: K,
         value: V,
         lifetime: Lifetime,
-    ) -> Put<K, V>
+    ) -> PutOutcome<K, V>
     where
         K: Eq,
     {
@@ -30,7 +30,8 @@ impl<K, V> Store<K, V> {
         // One place in the sequence, as with any write: what was cleared up to this number is noticed already, and
         // the root has no other floor.
         let epoch = self.epochs.current();
-        let is_plain = shard.has_noticed(&self.epochs) && flights.is_blank() && epoch <= MAX_EPOCH;
+        let is_plain =
+            shard.has_noticed(&self.epochs) && flights.holds_nothing() && epoch <= MAX_EPOCH;
         let expected = if is_plain {
             shard.fast_path_for(hash.in_shard(), &key, lifetime, &self.clock)
         } else {
@@ -44,8 +45,8 @@ impl<K, V> Store<K, V> {
                 let header = header(expires_at);
                 match shard.insert_evicting(Entry { key, value, header }) {
                     Ok(old) => {
-                        self.let_go(guard, old);
-                        return Put::Stored(None);
+                        self.finish_evicting(guard, old);
+                        return PutOutcome::Stored(None);
                     }
                     Err(back) => (key, value) = (back.key, back.value),
                 }
@@ -62,7 +63,7 @@ impl<K, V> Store<K, V> {
             }
             None => {}
         }
-        let parcel = Parcel {
+        let request = WriteRequest {
             key,
             value,
             lifetime,
@@ -71,21 +72,21 @@ impl<K, V> Store<K, V> {
             excess_tags: 0,
             plan: RefreshPlan::NONE,
         };
-        self.put_under(guard, hash, root, parcel, Condition::Always)
+        self.put_locked(guard, hash, root, request, Precondition::Always)
     }
 
     /// Unlocks, counts a turnover, and lets its victim go.
     #[inline(always)]
-    fn let_go(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
+    fn finish_evicting(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
         if self.journal.is_some() || !self.notifier.is_indifferent() {
-            return self.tell_of(guard, old);
+            return self.notify_evicted(guard, old);
         }
         drop(guard);
         self.counters.bump_both(Count::Inserts, Count::Evicted);
     }
 
     #[inline(never)]
-    fn tell_of(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
+    fn notify_evicted(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
         self.note_one(&old.key, RemovalCause::Size);
         drop(guard);
         // Who is told finds it counted.
@@ -96,9 +97,9 @@ impl<K, V> Store<K, V> {
 
     /// What a write over this value returns, once the lock is gone.
     #[inline(never)]
-    fn overwritten(&self, key: K, old: V) -> Put<K, V> {
+    fn overwritten(&self, key: K, old: V) -> PutOutcome<K, V> {
         self.counters.bump_both(Count::Inserts, Count::Replaced);
         let cause = RemovalCause::Replaced;
-        Put::Stored(Some(self.notifier.tell_and_return(key, old, cause)))
+        PutOutcome::Stored(Some(self.notifier.tell_and_return(key, old, cause)))
     }
 }

@@ -14,81 +14,81 @@ use crate::shard::Found;
 use crate::util::sync::atomic::Ordering;
 
 impl<K, V> Store<K, V> {
-    /// Removes a live value and revokes the load in flight; where a version was `judged`, only if it is
+    /// Removes a live value and revokes the load in flight; where a version was `expected`, only if it is
     /// still there.
     pub(crate) fn remove<Q>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-        judged: Option<u32>,
+        expected: Option<u32>,
     ) -> Option<V>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let gone = self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
+        let gone = self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let found = stripe
                 .shard
-                .lookup(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
+                .lookup(hash.in_shard(), key, scope, &mut stripe.now);
+            let flight = stripe.flights.find(hash, namespace.id, key);
             let version = match found {
-                Found::Live(id) | Found::Dead(id, _) => Some(visit.shard.version(id)),
+                Found::Live(id) | Found::Dead(id, _) => Some(stripe.shard.version(id)),
                 Found::Absent => None,
             };
-            if judged.is_some() && judged != version {
+            if expected.is_some() && expected != version {
                 return None;
             }
-            if let (Found::Dead(id, cause), Some(_)) = (found, judged) {
+            if let (Found::Dead(id, cause), Some(_)) = (found, expected) {
                 // What was judged has died since: it goes, and a load that began meanwhile keeps its right.
-                visit.shard.remove_into(id, cause, visit.out);
+                stripe.shard.remove_into(id, cause, stripe.out);
                 return None;
             }
-            visit.revoke(flight, false);
+            stripe.revoke(flight, false);
             match found {
                 Found::Live(id) => {
-                    let gone = visit.shard.remove(id, RemovalCause::Explicit);
+                    let gone = stripe.shard.remove(id, RemovalCause::Explicit);
                     self.note(gone.iter());
                     gone
                 }
                 Found::Dead(id, cause) => {
-                    visit.shard.remove_into(id, cause, visit.out);
+                    stripe.shard.remove_into(id, cause, stripe.out);
                     None
                 }
                 Found::Absent => None,
             }
         });
-        gone.map(|gone| self.hand_over(gone))
+        gone.map(|gone| self.notify_and_return(gone))
     }
 
-    /// Revokes the load in flight of a key, and nothing else, if there is no live value but the `judged`
+    /// Revokes the load in flight of a key, and nothing else, if there is no live value but the `expected`
     /// version. `false`: there is one that nobody judged, perhaps published a moment ago.
     pub(crate) fn revoke<Q>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-        judged: Option<u32>,
+        expected: Option<u32>,
     ) -> bool
     where
         Q: Equivalent<K> + ?Sized,
     {
-        self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
+        self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let found = stripe
                 .shard
-                .lookup(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
+                .lookup(hash.in_shard(), key, scope, &mut stripe.now);
+            let flight = stripe.flights.find(hash, namespace.id, key);
             let version = match found {
-                Found::Live(id) => Some(visit.shard.version(id)),
+                Found::Live(id) => Some(stripe.shard.version(id)),
                 _ => None,
             };
-            let same = version.is_none() || version == judged;
+            let same = version.is_none() || version == expected;
             if same {
-                visit.revoke(flight, false);
+                stripe.revoke(flight, false);
             }
             if let Found::Dead(id, cause) = found {
-                visit.shard.remove_into(id, cause, visit.out);
+                stripe.shard.remove_into(id, cause, stripe.out);
             }
             same
         })
@@ -96,8 +96,8 @@ impl<K, V> Store<K, V> {
 
     /// Lets loads of a key be shared and stored again.
     pub(crate) fn forget_uncacheable(&self, hash: KeyHash) {
-        self.visit(self.stripe(hash), |visit| {
-            visit.flights.forget_uncacheable(hash);
+        self.with_stripe_mut(self.stripe(hash), |stripe| {
+            stripe.flights.forget_uncacheable(hash);
         });
     }
 
@@ -115,30 +115,30 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let gone = self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
+        let gone = self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let found = stripe
                 .shard
-                .lookup(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
+                .lookup(hash.in_shard(), key, scope, &mut stripe.now);
+            let flight = stripe.flights.find(hash, namespace.id, key);
             // Relaxed: a leader sets its node before its loader runs, and whoever passes `leaders` learned them
             // from such a loader.
             let is_kept = |node: u64| leaders.contains(&node);
             let flight = flight.filter(|flight| !is_kept(flight.node().load(Ordering::Relaxed)));
-            visit.revoke(flight, false);
+            stripe.revoke(flight, false);
             match found {
                 Found::Live(id) => {
-                    let gone = visit.shard.remove(id, RemovalCause::Explicit);
+                    let gone = stripe.shard.remove(id, RemovalCause::Explicit);
                     self.note(gone.iter());
                     gone
                 }
                 Found::Dead(id, cause) => {
-                    visit.shard.remove_into(id, cause, visit.out);
+                    stripe.shard.remove_into(id, cause, stripe.out);
                     None
                 }
                 Found::Absent => None,
             }
         });
-        gone.map(|gone| self.hand_over(gone)).is_some()
+        gone.map(|gone| self.notify_and_return(gone)).is_some()
     }
 }

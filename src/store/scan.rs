@@ -18,7 +18,7 @@ const ROUNDS: u32 = 65_536;
 /// apart so that a `Clone` that panics leaves nothing to be dropped under the lock.
 pub(crate) struct Page<K, V> {
     /// As long as this lives, no entry moves from slot to slot.
-    _walk: Arc<()>,
+    _scan: Arc<()>,
     stripe: usize,
     slot: u32,
     keys: Vec<K>,
@@ -46,14 +46,14 @@ impl<K, V> Store<K, V> {
         // From here on every call finds every shard empty. The visits only make the counts exact.
         self.epochs.clear();
         for stripe in &self.stripes {
-            self.visit(stripe, |_| ());
+            self.with_stripe_mut(stripe, |_| ());
         }
     }
 
     /// Before the first page of a walk.
     pub(crate) fn first_page(&self) -> Page<K, V> {
         Page {
-            _walk: Arc::clone(&self.walks),
+            _scan: Arc::clone(&self.active_scans),
             stripe: 0,
             slot: 0,
             keys: Vec::new(),
@@ -115,9 +115,9 @@ impl<K, V> Store<K, V> {
     /// Revokes every load in flight of a namespace.
     pub(crate) fn revoke_all(&self, namespace: &Namespace) {
         for stripe in &self.stripes {
-            self.visit(stripe, |visit| {
-                let flights: Vec<Arc<Flight<K, V>>> = visit.flights.remove_all(namespace.id);
-                visit
+            self.with_stripe_mut(stripe, |stripe| {
+                let flights: Vec<Arc<Flight<K, V>>> = stripe.flights.remove_all(namespace.id);
+                stripe
                     .revoked
                     .extend(flights.into_iter().map(|flight| (flight, false)));
             });
@@ -133,7 +133,7 @@ impl<K, V> Store<K, V> {
             }
             let has_work = |shard: &Shard<K, V>| {
                 shard.has_work(self.clock.coarse(), &self.epochs)
-                    || (shard.is_fragmented() && !self.is_walked())
+                    || (shard.is_fragmented() && !self.is_scanned())
             };
             let idle = {
                 let guard = stripe.read();
@@ -145,7 +145,7 @@ impl<K, V> Store<K, V> {
             // In slices, with the lock free between them.
             for _ in 0..ROUNDS {
                 let slice = left.min(crate::shard::MAINTENANCE_BATCH);
-                let (_, unused) = self.visit_with(stripe, slice, |_| ());
+                let (_, unused) = self.with_stripe_budget(stripe, slice, |_| ());
                 left -= slice - unused;
                 // A slice may have gone into moving timers that are not due yet.
                 if left == 0 || (unused > 0 && !has_work(&stripe.read().shard)) {
@@ -161,8 +161,8 @@ impl<K, V> Store<K, V> {
     pub(crate) fn set_capacity(&self, capacity: impl Fn() -> Capacity) {
         let shards = self.stripes.len();
         for (number, stripe) in self.stripes.iter().enumerate() {
-            self.visit(stripe, |visit| {
-                visit.shard.set_limits(capacity().slice(number, shards));
+            self.with_stripe_mut(stripe, |stripe| {
+                stripe.shard.set_limits(capacity().slice(number, shards));
             });
         }
     }

@@ -13,7 +13,7 @@ use crate::util::clock::Now;
 
 /// What is served instead of an error.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Instead {
+pub(crate) enum Fallback {
     /// A value whose time is not up.
     Live,
     /// One that is kept for this.
@@ -142,7 +142,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// The value whose time is up, where another caller is loading it, or has failed to a moment ago: what
-    /// `Store::begin` would answer, found without keeping others out.
+    /// `Store::join_or_lead` would answer, found without keeping others out.
     pub(crate) fn stale_at_once<Q>(
         &self,
         hash: KeyHash,
@@ -164,7 +164,7 @@ impl<K, V> Store<K, V> {
         let why = if flight.is_under_way(at.saturating_sub(self.loads.load_deadline)) {
             StaleBy::Load
         } else if flight
-            .rests_until(takes_errors)
+            .cools_down_until(takes_errors)
             .is_some_and(|until| at < until)
         {
             StaleBy::Error
@@ -186,13 +186,13 @@ impl<K, V> Store<K, V> {
 
     /// What there is to serve instead of an error: where stale values are kept for that, or where the load that
     /// failed was to `refresh` a value.
-    pub(crate) fn instead_of_error<Q>(
+    pub(crate) fn fallback_for_error<Q>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
         refresh: bool,
-    ) -> Option<(V, Instead)>
+    ) -> Option<(V, Fallback)>
     where
         Q: Equivalent<K> + ?Sized,
         V: Clone,
@@ -203,13 +203,13 @@ impl<K, V> Store<K, V> {
         let guard = self.stripe(hash).read();
         let (scope, mut now) = (self.scope(namespace), Now::new(&self.clock));
         let (id, stale) = Self::look_for_use(&guard.shard, hash, scope, key, &mut now)?;
-        let instead = match stale {
-            None if refresh || guard.shard.windows(id).if_error > 0 => Instead::Live,
-            Some(stale) if stale.serves(StaleBy::Error) => Instead::Stale,
+        let fallback = match stale {
+            None if refresh || guard.shard.windows(id).if_error > 0 => Fallback::Live,
+            Some(stale) if stale.serves(StaleBy::Error) => Fallback::Stale,
             _ => return None,
         };
         let value = guard.shard.entry(id)?.value.clone();
-        Some((value, instead))
+        Some((value, fallback))
     }
 
     /// Ends what is stale, and the load of it; nothing where there is nothing stale.
@@ -220,15 +220,15 @@ impl<K, V> Store<K, V> {
         if !self.keeps_stale() {
             return;
         }
-        self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = Self::look_for_use(visit.shard, hash, scope, key, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
+        self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let found = Self::look_for_use(stripe.shard, hash, scope, key, &mut stripe.now);
+            let flight = stripe.flights.find(hash, namespace.id, key);
             if let Some((id, Some(_))) = found {
-                visit.revoke(flight, false);
-                visit
+                stripe.revoke(flight, false);
+                stripe
                     .shard
-                    .remove_into(id, RemovalCause::Expired, visit.out);
+                    .remove_into(id, RemovalCause::Expired, stripe.out);
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use equivalent::Equivalent;
 
-use super::{Store, Visit};
+use super::{LockedStripe, Store};
 use crate::entry::expiry::Lifetime;
 use crate::entry::freshness::Early;
 use crate::entry::generation::Namespace;
@@ -22,35 +22,40 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
+        self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let found = stripe
                 .shard
-                .lookup(hash.in_shard(), key, scope, &mut visit.now);
+                .lookup(hash.in_shard(), key, scope, &mut stripe.now);
             let Found::Live(id) = found else {
                 return false;
             };
             if lifetime == Lifetime::NOTHING {
-                let flight = visit.flights.find(hash, namespace.id, key);
-                visit.revoke(flight, false);
-                visit
+                let flight = stripe.flights.find(hash, namespace.id, key);
+                stripe.revoke(flight, false);
+                stripe
                     .shard
-                    .remove_into(id, RemovalCause::Explicit, visit.out);
+                    .remove_into(id, RemovalCause::Explicit, stripe.out);
             } else {
-                self.set_lifetime(visit, id, lifetime);
+                self.set_lifetime(stripe, id, lifetime);
             }
             true
         })
     }
 
     /// Gives an entry this life from now on.
-    pub(super) fn set_lifetime(&self, visit: &mut Visit<'_, K, V>, id: u32, lifetime: Lifetime) {
-        let early = visit.shard.early(id);
+    pub(super) fn set_lifetime(
+        &self,
+        stripe: &mut LockedStripe<'_, K, V>,
+        id: u32,
+        lifetime: Lifetime,
+    ) {
+        let early = stripe.shard.early(id);
         if early.is_sure() {
-            return self.prolong(visit, id, lifetime, early);
+            return self.prolong(stripe, id, lifetime, early);
         }
         self.renew(
-            visit,
+            stripe,
             id,
             lifetime,
             self.loads.early(early.delta(), lifetime),
@@ -59,9 +64,15 @@ impl<K, V> Store<K, V> {
 
     /// The same for an entry that is to be loaded again from an age on: that moment stays where it is, for the value
     /// is as old as it was.
-    fn prolong(&self, visit: &mut Visit<'_, K, V>, id: u32, lifetime: Lifetime, early: Early) {
-        let deadline = lifetime.deadline(&mut visit.now);
-        let check_at = visit.shard.check_at(id);
+    fn prolong(
+        &self,
+        stripe: &mut LockedStripe<'_, K, V>,
+        id: u32,
+        lifetime: Lifetime,
+        early: Early,
+    ) {
+        let deadline = lifetime.deadline(&mut stripe.now);
+        let check_at = stripe.shard.check_at(id);
         let (deadline, early) = match deadline.checked_sub(check_at) {
             Some(window) if lifetime != Lifetime::FOREVER && window > 0 => {
                 let early = early.surely(window);
@@ -70,19 +81,23 @@ impl<K, V> Store<K, V> {
             }
             _ => (deadline, Early::measured(early.delta())),
         };
-        visit.shard.reschedule(id, deadline, early, &mut visit.now);
+        stripe
+            .shard
+            .reschedule(id, deadline, early, &mut stripe.now);
     }
 
     /// A new life, and when to load the value again.
     pub(crate) fn renew(
         &self,
-        visit: &mut Visit<'_, K, V>,
+        stripe: &mut LockedStripe<'_, K, V>,
         id: u32,
         lifetime: Lifetime,
         early: Early,
     ) {
-        let deadline = lifetime.deadline(&mut visit.now);
-        visit.shard.reschedule(id, deadline, early, &mut visit.now);
+        let deadline = lifetime.deadline(&mut stripe.now);
+        stripe
+            .shard
+            .reschedule(id, deadline, early, &mut stripe.now);
     }
 
     /// Changes a live value in place by code that is not the user's, keeping its deadline, and revokes
@@ -97,22 +112,22 @@ impl<K, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        self.visit(self.stripe(hash), |visit| {
-            let scope = self.scope_in_visit(namespace);
-            let found = visit
+        self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let found = stripe
                 .shard
-                .lookup(hash.in_shard(), key, scope, &mut visit.now);
-            let flight = visit.flights.find(hash, namespace.id, key);
+                .lookup(hash.in_shard(), key, scope, &mut stripe.now);
+            let flight = stripe.flights.find(hash, namespace.id, key);
             let Found::Live(id) = found else {
                 // Not the flight's last owner: the table keeps it.
                 drop(flight);
                 return None;
             };
-            visit.revoke(flight, true);
+            stripe.revoke(flight, true);
             let mut result = None;
-            visit
+            stripe
                 .shard
-                .update(id, &mut visit.now, |value| result = Some(update(value)));
+                .update(id, &mut stripe.now, |value| result = Some(update(value)));
             result
         })
     }

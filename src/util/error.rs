@@ -263,7 +263,7 @@ impl fmt::Display for LoadError {
             ),
             LoadError::Abandoned => f.write_str(
                 "the loader did not run to its end: it panicked, its queue is full (raise refresh_threads), or \
-                 what was given to refresh_on or refresh_in_task dropped it",
+                 what was given to executor or spawner dropped it",
             ),
             LoadError::TooManyLoads { limit } => write!(
                 f,

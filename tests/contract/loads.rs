@@ -24,7 +24,7 @@ fn a_failure_is_not_stored_unless_asked_for() {
 
 #[test]
 fn a_failure_is_remembered_for_its_time_and_no_longer() {
-    let (cache, time) = timed(|builder| builder.negative_time_to_live(SECOND));
+    let (cache, time) = timed(|builder| builder.error_time_to_live(SECOND));
     assert!(matches!(fails(&cache), Err(TryLoadError::Own(_))));
     time.advance(SECOND - crate::MILLI);
     let told = fails(&cache);
@@ -38,7 +38,7 @@ fn a_failure_is_remembered_for_its_time_and_no_longer() {
 
 #[test]
 fn remembered_failures_are_forgotten_in_time_and_hold_no_memory() {
-    let (cache, time) = timed(|builder| builder.negative_time_to_live(SECOND));
+    let (cache, time) = timed(|builder| builder.error_time_to_live(SECOND));
     for n in 0..500 {
         assert!(cache.try_get_or_load(&n, || Err::<u64, _>("no")).is_err());
     }

@@ -106,7 +106,7 @@ fn settings(seed: u64) -> (Run, CacheBuilder<u64, u64, Few>, ManualClock, Log) {
         2 => builder.refresh_after(4 * unit),
         3 => builder.early_expiration(1.0),
         4 => builder.time_to_idle(3 * unit),
-        5 => builder.negative_time_to_live(unit),
+        5 => builder.error_time_to_live(unit),
         6 => builder.max_entries(capacity / 2 + 1),
         7 => builder.max_entries(capacity * 2 + 1),
         8 => builder.eviction_policy(EvictionPolicy::Lru),

@@ -12,7 +12,7 @@ use crate::{KEY, MILLI, Numbers, SECOND, at_rest, timed};
 
 /// A cache that remembers for a second that there is nothing.
 fn remembering() -> (Numbers, ManualClock) {
-    timed(0.0, |builder| builder.absent_time_to_live(SECOND))
+    timed(0.0, |builder| builder.negative_time_to_live(SECOND))
 }
 
 fn nothing(cache: &Numbers) {
@@ -70,7 +70,7 @@ fn it_is_no_value() {
     nothing(&cache);
     assert_eq!((cache.get(&KEY), cache.peek(&KEY)), (None, None));
     assert!(!cache.contains_key(&KEY) && cache.is_empty());
-    assert_eq!(cache.lookup(&KEY), None);
+    assert_eq!(cache.get_with_freshness(&KEY), None);
     assert_eq!(cache.replace(KEY, 2), Err(2));
     assert!(!cache.touch(&KEY, None));
     assert!(!asks(&cache), "none of these ended it");
@@ -182,14 +182,14 @@ fn a_crowd_shares_one_answer() {
 fn what_was_there_goes_and_the_absence_is_remembered() {
     let (cache, time) = timed(0.0, |builder| {
         builder
-            .absent_time_to_live(SECOND)
+            .negative_time_to_live(SECOND)
             .stale_if_error(9 * SECOND, SECOND)
     });
     cache.insert(KEY, 1);
     time.advance(SECOND);
-    assert!(cache.lookup(&KEY).is_some(), "stale");
+    assert!(cache.get_with_freshness(&KEY).is_some(), "stale");
     nothing(&cache);
-    assert_eq!(cache.lookup(&KEY), None);
+    assert_eq!(cache.get_with_freshness(&KEY), None);
     assert!(!asks(&cache));
     let failed = cache.try_get_or_load(&KEY, || Err::<u64, _>("down"));
     assert!(matches!(
@@ -204,10 +204,12 @@ fn an_attached_loader_and_a_bulk_one_are_asked_once() {
     let asked = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&asked);
     let (cache, _time) = timed(0.0, move |builder| {
-        builder.absent_time_to_live(SECOND).loader(move |_: &u64| {
-            count.fetch_add(1, Ordering::SeqCst);
-            Ok::<_, Infallible>(Loaded::absent())
-        })
+        builder
+            .negative_time_to_live(SECOND)
+            .loader(move |_: &u64| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Infallible>(Loaded::absent())
+            })
     });
     for _ in 0..1_000 {
         assert!(matches!(cache.load(&KEY), Err(LoadError::Absent)));
@@ -227,7 +229,7 @@ fn an_attached_loader_and_a_bulk_one_are_asked_once() {
 
 #[test]
 fn absences_are_bounded() {
-    let (cache, _time) = timed(0.0, |builder| builder.absent_time_to_live(SECOND));
+    let (cache, _time) = timed(0.0, |builder| builder.negative_time_to_live(SECOND));
     for key in 0..5_000 {
         assert_eq!(cache.get_or_load_optional(&key, || None), None);
     }
@@ -241,7 +243,7 @@ fn absences_are_bounded() {
 fn who_comes_after_a_move_asks_again() {
     for remembers in [false, true] {
         let (cache, _time) = timed(0.0, |builder| match remembers {
-            true => builder.absent_time_to_live(SECOND),
+            true => builder.negative_time_to_live(SECOND),
             false => builder,
         });
         let (at, gate) = (&cache, Gate::default());

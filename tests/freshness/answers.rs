@@ -26,8 +26,11 @@ fn an_answers_windows_are_its_own() {
     answer(&cache, KEY + 1, Loaded::new(2));
     time.advance(2 * SECOND);
     let by = SECOND;
-    assert_eq!(cache.lookup(&KEY), Some((1, Freshness::Stale { by })));
-    assert_eq!(cache.lookup(&(KEY + 1)), None);
+    assert_eq!(
+        cache.get_with_freshness(&KEY),
+        Some((1, Freshness::Stale { by }))
+    );
+    assert_eq!(cache.get_with_freshness(&(KEY + 1)), None);
     let gate = Gate::default();
     let mut elected = held(&cache, &gate, 3);
     assert_eq!(served(&cache), 1);
@@ -35,7 +38,7 @@ fn an_answers_windows_are_its_own() {
     assert_eq!(elected.ready(), 3);
     // The new value said nothing of it.
     time.advance(SECOND);
-    assert_eq!(cache.lookup(&KEY), None);
+    assert_eq!(cache.get_with_freshness(&KEY), None);
     at_rest(&cache);
 }
 
@@ -105,12 +108,12 @@ fn a_slot_forgets_the_window_of_its_last_entry() {
         cache.insert_with(KEY, 1, with(first)).unwrap();
         cache.insert_with(KEY, 2, with(second)).unwrap();
         time.advance(SECOND);
-        let stale = cache.lookup(&KEY).is_some();
+        let stale = cache.get_with_freshness(&KEY).is_some();
         assert_eq!(stale, second > 0, "{first} {second}");
         #[cfg(debug_assertions)]
         cache.__validate();
         time.advance(second * SECOND);
-        assert_eq!(cache.lookup(&KEY), None);
+        assert_eq!(cache.get_with_freshness(&KEY), None);
         cache.run_pending(1_000);
         assert!(cache.is_empty());
     }

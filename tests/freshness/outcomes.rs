@@ -30,7 +30,7 @@ fn one_is_elected_and_the_others_are_served_what_is_there() {
     assert_eq!((stats.misses(), stats.refresh_failures()), (1, 0));
     // The new value has a life of its own.
     time.advance(490 * MILLI);
-    assert_eq!(cache.lookup(&KEY), Some((2, Freshness::Fresh)));
+    assert_eq!(cache.get_with_freshness(&KEY), Some((2, Freshness::Fresh)));
     at_rest(&cache);
 }
 
@@ -54,7 +54,7 @@ fn a_failed_refresh_serves_the_value_at_hand_and_changes_nothing() {
 
 #[test]
 fn a_remembered_failure_is_not_tried_again_while_it_is_remembered() {
-    let (cache, time) = timed(ALWAYS, |builder| builder.negative_time_to_live(100 * MILLI));
+    let (cache, time) = timed(ALWAYS, |builder| builder.error_time_to_live(100 * MILLI));
     load(&cache, &time, 1);
     time.advance(600 * MILLI);
     let fails = || cache.try_get_or_load(&KEY, || Err::<u64, _>("the source is down"));

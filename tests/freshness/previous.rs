@@ -76,7 +76,7 @@ fn the_answer_says_which_deadline() {
     let (cache, _time) = past();
     let zero = Loaded::unchanged().time_to_live(Duration::ZERO);
     assert_eq!(revalidate(&cache, zero, || ()), (1, Some(1)));
-    assert_eq!(cache.lookup(&KEY), None);
+    assert_eq!(cache.get_with_freshness(&KEY), None);
     at_rest(&cache);
 }
 
@@ -140,11 +140,11 @@ fn what_comes_between_wins_over_what_was_unchanged() {
             revalidate(&cache, Loaded::unchanged(), remove),
             (1, Some(1))
         );
-        assert_eq!(cache.lookup(&KEY), None, "brought back");
+        assert_eq!(cache.get_with_freshness(&KEY), None, "brought back");
         let (cache, _time) = make();
         let clear = || cache.clear();
         assert_eq!(revalidate(&cache, Loaded::unchanged(), clear), (1, Some(1)));
-        assert_eq!(cache.lookup(&KEY), None, "brought back");
+        assert_eq!(cache.get_with_freshness(&KEY), None, "brought back");
         assert_eq!(cache.stats().detached(), 1);
         at_rest(&cache);
     }
@@ -183,7 +183,7 @@ fn what_has_left_meanwhile_is_given_and_not_stored() {
         revalidate(&cache, Loaded::unchanged(), crowd_out),
         (1, Some(1))
     );
-    assert_eq!(cache.lookup(&KEY), None);
+    assert_eq!(cache.get_with_freshness(&KEY), None);
     at_rest(&cache);
 }
 

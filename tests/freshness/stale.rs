@@ -83,7 +83,7 @@ fn for_all_other_calls_a_stale_value_is_absent() {
     for (name, call) in calls {
         let (cache, _time) = past(10 * SECOND, (10 * SECOND, SECOND));
         let by = 500 * MILLI;
-        let is = cache.lookup(&KEY);
+        let is = cache.get_with_freshness(&KEY);
         assert_eq!(is, Some((1, Freshness::Stale { by })), "before {name}");
         call(&cache);
         at_rest(&cache);
@@ -122,7 +122,7 @@ fn what_removes_a_value_removes_its_stale_copy_at_once() {
         let mut elected = held(&cache, &gate, 2);
         assert_eq!(served(&cache), 1, "before {name}");
         call(&cache);
-        assert_eq!(cache.lookup(&KEY), None, "{name}");
+        assert_eq!(cache.get_with_freshness(&KEY), None, "{name}");
         let later = cache.try_get_or_load_async(&KEY, async || Err("the source is down"));
         let mut later = Hand::new(later);
         let answer = later.poll();
@@ -152,11 +152,14 @@ fn a_window_ends_to_the_tick() {
         cache.insert(KEY, 1);
         time.advance(SECOND + window - Duration::from_micros(20));
         let by = window - Duration::from_micros(20);
-        assert_eq!(cache.lookup(&KEY), Some((1, Freshness::Stale { by })));
+        assert_eq!(
+            cache.get_with_freshness(&KEY),
+            Some((1, Freshness::Stale { by }))
+        );
         cache.run_pending(64);
         assert_eq!(cache.len(), 1, "kept as long as it may be served");
         time.advance(Duration::from_micros(20));
-        assert_eq!(cache.lookup(&KEY), None);
+        assert_eq!(cache.get_with_freshness(&KEY), None);
         // The wheel may come a tick late.
         time.advance(20 * MILLI);
         cache.run_pending(64);
@@ -262,7 +265,7 @@ fn an_early_load_that_fails_rests_as_well() {
 fn without_a_window_an_error_is_an_error() {
     let (cache, _time) = past(Duration::ZERO, NEVER);
     assert!(fail(&cache).is_err());
-    assert_eq!(cache.lookup(&KEY), None);
+    assert_eq!(cache.get_with_freshness(&KEY), None);
     assert_eq!(cache.stats().stale_on_error(), 0);
 }
 
@@ -270,7 +273,7 @@ fn without_a_window_an_error_is_an_error() {
 fn a_load_that_finds_nothing_ends_what_is_stale() {
     let (cache, _time) = past(10 * SECOND, (10 * SECOND, SECOND));
     assert_eq!(cache.get_or_load_optional(&KEY, || None), None);
-    assert_eq!(cache.lookup(&KEY), None);
+    assert_eq!(cache.get_with_freshness(&KEY), None);
     assert!(fail(&cache).is_err());
     at_rest(&cache);
 }
@@ -288,7 +291,7 @@ fn what_has_been_idle_too_long_is_not_stale_but_gone() {
         .unwrap();
     cache.insert(KEY, 1);
     time.advance(SECOND);
-    assert_eq!(cache.lookup(&KEY), None);
+    assert_eq!(cache.get_with_freshness(&KEY), None);
     assert!(fail(&cache).is_err());
 }
 
@@ -391,7 +394,7 @@ fn an_error_that_is_remembered_for_longer_makes_no_one_rest_who_cannot_be_given_
         .max_capacity(100)
         .time_to_live(SECOND)
         .stale_if_error(60 * SECOND, SECOND)
-        .negative_time_to_live(30 * SECOND)
+        .error_time_to_live(30 * SECOND)
         .clock(time.clock())
         .build()
         .unwrap();

@@ -39,7 +39,7 @@ fn a_window_without_an_end_makes_nothing_live_for_ever() {
         time.advance(1_000_000 * SECOND);
         assert_eq!((cache.get(&KEY), cache.peek(&KEY)), (None, None));
         assert!(!cache.contains_key(&KEY));
-        let found = cache.lookup(&KEY);
+        let found = cache.get_with_freshness(&KEY);
         assert!(
             matches!(found, Some((1, Freshness::Stale { .. }))),
             "{found:?}"
@@ -63,7 +63,7 @@ fn each_window_is_for_its_own_purpose() {
     assert!(!fails(&cache));
     time.advance(6 * SECOND);
     assert!(fails(&cache));
-    assert!(cache.lookup(&KEY).is_some());
+    assert!(cache.get_with_freshness(&KEY).is_some());
 }
 
 /// What happens while a loader runs that then fails.
@@ -134,16 +134,16 @@ fn removals_by_a_closure_end_a_stale_value_too() {
     ];
     for (name, call) in calls {
         let (cache, _time) = past(10 * SECOND, 10 * SECOND);
-        assert!(cache.lookup(&KEY).is_some());
+        assert!(cache.get_with_freshness(&KEY).is_some());
         call(&cache);
-        assert_eq!(cache.lookup(&KEY), None, "{name}");
+        assert_eq!(cache.get_with_freshness(&KEY), None, "{name}");
         assert!(fails(&cache), "{name}");
         at_rest(&cache);
     }
     // What the closure keeps, it keeps.
     let (cache, _time) = past(10 * SECOND, 10 * SECOND);
     cache.retain(|_, value| *value == 1);
-    assert!(cache.lookup(&KEY).is_some());
+    assert!(cache.get_with_freshness(&KEY).is_some());
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_read_ends_no_stale_value() {
     cache.insert(KEY, 1);
     assert_eq!(cache.get(&KEY), Some(1));
     assert!(matches!(
-        cache.lookup(&KEY),
+        cache.get_with_freshness(&KEY),
         Some((1, Freshness::Stale { .. }))
     ));
 }
@@ -272,7 +272,7 @@ fn no_value_is_dropped_under_a_lock() {
         time.advance(100 * MILLI);
         for _ in 0..3 {
             ignore(fail());
-            ignore(cache.lookup(&KEY).is_some());
+            ignore(cache.get_with_freshness(&KEY).is_some());
         }
         let gate = Gate::default();
         let load = async || {
@@ -320,7 +320,7 @@ fn short_memories_do_not_crowd_out_long_ones() {
         .max_capacity(10_000)
         .shards(1)
         .time_to_live(SECOND)
-        .negative_time_to_live(MILLI)
+        .error_time_to_live(MILLI)
         .stale_if_error(10_000 * SECOND, 3_600 * SECOND)
         .clock(time.clock())
         .build()

@@ -9,7 +9,9 @@ use larder::{BuildError, Cache, EntryOptions, EvictionPolicy, Expiry, Freshness}
 use crate::{ALWAYS, KEY, MILLI, Numbers, SECOND, at_rest, in_the_window, load, timed};
 
 fn freshness(cache: &Numbers) -> Option<Freshness> {
-    cache.lookup(&KEY).map(|(_, freshness)| freshness)
+    cache
+        .get_with_freshness(&KEY)
+        .map(|(_, freshness)| freshness)
 }
 
 #[test]
@@ -78,9 +80,13 @@ fn the_slot_of_an_early_value_makes_no_other_early() {
     // Evicts, and takes the slot.
     cache.insert(8, 8);
     time.advance(999 * MILLI);
-    assert_eq!(cache.lookup(&8), Some((8, Freshness::Fresh)));
+    assert_eq!(cache.get_with_freshness(&8), Some((8, Freshness::Fresh)));
     time.advance(MILLI);
-    assert_eq!(cache.lookup(&8), None, "its life is its own, too");
+    assert_eq!(
+        cache.get_with_freshness(&8),
+        None,
+        "its life is its own, too"
+    );
     at_rest(&cache);
 }
 
@@ -147,7 +153,7 @@ fn outside_the_window_a_hit_reads_no_precise_clock() {
     for _ in 0..100_000 {
         assert_eq!(cache.get_or_load(&KEY, || unreachable!("it is there")), 1);
         assert_eq!(cache.get(&KEY), Some(1));
-        assert_eq!(cache.lookup(&KEY), Some((1, Freshness::Fresh)));
+        assert_eq!(cache.get_with_freshness(&KEY), Some((1, Freshness::Fresh)));
     }
     assert_eq!(larder::__precise_readings() - before, 0);
 }

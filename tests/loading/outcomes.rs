@@ -91,7 +91,7 @@ fn an_infallible_follower_of_a_failure_loads_next() {
 
 #[test]
 fn a_remembered_failure_is_answered_until_its_time_is_over() {
-    let (cache, time) = timed(|builder| builder.negative_time_to_live(SECOND));
+    let (cache, time) = timed(|builder| builder.error_time_to_live(SECOND));
     assert!(cache.try_get_or_load(&KEY, || Err("down")).is_err());
     let runs = Runs::default();
     let again = || {
@@ -134,7 +134,7 @@ fn a_remembered_failure_ends_with_a_write_or_an_invalidation() {
         },
     ];
     for (number, end) in ends.into_iter().enumerate() {
-        let (cache, _time) = timed(|builder| builder.negative_time_to_live(SECOND));
+        let (cache, _time) = timed(|builder| builder.error_time_to_live(SECOND));
         assert!(cache.try_get_or_load(&KEY, || Err("down")).is_err());
         end(&cache);
         let value = cache.try_get_or_load(&KEY, || Ok::<_, String>(2));
@@ -146,7 +146,7 @@ fn a_remembered_failure_ends_with_a_write_or_an_invalidation() {
 /// A remembered failure is an absence: an infallible load runs its loader, and `add` wins.
 #[test]
 fn a_remembered_failure_is_no_value() {
-    let (cache, _time) = timed(|builder| builder.negative_time_to_live(SECOND));
+    let (cache, _time) = timed(|builder| builder.error_time_to_live(SECOND));
     assert!(cache.try_get_or_load(&KEY, || Err("down")).is_err());
     assert_eq!(cache.get(&KEY), None);
     assert!(!cache.contains_key(&KEY));

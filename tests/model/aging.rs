@@ -2,7 +2,7 @@
 //! time is up, and one that is kept after it, each with and without a load that is to take its place.
 //!
 //! The words are those of `table.rs`, and `stale`, which is `old` after its time is up. What there is
-//! afterwards is what a `lookup` finds. After the `|`: what a loading call gets that comes after the
+//! afterwards is what a `get_with_freshness` finds. After the `|`: what a loading call gets that comes after the
 //! operation, while the load from before it still runs. Nobody waits for that load, unless an invalidated
 //! tag says that nothing is left to be served; `later` is such a call's own value.
 
@@ -78,7 +78,7 @@ impl Place {
     }
 
     fn left(&self) -> &'static str {
-        match self.view.lookup(KEY) {
+        match self.view.get_with_freshness(KEY) {
             None => "-",
             Some((value, Freshness::Stale { .. })) if word(value) == "old" => "stale",
             Some((_, Freshness::Stale { .. })) => "?",
@@ -179,7 +179,7 @@ fn beside_a_load_that_waits(age: Age, operation: fn(&Place) -> String, next: boo
     let place = Place::aged(age, |builder| {
         builder
             .loader(|_: &&str| Ok::<_, &str>(Loaded::new(LOADED).tag(TAG)))
-            .refresh_on(move |job| queue.send(job).expect("the test listens"))
+            .executor(move |job| queue.send(job).expect("the test listens"))
     });
     assert_eq!(place.view.load(KEY).ok(), Some(OLD));
     let job = jobs.try_recv().expect("one call has had the value loaded");
@@ -226,7 +226,7 @@ const AGED: &[Aged] = &[
         revalidated: "None → loaded | old",
     },
     Aged {
-        name: "`lookup`",
+        name: "`get_with_freshness`",
         early: "Some(old, Early) → old",
         refreshed: "Some(old, Fresh) → loaded | old",
         stale: "Some(old, Stale) → stale",

@@ -41,7 +41,7 @@ impl Place {
         let time = ManualClock::new();
         let builder = Cache::builder()
             .max_capacity(100)
-            .negative_time_to_live(NEGATIVE)
+            .error_time_to_live(NEGATIVE)
             .clock(time.clock());
         let root = set(builder).build().expect("the configuration is valid");
         let view = root.namespace("space");

@@ -231,7 +231,7 @@ impl Config {
             builder = builder.expiry(Policy { reads: self.reads });
         }
         if self.negative {
-            builder = builder.negative_time_to_live(NEGATIVE);
+            builder = builder.error_time_to_live(NEGATIVE);
         }
         let Windows {
             revalidate,

@@ -177,7 +177,7 @@ impl Run {
                 let stale = self.reference.stale(slot);
                 let stale = stale.map(|(value, by)| (value, Freshness::Stale { by }));
                 let (cache, key) = self.at(slot);
-                assert_eq!(cache.lookup(&key), live.or(stale));
+                assert_eq!(cache.get_with_freshness(&key), live.or(stale));
                 self.count_read(live.is_some());
                 effect.ended = ended;
             }

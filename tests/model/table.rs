@@ -118,8 +118,8 @@ pub(crate) const TABLE: &[Row] = &[
         in_turn: "Some(old) → computed | kept",
     },
     Row {
-        name: "`lookup`",
-        call: |at| looked_up(at.view.lookup(KEY)),
+        name: "`get_with_freshness`",
+        call: |at| looked_up(at.view.get_with_freshness(KEY)),
         absent: "None → -",
         fresh: "Some(old, Fresh) → old",
         past: "None → -",

@@ -320,7 +320,7 @@ pub(crate) const METHODS: &[Method] = &[
         });
     }),
     method("lookup", |rig| {
-        each(rig, |c, id| drop(c.lookup(&rig.key(id))))
+        each(rig, |c, id| drop(c.get_with_freshness(&rig.key(id))))
     }),
     method("get_many_or_load", |rig| {
         let keys = KEYS.map(|id| rig.key(id));

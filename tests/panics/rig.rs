@@ -124,8 +124,8 @@ impl Rig {
                     .early_expiration(1e9)
                     .stale_while_revalidate(100 * SECOND)
                     .stale_if_error(100 * SECOND, Duration::ZERO)
-                    .refresh_on(|job| job())
-                    .refresh_in_task(pollster::block_on);
+                    .executor(|job| job())
+                    .spawner(pollster::block_on);
             }
         }
         let root = builder.hasher(Hashing(world)).build().expect("the rig");

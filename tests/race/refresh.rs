@@ -160,7 +160,7 @@ fn handed_out(run: fn(Job)) -> World {
                 Ok::<_, String>(Loaded::new(truth))
             })
             .hard_timeout(Duration::from_secs(10))
-            .refresh_on(run)
+            .executor(run)
     });
     World { truth, ..world }
 }

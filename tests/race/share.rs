@@ -68,7 +68,7 @@ fn an_absence_is_shared_and_the_next_one_loads() {
 fn a_failure_does_not_outlive_an_invalidation() {
     explore(|| {
         let minute = std::time::Duration::from_secs(60);
-        let world = World::with(|builder| builder.negative_time_to_live(minute));
+        let world = World::with(|builder| builder.error_time_to_live(minute));
         let failing = {
             let world = world.clone();
             thread::spawn(move || try_read(&world))

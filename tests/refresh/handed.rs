@@ -66,7 +66,7 @@ fn a_queued_load_that_was_overtaken_is_not_run() {
         .clock(time.clock())
         .load_deadline(100 * MILLI)
         .hard_timeout(100 * MILLI)
-        .refresh_on(move |job| queue.lock().unwrap().push(job))
+        .executor(move |job| queue.lock().unwrap().push(job))
         .loader(move |n: &u64| {
             count.fetch_add(1, Ordering::SeqCst);
             Ok::<_, Infallible>(Loaded::new(*n))
@@ -102,7 +102,7 @@ fn a_load_that_nobody_ran_is_no_load() {
     let cache: Cache<u64, u64> = Cache::builder()
         .max_capacity(10)
         .hard_timeout(SECOND)
-        .refresh_on(drop)
+        .executor(drop)
         .loader(|n: &u64| Ok::<_, Infallible>(Loaded::new(*n)))
         .build()
         .unwrap();
@@ -192,7 +192,7 @@ fn no_loader_is_run_for_a_call_whose_time_is_up() {
         .max_capacity(10)
         .clock(time.clock())
         .hard_timeout(SECOND)
-        .refresh_on(|job| std::thread::spawn(job).join().unwrap())
+        .executor(|job| std::thread::spawn(job).join().unwrap())
         .loader(move |n: &u64| {
             if count.fetch_add(1, Ordering::SeqCst) < 20 {
                 passes.advance(SECOND);
@@ -223,7 +223,7 @@ fn whoever_brings_a_loader_does_not_wait_for_a_thread() {
         .max_capacity(10)
         .clock(time.clock())
         .hard_timeout(SECOND)
-        .refresh_on(move |job| queue.lock().unwrap().push(job))
+        .executor(move |job| queue.lock().unwrap().push(job))
         .loader(|n: &u64| Ok::<_, Infallible>(Loaded::new(*n)))
         .build()
         .unwrap();

@@ -34,7 +34,10 @@ fn a_stale_value_is_served_while_a_thread_loads() {
         assert_eq!(cache.load(&KEY).unwrap(), 1);
     }
     let by = 750 * MILLI;
-    assert_eq!(cache.lookup(&KEY), Some((1, Freshness::Stale { by })));
+    assert_eq!(
+        cache.get_with_freshness(&KEY),
+        Some((1, Freshness::Stale { by }))
+    );
     source.gate.open();
     until(&cache, |stats| stats.loads() == 1);
     at_rest(&cache);
@@ -78,7 +81,7 @@ fn it_runs_where_the_builder_was_told() {
     let ran = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&ran);
     let (cache, _time, source) = in_the_window(|builder| {
-        builder.refresh_on(move |job| {
+        builder.executor(move |job| {
             count.fetch_add(1, Ordering::SeqCst);
             std::thread::spawn(job);
         })
@@ -101,7 +104,7 @@ fn waiting_for_a_thread_does_not_count_as_loading() {
         builder
             .time_to_live(100 * SECOND)
             .early_expiration(1.0)
-            .refresh_on(move |job| jobs.send(job).unwrap())
+            .executor(move |job| jobs.send(job).unwrap())
     });
     source.gate.open();
     // δ is 10 ms: one draw in e is early this late.
@@ -142,7 +145,7 @@ fn tasks_have_a_task_load() {
                 asked.answer()
             }
         })
-        .refresh_in_task(move |task| tasks.send(task).unwrap())
+        .spawner(move |task| tasks.send(task).unwrap())
         .clock(time.clock())
         .build()
         .unwrap();

@@ -184,7 +184,7 @@ fn whoever_is_to_run_it_may_refuse() {
     type Refuse = fn(Box<dyn FnOnce() + Send>);
     let refusals: [Refuse; 2] = [drop, |_| panic!("no")];
     for refuse in refusals {
-        let (cache, time, source) = limited(|builder| builder.refresh_on(refuse));
+        let (cache, time, source) = limited(|builder| builder.executor(refuse));
         assert!(abandoned(cache.load(&KEY)));
         cache.insert(KEY, 1);
         time.advance(SECOND);
@@ -288,7 +288,7 @@ impl Runtime {
                     Ok::<_, Infallible>(Loaded::new(100))
                 }
             })
-            .refresh_in_task(move |task| spawner.tasks.lock().unwrap().push(task))
+            .spawner(move |task| spawner.tasks.lock().unwrap().push(task))
             .timer(move |_| sleeper.clone().slept())
             .soft_timeout(SOFT)
             .hard_timeout(HARD)
@@ -374,13 +374,10 @@ fn a_timeout_that_nobody_could_keep_is_refused() {
         (|builder| builder, "loader(..) or async_loader(..)"),
         (
             |builder| threads(builder).refresh_threads(0),
-            "refresh_threads(1) or more, or refresh_on(..)",
+            "refresh_threads(1) or more, or executor(..)",
         ),
-        (tasks, "refresh_in_task(..)"),
-        (
-            |builder| tasks(builder).refresh_in_task(|_| ()),
-            "timer(..)",
-        ),
+        (tasks, "spawner(..)"),
+        (|builder| tasks(builder).spawner(|_| ()), "timer(..)"),
     ];
     for (set, needed) in table {
         let builder = Cache::builder().max_capacity(9);

@@ -63,7 +63,7 @@ fn a_function_that_drops_the_job_or_panics_leaves_the_key_to_the_next() {
     let calls = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&calls);
     let (cache, _time, source) = in_the_window(|builder| {
-        builder.refresh_on(move |job| match count.fetch_add(1, Ordering::SeqCst) {
+        builder.executor(move |job| match count.fetch_add(1, Ordering::SeqCst) {
             0 => drop(job),
             1 => panic!("the runtime is gone"),
             _ => job(),
@@ -154,7 +154,7 @@ fn kept() -> (Jobs, impl Fn(Job) + Send + Sync) {
 #[test]
 fn who_has_nothing_to_be_served_does_not_wait_for_a_queue() {
     let (jobs, keep) = kept();
-    let (cache, time, source) = in_the_window(|builder| builder.refresh_on(keep));
+    let (cache, time, source) = in_the_window(|builder| builder.executor(keep));
     source.gate.open();
     assert_eq!(cache.load(&KEY).unwrap(), 1);
     assert_eq!(jobs.lock().len(), 1);
@@ -175,7 +175,7 @@ fn who_has_nothing_to_be_served_does_not_wait_for_a_queue() {
 #[test]
 fn what_waits_in_a_queue_is_no_load_in_flight() {
     let (jobs, keep) = kept();
-    let (cache, _time, source) = in_the_window(|builder| builder.refresh_on(keep).max_loads(1));
+    let (cache, _time, source) = in_the_window(|builder| builder.executor(keep).max_loads(1));
     source.gate.open();
     assert_eq!(cache.load(&KEY).unwrap(), 1);
     assert_eq!(cache.load(&8).unwrap(), 100, "there is room for a load");
@@ -189,7 +189,7 @@ fn what_waits_in_a_queue_is_no_load_in_flight() {
 fn a_refresh_that_takes_too_long_is_begun_anew() {
     let (jobs, keep) = kept();
     let (cache, time, source) =
-        in_the_window(|builder| builder.refresh_on(keep).load_deadline(100 * MILLI));
+        in_the_window(|builder| builder.executor(keep).load_deadline(100 * MILLI));
     source.gate.open();
     for _ in 0..10 {
         assert_eq!(cache.load(&KEY).unwrap(), 1);

@@ -95,7 +95,7 @@ impl PageCache {
             .early_expiration(1.0)
             .stale_while_revalidate(STALE_WHILE_LOADING)
             .stale_if_error(STALE_ON_ERROR, REST)
-            .refresh_in_task(|load| drop(tokio::spawn(load)))
+            .spawner(|load| drop(tokio::spawn(load)))
             .build()?;
         Ok(Self::Own(cache))
     }

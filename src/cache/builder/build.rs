@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
 use super::{CacheBuilder, EvictionPolicy};
-use crate::cache::executor::{Background, Pool};
+use crate::cache::executor::{Executor, Pool};
 use crate::cache::{Cache, Inner, maintenance};
 use crate::entry::freshness::Windows;
 use crate::entry::generation::Namespace;
@@ -72,7 +72,7 @@ where
             capacity,
             weighted,
             idle_after: self.time_to_idle.map(nanos),
-            long_way: self.long_way,
+            no_fast_path: self.no_fast_path,
             lru: self.eviction_policy == EvictionPolicy::Lru,
             notifier: Notifier::new(self.listener),
             journal: self.journal,
@@ -81,11 +81,11 @@ where
         if let Some(every) = self.maintenance {
             maintenance::start(&store, every)?;
         }
-        let background = match (self.refresh_on, self.refresh_threads) {
+        let executor = match (self.executor, self.refresh_threads) {
             _ if self.rules.loader.is_none() => None,
-            (Some(spawn), _) => Some(Background::Given(spawn)),
+            (Some(spawn), _) => Some(Executor::Given(spawn)),
             (None, 0) => None,
-            (None, threads) => Some(Background::Threads(Pool::new(threads))),
+            (None, threads) => Some(Executor::Threads(Pool::new(threads))),
         };
         let asks_nobody = self.rules.expiry.is_none() && self.rules.weigher.is_none();
         let plain = asks_nobody && self.rules.jitter == 0.0 && self.refresh_after.is_none();
@@ -95,8 +95,8 @@ where
         let inner = Arc::new(Inner {
             plain_lifetime: plain.then_some(lifetime),
             hits_may_write: store.hit_needs_lock || self.rules.expiry.is_some(),
-            background,
-            spawn_task: self.spawn_task,
+            executor,
+            spawner: self.spawner,
             store,
             hasher: self.hasher,
             rules: self.rules,
@@ -110,8 +110,8 @@ where
             max_loads: self.max_loads,
             load_deadline: nanos(self.load_deadline),
             wait_deadline: nanos(self.wait_deadline),
-            negative: nanos(self.negative_time_to_live),
-            absent: nanos(self.absent_time_to_live),
+            error_lifetime: nanos(self.error_time_to_live),
+            negative_lifetime: nanos(self.negative_time_to_live),
             refresh_after: self.refresh_after.map(nanos),
             uncacheable: nanos(UNCACHEABLE),
             timeouts: match (self.soft_timeout, self.hard_timeout) {
@@ -124,7 +124,7 @@ where
                 while_revalidate: nanos(self.stale_while_revalidate),
                 if_error: nanos(self.stale_if_error.0),
             },
-            rest: nanos(self.stale_if_error.1),
+            cooldown: nanos(self.stale_if_error.1),
         }
     }
 
@@ -133,10 +133,10 @@ where
         let (threads, tasks) = (&self.rules.loader, &self.rules.async_loader);
         let missing = if threads.is_none() && tasks.is_none() {
             "loader(..) or async_loader(..)"
-        } else if threads.is_some() && self.refresh_threads == 0 && self.refresh_on.is_none() {
-            "refresh_threads(1) or more, or refresh_on(..)"
-        } else if tasks.is_some() && self.spawn_task.is_none() {
-            "refresh_in_task(..)"
+        } else if threads.is_some() && self.refresh_threads == 0 && self.executor.is_none() {
+            "refresh_threads(1) or more, or executor(..)"
+        } else if tasks.is_some() && self.spawner.is_none() {
+            "spawner(..)"
         } else if tasks.is_some() && self.timer.is_none() {
             "timer(..)"
         } else {

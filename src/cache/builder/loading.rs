@@ -64,8 +64,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     ///     .build()?;
     /// # Ok::<(), larder::BuildError>(())
     /// ```
-    pub fn negative_time_to_live(mut self, time: Duration) -> Self {
-        self.negative_time_to_live = time;
+    pub fn error_time_to_live(mut self, time: Duration) -> Self {
+        self.error_time_to_live = time;
         self
     }
 
@@ -84,8 +84,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// assert_eq!(cache.get_or_load_optional(&404, || unreachable!("it is remembered")), None);
     /// # Ok::<(), larder::BuildError>(())
     /// ```
-    pub fn absent_time_to_live(mut self, time: Duration) -> Self {
-        self.absent_time_to_live = time;
+    pub fn negative_time_to_live(mut self, time: Duration) -> Self {
+        self.negative_time_to_live = time;
         self
     }
 
@@ -145,7 +145,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// For so long after its time is up, a value is still served to loading calls while one of them loads it anew:
     /// nobody waits but that one. All other calls take it for absent, and a write, a removal or an invalidation
     /// ends it. It stays in the cache for that long and competes for its room like others.
-    /// [`lookup`](crate::Cache::lookup) tells a stale value from a fresh one. Default: zero, never.
+    /// [`get_with_freshness`](crate::Cache::get_with_freshness) tells a stale value from a fresh one. Default: zero, never.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -185,8 +185,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// How long a call of an attached loader ([`load`](crate::Cache::load), [`load_async`](crate::Cache::load_async))
     /// waits for it, its own or another's, where a stale value could be served instead of an error
     /// ([`stale_if_error`](Self::stale_if_error)): then that value is served. The loader goes on and its value is
-    /// stored. Such loaders run on the cache's threads, or where [`refresh_on`](Self::refresh_on) and
-    /// [`refresh_in_task`](Self::refresh_in_task) say, also where nothing is there yet; for tasks a
+    /// stored. Such loaders run on the cache's threads, or where [`executor`](Self::executor) and
+    /// [`spawner`](Self::spawner) say, also where nothing is there yet; for tasks a
     /// [`timer`](Self::timer) is needed, too. Keys whose values were declared uncacheable are loaded by each call
     /// itself, however long that takes; and so is what a loader loads in turn, for which whoever waits for that
     /// loader has its timeouts. A loader that panics, or is dropped, is
@@ -255,34 +255,34 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder()
     ///     .max_capacity(9)
-    ///     .refresh_on(|job| drop(std::thread::spawn(job)))
+    ///     .executor(|job| drop(std::thread::spawn(job)))
     ///     .build()?;
     /// # Ok::<(), larder::BuildError>(())
     /// ```
-    pub fn refresh_on<F>(mut self, run: F) -> Self
+    pub fn executor<F>(mut self, run: F) -> Self
     where
         F: Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
     {
-        self.refresh_on = Some(Box::new(run));
+        self.executor = Some(Box::new(run));
         self
     }
 
     /// Where [`load_async`](crate::Cache::load_async) has values loaded again: a function that runs a future, such
     /// as `tokio::spawn`. Without it the task that is elected loads by itself. It may drop the future, or panic, as
-    /// with [`refresh_on`](Self::refresh_on).
+    /// with [`executor`](Self::executor).
     ///
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder()
     ///     .max_capacity(9)
-    ///     .refresh_in_task(|future| drop(std::thread::spawn(|| pollster::block_on(future))))
+    ///     .spawner(|future| drop(std::thread::spawn(|| pollster::block_on(future))))
     ///     .build()?;
     /// # Ok::<(), larder::BuildError>(())
     /// ```
-    pub fn refresh_in_task<F>(mut self, spawn: F) -> Self
+    pub fn spawner<F>(mut self, spawn: F) -> Self
     where
         F: Fn(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
     {
-        self.spawn_task = Some(Box::new(spawn));
+        self.spawner = Some(Box::new(spawn));
         self
     }
 

@@ -8,8 +8,8 @@ use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::executor::{Job, SpawnTask};
-use super::{Cache, Rules, Weigher};
+use super::executor::{Job, Spawn};
+use super::{Cache, CacheRules, Weigher};
 use crate::entry::expiry::Expiry;
 use crate::entry::hash::DefaultHashBuilder;
 use crate::entry::removal::{Listener, RemovalCause};
@@ -65,24 +65,24 @@ pub struct CacheBuilder<K, V, S = DefaultHashBuilder> {
     clock: Clock,
     listener: Option<Listener<K, V>>,
     journal: Option<Journal<K>>,
-    long_way: bool,
+    no_fast_path: bool,
     max_loads: Option<usize>,
     load_deadline: Duration,
     wait_deadline: Duration,
+    error_time_to_live: Duration,
     negative_time_to_live: Duration,
-    absent_time_to_live: Duration,
     soft_timeout: Option<Duration>,
     hard_timeout: Option<Duration>,
     refresh_after: Option<Duration>,
     beta: f64,
     refresh_threads: usize,
-    refresh_on: Option<Box<dyn Fn(Job) + Send + Sync>>,
-    spawn_task: Option<SpawnTask>,
+    executor: Option<Box<dyn Fn(Job) + Send + Sync>>,
+    spawner: Option<Spawn>,
     stale_while_revalidate: Duration,
     stale_if_error: (Duration, Duration),
     maintenance: Option<Duration>,
     timer: Option<Timer>,
-    rules: Rules<K, V>,
+    rules: CacheRules<K, V>,
 }
 
 impl<K, V> CacheBuilder<K, V> {
@@ -96,24 +96,24 @@ impl<K, V> CacheBuilder<K, V> {
             clock: Clock::system(),
             listener: None,
             journal: None,
-            long_way: false,
+            no_fast_path: false,
             max_loads: None,
             load_deadline: LOAD_DEADLINE,
             wait_deadline: WAIT_DEADLINE,
+            error_time_to_live: Duration::ZERO,
             negative_time_to_live: Duration::ZERO,
-            absent_time_to_live: Duration::ZERO,
             soft_timeout: None,
             hard_timeout: None,
             refresh_after: None,
             beta: 0.0,
             refresh_threads: REFRESH_THREADS,
-            refresh_on: None,
-            spawn_task: None,
+            executor: None,
+            spawner: None,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: (Duration::ZERO, Duration::ZERO),
             maintenance: None,
             timer: None,
-            rules: Rules {
+            rules: CacheRules {
                 name: None,
                 time_to_live: None,
                 jitter: 0.0,
@@ -327,19 +327,19 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             clock: self.clock,
             listener: self.listener,
             journal: self.journal,
-            long_way: self.long_way,
+            no_fast_path: self.no_fast_path,
             max_loads: self.max_loads,
             load_deadline: self.load_deadline,
             wait_deadline: self.wait_deadline,
+            error_time_to_live: self.error_time_to_live,
             negative_time_to_live: self.negative_time_to_live,
-            absent_time_to_live: self.absent_time_to_live,
             soft_timeout: self.soft_timeout,
             hard_timeout: self.hard_timeout,
             refresh_after: self.refresh_after,
             beta: self.beta,
             refresh_threads: self.refresh_threads,
-            refresh_on: self.refresh_on,
-            spawn_task: self.spawn_task,
+            executor: self.executor,
+            spawner: self.spawner,
             stale_while_revalidate: self.stale_while_revalidate,
             stale_if_error: self.stale_if_error,
             maintenance: self.maintenance,
@@ -408,7 +408,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// which hold the one to the other.
     #[doc(hidden)]
     pub fn __long_way(mut self) -> Self {
-        self.long_way = true;
+        self.no_fast_path = true;
         self
     }
 }

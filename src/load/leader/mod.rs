@@ -11,24 +11,24 @@ use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::{RemovalCause, drop_catching};
 use crate::entry::stats::Count;
-use crate::flight::wait_graph::Node;
-use crate::flight::{Flight, Kept, Outcome, Remembered};
+use crate::flight::wait_graph::LoadId;
+use crate::flight::{Flight, FlightOutcome, FlightRef, NegativeResult};
 use crate::shard::Found;
-use crate::store::{Parcel, Published, Seen, Store, Visit};
+use crate::store::{LockedStripe, Published, Snapshot, Store, WriteRequest};
 use crate::util::sync::Arc;
 
 /// The right and the duty to load a key. Dropped without a word, it abandons the flight.
-pub(crate) struct Lead<K, V> {
+pub(crate) struct LeaderGuard<K, V> {
     pub(super) store: Arc<Store<K, V>>,
     pub(super) namespace: Arc<Namespace>,
-    pub(super) flight: Kept<K, V>,
+    pub(super) flight: FlightRef<K, V>,
     term: u64,
     pub(super) epoch: u64,
-    node: Node,
+    node: LoadId,
     /// When the loader began; `None` for a turn without a loader.
     since: Option<u64>,
     /// What it loads again, if that is a value whose time is not up.
-    replaces: Option<Seen>,
+    replaces: Option<Snapshot>,
     /// What the loader may call unchanged.
     previous: Option<V>,
     /// It runs a loader, and does not only take its turn.
@@ -39,24 +39,24 @@ pub(crate) struct Lead<K, V> {
 }
 
 /// What a publishing visit leaves to be done after the lock.
-struct Landed<K, V> {
+struct PublishOutcome<K, V> {
     published: Option<Published<K, V>>,
-    /// See [`Outcome::Done`].
+    /// See [`FlightOutcome::Done`].
     overtaken: Option<u64>,
     removed: Option<Arc<Flight<K, V>>>,
 }
 
-impl<K, V> Lead<K, V> {
+impl<K, V> LeaderGuard<K, V> {
     /// For whoever has just begun the `term` of a flight, and runs a loader unless it only takes its turn.
     pub(super) fn new(
         store: &Arc<Store<K, V>>,
         namespace: Arc<Namespace>,
-        flight: Kept<K, V>,
+        flight: FlightRef<K, V>,
         (term, epoch): (u64, u64),
-        node: Node,
+        node: LoadId,
         loads: bool,
-    ) -> Lead<K, V> {
-        Lead {
+    ) -> LeaderGuard<K, V> {
+        LeaderGuard {
             store: Arc::clone(store),
             namespace,
             flight,
@@ -73,7 +73,7 @@ impl<K, V> Lead<K, V> {
     }
 
     /// The same, of a load whose value has a live one to take the place of.
-    pub(super) fn of_a_refresh(mut self, replaces: Seen) -> Self {
+    pub(super) fn of_a_refresh(mut self, replaces: Snapshot) -> Self {
         self.replaces = Some(replaces);
         self
     }
@@ -97,7 +97,7 @@ impl<K, V> Lead<K, V> {
         self.replaces.is_some()
     }
 
-    pub(crate) fn replaces(&self) -> Option<Seen> {
+    pub(crate) fn replaces(&self) -> Option<Snapshot> {
         self.replaces
     }
 
@@ -150,34 +150,34 @@ impl<K, V> Lead<K, V> {
         begins
     }
 
-    pub(crate) fn node(&self) -> &Node {
+    pub(crate) fn node(&self) -> &LoadId {
         &self.node
     }
 
     /// Done: publishes the value, if the flight still may, and gives it to those who waited. The
     /// parcel's copy is for the cache; `value` stays with the caller.
-    pub(crate) fn done(mut self, parcel: Parcel<K, V>, value: &V)
+    pub(crate) fn done(mut self, request: WriteRequest<K, V>, value: &V)
     where
         K: Eq,
         V: Clone,
     {
         let took = self.count(true);
         // Outside the visit: should `Eq` panic under the lock, the parcel is dropped after it.
-        let mut parcel = Some(Parcel {
+        let mut request = Some(WriteRequest {
             plan: RefreshPlan {
-                early: match parcel.plan.early.delta() {
+                early: match request.plan.early.delta() {
                     0 => Early::measured(took),
-                    _ => parcel.plan.early,
+                    _ => request.plan.early,
                 },
-                ..parcel.plan
+                ..request.plan
             },
-            ..parcel
+            ..request
         });
         let stripe = self.store.stripe(self.flight.hash);
-        let landed = self
+        let outcome = self
             .store
-            .visit(stripe, |visit| self.publish_in(visit, &mut parcel));
-        self.land(landed, value);
+            .with_stripe_mut(stripe, |stripe| self.publish_locked(stripe, &mut request));
+        self.finish_publishing(outcome, value);
     }
 
     /// Done, without a new value: what was there, a copy of which is `value`, has a new life.
@@ -188,73 +188,75 @@ impl<K, V> Lead<K, V> {
     {
         let took = self.count(true);
         let stripe = self.store.stripe(self.flight.hash);
-        let landed = self
+        let outcome = self
             .store
-            .visit(stripe, |visit| self.renew_in(visit, lifetime, took));
-        self.land(landed, value);
+            .with_stripe_mut(stripe, |stripe| self.renew_locked(stripe, lifetime, took));
+        self.finish_publishing(outcome, value);
     }
 
     /// What comes after the publishing visit.
-    fn land(mut self, landed: Landed<K, V>, value: &V)
+    fn finish_publishing(mut self, outcome: PublishOutcome<K, V>, value: &V)
     where
         V: Clone,
     {
-        drop_catching(landed.removed);
+        drop_catching(outcome.removed);
         self.over = true;
-        let (flight, overtaken) = (Arc::clone(&self.flight), landed.overtaken);
+        let (flight, overtaken) = (Arc::clone(&self.flight), outcome.overtaken);
         // The followers first: the listener, who hears in `settle`, may take its time.
         let told = if flight.has_followers() {
             catch_unwind(AssertUnwindSafe(|| value.clone())).map(|value| {
-                self.end(Outcome::Done { value, overtaken });
+                self.end(FlightOutcome::Done { value, overtaken });
             })
         } else {
             Ok(())
         };
         if told.is_err() {
-            self.end(Outcome::Superseded);
+            self.end(FlightOutcome::Superseded);
         }
-        self.settle(landed.published);
+        self.count_published(outcome.published);
         if let Err(panic) = told {
             resume_unwind(panic);
         }
     }
 
     /// The publishing visit.
-    fn publish_in(
+    fn publish_locked(
         &self,
-        visit: &mut Visit<'_, K, V>,
-        parcel: &mut Option<Parcel<K, V>>,
-    ) -> Landed<K, V>
+        stripe: &mut LockedStripe<'_, K, V>,
+        request: &mut Option<WriteRequest<K, V>>,
+    ) -> PublishOutcome<K, V>
     where
         K: Eq,
     {
         let store = &self.store;
-        let scope = store.scope_in_visit(&self.namespace);
+        let scope = store.scope_when_locked(&self.namespace);
         let hash = self.flight.hash;
-        let found = visit
+        let found = stripe
             .shard
-            .lookup(hash.in_shard(), self.flight.key(), scope, &mut visit.now);
-        let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
-        let min_epoch = visit.shard.min_epoch().max(scope.min_epoch);
+            .lookup(hash.in_shard(), self.flight.key(), scope, &mut stripe.now);
+        let mine = stripe.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
+        let min_epoch = stripe.shard.min_epoch().max(scope.min_epoch);
         self.note_whose(mine && self.epoch >= min_epoch);
         // Read as the flight leaves the table: nobody joins it after this.
-        let moved = parcel.as_ref().is_some_and(|parcel| self.has_moved(parcel));
+        let moved = request
+            .as_ref()
+            .is_some_and(|request| self.has_moved(request));
         let overtaken = moved.then_some(self.epoch);
         let standing = mine && self.epoch >= min_epoch && !moved;
         let removed = if mine {
-            visit.flights.remove(&self.flight)
+            stripe.flights.remove(&self.flight)
         } else {
             None
         };
-        let published = match parcel.take() {
-            Some(parcel) if standing => {
+        let published = match request.take() {
+            Some(request) if standing => {
                 let published =
-                    store.publish_in(visit, hash, &self.namespace, parcel, self.epoch, found);
+                    store.publish_locked(stripe, hash, &self.namespace, request, self.epoch, found);
                 Some(published)
             }
-            leftover => leftover.map(|parcel| Published::Refused(parcel.key, parcel.value)),
+            leftover => leftover.map(|request| Published::Refused(request.key, request.value)),
         };
-        Landed {
+        PublishOutcome {
             published,
             overtaken,
             removed,
@@ -262,22 +264,27 @@ impl<K, V> Lead<K, V> {
     }
 
     /// The visit of a load that found its value unchanged.
-    fn renew_in(&self, visit: &mut Visit<'_, K, V>, lifetime: Lifetime, took: u64) -> Landed<K, V>
+    fn renew_locked(
+        &self,
+        stripe: &mut LockedStripe<'_, K, V>,
+        lifetime: Lifetime,
+        took: u64,
+    ) -> PublishOutcome<K, V>
     where
         K: Eq,
     {
         let store = &self.store;
-        let scope = store.scope_in_visit(&self.namespace);
+        let scope = store.scope_when_locked(&self.namespace);
         let hash = self.flight.hash.in_shard();
-        let found = visit
+        let found = stripe
             .shard
-            .lookup(hash, self.flight.key(), scope, &mut visit.now);
-        let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
-        let min_epoch = visit.shard.min_epoch().max(scope.min_epoch);
+            .lookup(hash, self.flight.key(), scope, &mut stripe.now);
+        let mine = stripe.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
+        let min_epoch = stripe.shard.min_epoch().max(scope.min_epoch);
         self.note_whose(mine && self.epoch >= min_epoch);
         let standing = mine && self.epoch >= min_epoch;
         let removed = if mine {
-            visit.flights.remove(&self.flight)
+            stripe.flights.remove(&self.flight)
         } else {
             None
         };
@@ -285,18 +292,18 @@ impl<K, V> Lead<K, V> {
         let renewed = match found {
             Found::Live(id) | Found::Dead(id, RemovalCause::Expired) if standing => {
                 if lifetime == Lifetime::NOTHING {
-                    visit
+                    stripe
                         .shard
-                        .remove_into(id, RemovalCause::Explicit, visit.out);
+                        .remove_into(id, RemovalCause::Explicit, stripe.out);
                 } else {
-                    let early = store.early(visit, took, lifetime, found);
-                    store.renew(visit, id, lifetime, early);
+                    let early = store.early(stripe, took, lifetime, found);
+                    store.renew(stripe, id, lifetime, early);
                 }
                 true
             }
             _ => false,
         };
-        Landed {
+        PublishOutcome {
             published: None,
             // Where nothing is there any more, its tags are not known either, and one may have moved.
             overtaken: (!renewed).then_some(self.epoch),
@@ -313,22 +320,22 @@ impl<K, V> Lead<K, V> {
 
     /// Whether a tag of the answer moved since the load was born; also said of an answer whose tags were
     /// too many to be looked up.
-    fn has_moved(&self, parcel: &Parcel<K, V>) -> bool {
-        let tags = parcel.tags.as_ref();
-        parcel.excess_tags > 0 || tags.is_some_and(|tags| self.is_moved(tags))
+    fn has_moved(&self, request: &WriteRequest<K, V>) -> bool {
+        let tags = request.tags.as_ref();
+        request.excess_tags > 0 || tags.is_some_and(|tags| self.is_moved(tags))
     }
 
     fn is_moved(&self, tags: &TagSet) -> bool {
         tags.min_epochs().any(|min_epoch| min_epoch > self.epoch)
     }
 
-    fn settle(&self, published: Option<Published<K, V>>) {
+    fn count_published(&self, published: Option<Published<K, V>>) {
         let counters = &self.store.counters;
         match published {
             Some(Published::Stored(replaced)) => {
                 counters.bump(Count::Inserts);
                 if let Some(gone) = replaced {
-                    drop_catching(self.store.hand_over(gone));
+                    drop_catching(self.store.notify_and_return(gone));
                 }
             }
             Some(Published::Refused(key, value)) => {
@@ -351,9 +358,9 @@ impl<K, V> Lead<K, V> {
         took
     }
 
-    fn end(&self, outcome: Outcome<V>) {
+    fn end(&self, outcome: FlightOutcome<V>) {
         self.flight
-            .end(Some(self.term), outcome, Remembered::default())
+            .end(Some(self.term), outcome, NegativeResult::default())
             .call();
     }
 
@@ -361,14 +368,14 @@ impl<K, V> Lead<K, V> {
     fn abandon(&self) {
         let (contained, wake, removed) =
             self.store
-                .visit(self.store.stripe(self.flight.hash), |visit| {
-                    if !visit.flights.contains(&self.flight) {
+                .with_stripe_mut(self.store.stripe(self.flight.hash), |stripe| {
+                    if !stripe.flights.contains(&self.flight) {
                         self.note_whose(false);
                         return (false, None, None);
                     }
                     let wake = self.flight.abandon(self.term);
                     let removed = if self.flight.is_deserted() {
-                        visit.flights.remove(&self.flight)
+                        stripe.flights.remove(&self.flight)
                     } else {
                         None
                     };
@@ -379,7 +386,7 @@ impl<K, V> Lead<K, V> {
             wake.call();
         }
         if !contained {
-            self.end(Outcome::Superseded);
+            self.end(FlightOutcome::Superseded);
         }
     }
 }
@@ -394,7 +401,7 @@ impl<K, V> Store<K, V> {
     }
 }
 
-impl<K, V> Drop for Lead<K, V> {
+impl<K, V> Drop for LeaderGuard<K, V> {
     fn drop(&mut self) {
         drop_catching(self.previous.take());
         if !self.over {

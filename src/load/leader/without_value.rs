@@ -1,15 +1,15 @@
 //! Loads that end without a value for the cache: nothing is there, the value is the caller's alone, or it failed.
 
-use super::{Lead, Outcome, Remembered};
+use super::{FlightOutcome, LeaderGuard, NegativeResult};
 use crate::entry::generation::TagSet;
 use crate::entry::removal::{RemovalCause, drop_catching};
 use crate::entry::stats::Count;
 use crate::shard::Found;
-use crate::store::Visit;
+use crate::store::LockedStripe;
 use crate::util::error::LoadError;
 use crate::util::sync::Arc;
 
-impl<K, V> Lead<K, V> {
+impl<K, V> LeaderGuard<K, V> {
     /// The loader found nothing. What it was to take the place of is nothing from now on, too. For so many
     /// nanoseconds, unless one of the `tags` moves, that is remembered. With `unwatched`, it names more tags than can be
     /// looked at, and one may have moved.
@@ -18,19 +18,19 @@ impl<K, V> Lead<K, V> {
         K: Eq,
     {
         self.count(true);
-        self.visit_last(lasts == 0, |visit, mine| {
-            let scope = self.store.scope_in_visit(&self.namespace);
+        self.end_locked(lasts == 0, |stripe, mine| {
+            let scope = self.store.scope_when_locked(&self.namespace);
             let hash = self.flight.hash.in_shard();
-            let found = visit
+            let found = stripe
                 .shard
-                .lookup(hash, self.flight.key(), scope, &mut visit.now);
+                .lookup(hash, self.flight.key(), scope, &mut stripe.now);
             match found {
                 Found::Live(id) if mine => {
-                    visit
+                    stripe
                         .shard
-                        .remove_into(id, RemovalCause::Explicit, visit.out);
+                        .remove_into(id, RemovalCause::Explicit, stripe.out);
                 }
-                Found::Dead(id, cause) if mine => visit.shard.remove_into(id, cause, visit.out),
+                Found::Dead(id, cause) if mine => stripe.shard.remove_into(id, cause, stripe.out),
                 _ => {}
             }
         });
@@ -41,17 +41,17 @@ impl<K, V> Lead<K, V> {
         let named = tags.as_ref();
         let moved = unwatched || named.is_some_and(|tags| stays || self.is_moved(tags));
         let overtaken = moved.then_some(self.epoch);
-        let outcome = Outcome::Absent { overtaken };
+        let outcome = FlightOutcome::Absent { overtaken };
         if lasts == 0 {
             self.end(outcome);
             return;
         }
-        let remembered = Remembered {
+        let negative = NegativeResult {
             by_all: self.store.clock.now().saturating_add(lasts),
             by_served: 0,
             tags,
         };
-        self.end_and_stay(outcome, remembered);
+        self.end_and_stay(outcome, negative);
     }
 
     /// The loader says that its value is this caller's alone.
@@ -59,15 +59,15 @@ impl<K, V> Lead<K, V> {
         self.count(true);
         let hash = self.flight.hash;
         let lasts = self.store.loads.uncacheable;
-        self.visit_last(true, |visit, mine| {
+        self.end_locked(true, |stripe, mine| {
             if mine {
-                let until = visit.now.precise().saturating_add(lasts);
-                visit.flights.remember_uncacheable(hash, until);
+                let until = stripe.now.precise().saturating_add(lasts);
+                stripe.flights.remember_uncacheable(hash, until);
             }
         });
         self.store.counters.bump(Count::Unpublished);
         self.over = true;
-        self.end(Outcome::GivenUp);
+        self.end(FlightOutcome::GivenUp);
     }
 
     /// The loader failed. Those who waited share `error`, and so does, for the negative time to live,
@@ -75,52 +75,56 @@ impl<K, V> Lead<K, V> {
     pub(crate) fn failed(mut self, error: LoadError, served: bool) {
         self.count(false);
         let rules = &self.store.loads;
-        let rest = if served { rules.rest } else { 0 };
-        let negative = rules.negative;
+        let cooldown = if served { rules.cooldown } else { 0 };
+        let lasts = rules.error_lifetime;
         self.over = true;
-        if negative == 0 && rest == 0 {
-            self.visit_last(true, |_, _| ());
-            self.end(Outcome::Failed(error));
+        if lasts == 0 && cooldown == 0 {
+            self.end_locked(true, |_, _| ());
+            self.end(FlightOutcome::Failed(error));
             return;
         }
         let now = self.store.clock.now();
-        let remembered = Remembered {
-            by_all: now.saturating_add(negative),
-            by_served: now.saturating_add(rest),
+        let negative = NegativeResult {
+            by_all: now.saturating_add(lasts),
+            by_served: now.saturating_add(cooldown),
             tags: None,
         };
-        self.end_and_stay(Outcome::Failed(error), remembered);
+        self.end_and_stay(FlightOutcome::Failed(error), negative);
     }
 
     /// Ends the flight, which stays in the table for as long as its end is remembered.
-    fn end_and_stay(&self, outcome: Outcome<V>, remembered: Remembered) {
+    fn end_and_stay(&self, outcome: FlightOutcome<V>, negative: NegativeResult) {
         // Ended first: whoever finds it in the table must find how it ended.
-        self.flight.end(Some(self.term), outcome, remembered).call();
+        self.flight.end(Some(self.term), outcome, negative).call();
         let flight = Arc::clone(&self.flight);
-        let evicted = self.store.visit(self.store.stripe(flight.hash), |visit| {
-            let stands = visit.flights.contains(&flight) && flight.remembered_until().is_some();
-            self.note_whose(stands);
-            if stands {
-                visit.flights.remember(Arc::clone(&flight))
-            } else {
-                None
-            }
-        });
+        let evicted = self
+            .store
+            .with_stripe_mut(self.store.stripe(flight.hash), |stripe| {
+                let stands =
+                    stripe.flights.contains(&flight) && flight.remembered_until().is_some();
+                self.note_whose(stands);
+                if stands {
+                    stripe.flights.remember(Arc::clone(&flight))
+                } else {
+                    None
+                }
+            });
         drop_catching(evicted);
     }
 
     /// Visits the stripe, saying whether this leader still has the flight, and if it `leaves`, takes it out.
-    fn visit_last(&self, leaves: bool, also: impl FnOnce(&mut Visit<'_, K, V>, bool)) {
+    fn end_locked(&self, leaves: bool, also: impl FnOnce(&mut LockedStripe<'_, K, V>, bool)) {
         let removed = self
             .store
-            .visit(self.store.stripe(self.flight.hash), |visit| {
-                let mine = visit.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
-                also(visit, mine);
+            .with_stripe_mut(self.store.stripe(self.flight.hash), |stripe| {
+                let mine =
+                    stripe.flights.contains(&self.flight) && self.flight.is_led_by(self.term);
+                also(stripe, mine);
                 if leaves {
                     self.note_whose(mine);
                 }
                 if mine && leaves {
-                    visit.flights.remove(&self.flight)
+                    stripe.flights.remove(&self.flight)
                 } else {
                     None
                 }

@@ -136,7 +136,7 @@ impl Shape {
             // A remembered failure stands among the flights, so one shape does without that check.
             builder = builder
                 .eviction_policy(EvictionPolicy::Lru)
-                .negative_time_to_live(Duration::from_millis(1));
+                .error_time_to_live(Duration::from_millis(1));
         }
         if self.weighted {
             builder = builder
@@ -229,7 +229,7 @@ fn elsewhere(builder: Builder) -> Builder {
         .refresh_after(Duration::from_millis(20))
         .stale_while_revalidate(Duration::from_millis(2))
         .stale_if_error(Duration::from_millis(20), Duration::from_millis(1))
-        .absent_time_to_live(Duration::from_millis(1))
+        .negative_time_to_live(Duration::from_millis(1))
         .soft_timeout(Duration::from_micros(200))
         .hard_timeout(Duration::from_millis(5))
         .loader_with_previous(move |key: &String, previous: Option<&Arc<Payload>>| {

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let server = MemoryServer::new();
         (process(server.tier())?, process(server.tier())?)
     };
-    wait_until(|| here.is_linked() && there.is_linked())?;
+    wait_until(|| here.is_connected() && there.is_connected())?;
     here.clear()?; // what an earlier run has left
     let load = |price| move || Ok::<_, String>(Loaded::new(price).tag("product:7"));
     let price = here.get_or_load_with("price:7", load(49))?;

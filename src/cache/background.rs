@@ -58,7 +58,7 @@ where
             if !begins(&mut leader, reason) {
                 return;
             }
-            let running = (leader.node().enter(), span.enter());
+            let running = (leader.load_id().enter(), span.enter());
             let answer = catch_unwind(AssertUnwindSafe(|| {
                 (loader.call)(leader.key(), leader.previous())
             }));
@@ -87,7 +87,7 @@ where
         let span = LoadSpan::new(self.label(), name_of(reason));
         let key = leader.key().clone();
         let taken = catching(|| {
-            let running = (leader.node().enter(), span.enter());
+            let running = (leader.load_id().enter(), span.enter());
             let load = (loader.call)(key, leader.previous().cloned());
             drop(running);
             if reason == LoadReason::Refresh {
@@ -178,7 +178,7 @@ async fn guarded<K, V>(
     mut load: LoadFuture<V>,
 ) -> std::thread::Result<<LoadFuture<V> as Future>::Output> {
     let answer = poll_fn(|context| {
-        let _running = (leader.node().enter(), span.enter());
+        let _running = (leader.load_id().enter(), span.enter());
         match catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(context))) {
             Ok(poll) => poll.map(Ok),
             Err(panic) => std::task::Poll::Ready(Err(panic)),

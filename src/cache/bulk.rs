@@ -453,7 +453,7 @@ impl<K, V> RemovedBatch<K, V> {
     /// Puts all that is loaded on this thread's stack of loads.
     fn enter(&self) -> Vec<RunningLoad> {
         let leads = self.leads.iter().filter_map(|(_, leader)| leader.as_ref());
-        leads.map(|leader| leader.node().enter()).collect()
+        leads.map(|leader| leader.load_id().enter()).collect()
     }
 }
 

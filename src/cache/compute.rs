@@ -159,7 +159,7 @@ where
             let turn = self.queue_for(key);
             // On the stack of loads, so that a closure which loads this very key does not wait for
             // itself.
-            let _running = turn.as_ref().map(|turn| turn.node().enter());
+            let _running = turn.as_ref().map(|turn| turn.load_id().enter());
             if let Some(computed) = self.try_compute(key, &mut decide) {
                 return computed;
             }

@@ -253,7 +253,7 @@ where
                     (Some(run), Some(timeouts)) => self.run_elsewhere(leader, run, timeouts),
                     _ => {
                         let span = LoadSpan::new(self.label(), why(&leader));
-                        let running = (leader.node().enter(), span.enter());
+                        let running = (leader.load_id().enter(), span.enter());
                         let answer = loader(leader.previous());
                         drop(running);
                         return self.finish(leader, answer, told, true);

@@ -279,7 +279,7 @@ where
         let mut load = pin!(async move { loader(previous).await });
         let span = LoadSpan::new(self.label(), leader.as_ref().map_or("miss", why));
         let answer = poll_fn(|context| {
-            let _running = leader.as_ref().map(|leader| leader.node().enter());
+            let _running = leader.as_ref().map(|leader| leader.load_id().enter());
             let _traced = span.enter();
             load.as_mut().poll(context)
         })

@@ -285,7 +285,7 @@ where
         V: Clone,
     {
         // What the user's functions below load in turn must not wait for this load.
-        let running = leader.node().enter();
+        let running = leader.load_id().enter();
         let told = match &failure {
             TryLoadError::Own(error) => told(error),
             TryLoadError::Shared(error) => error.clone(),
@@ -319,7 +319,7 @@ where
     {
         // Most of what is called before the flight ends is user code, and runs before the lock: should it panic, the
         // flight is abandoned like any other. What it loads in turn must not wait for this load.
-        let running = leader.node().enter();
+        let running = leader.load_id().enter();
         match what {
             What::Value(value) => {
                 let lifetime = self.lifetime_of_loaded(options.ttl, &leader, &value);

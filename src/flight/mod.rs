@@ -87,7 +87,7 @@ pub(crate) struct Flight<K, V> {
     key: K,
     state: Mutex<State<V>>,
     /// The chain node of the current leader, by which circles of loads are found.
-    node: Arc<AtomicU64>,
+    leader_id: Arc<AtomicU64>,
 }
 
 /// An owner of a flight that lets it go without a panic: it may be the last, with a key of the user's.
@@ -198,7 +198,7 @@ impl<K, V> Flight<K, V> {
                 followers: BTreeMap::new(),
                 next_ticket: 0,
             }),
-            node: Arc::new(AtomicU64::new(wait_graph::NO_LOAD)),
+            leader_id: Arc::new(AtomicU64::new(wait_graph::NO_LOAD)),
         })
     }
 
@@ -206,14 +206,14 @@ impl<K, V> Flight<K, V> {
         &self.key
     }
 
-    pub(crate) fn node(&self) -> &Arc<AtomicU64> {
-        &self.node
+    pub(crate) fn leader_id(&self) -> &Arc<AtomicU64> {
+        &self.leader_id
     }
 
     /// Records who leads, for the search for circles.
-    pub(crate) fn set_leader_id(&self, node: u64) {
+    pub(crate) fn set_leader_id(&self, load_id: u64) {
         // Relaxed: the search runs under the chain's own lock and tolerates a leader in change.
-        self.node.store(node, Ordering::Relaxed);
+        self.leader_id.store(load_id, Ordering::Relaxed);
     }
 
     /// Joins or claims a flight that stands in the table. Called under the stripe's lock. `may_lead` is asked if

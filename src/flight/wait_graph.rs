@@ -81,7 +81,7 @@ impl Drop for RunningLoad {
     fn drop(&mut self) {
         let _ = STACK.try_with(|stack| {
             let mut stack = stack.borrow_mut();
-            if let Some(at) = stack.iter().rposition(|&node| node == self.0) {
+            if let Some(at) = stack.iter().rposition(|&load_id| load_id == self.0) {
                 stack.remove(at);
             }
         });
@@ -104,9 +104,9 @@ impl WaitEdge {
         }
         let mut wait_edge = WaitEdge::default();
         let mut edges = EDGES.lock();
-        for &node in &stack {
-            edges.entry(node).or_default().push(Arc::clone(leader));
-            wait_edge.0.push((node, Arc::clone(leader)));
+        for &load_id in &stack {
+            edges.entry(load_id).or_default().push(Arc::clone(leader));
+            wait_edge.0.push((load_id, Arc::clone(leader)));
         }
         let circle = leads_to(&edges, leader, &stack);
         drop(edges);
@@ -121,13 +121,13 @@ impl Drop for WaitEdge {
             return;
         }
         let mut edges = EDGES.lock();
-        for (node, leader) in self.0.drain(..) {
-            if let Some(targets) = edges.get_mut(&node) {
+        for (load_id, leader) in self.0.drain(..) {
+            if let Some(targets) = edges.get_mut(&load_id) {
                 if let Some(at) = targets.iter().position(|other| Arc::ptr_eq(other, &leader)) {
                     targets.swap_remove(at);
                 }
                 if targets.is_empty() {
-                    edges.remove(&node);
+                    edges.remove(&load_id);
                 }
             }
         }
@@ -138,15 +138,15 @@ impl Drop for WaitEdge {
 fn leads_to(edges: &Edges, from: &Arc<AtomicU64>, goals: &[u64]) -> bool {
     let mut seen = Vec::new();
     let mut open = vec![from.load(Ordering::Relaxed)];
-    while let Some(node) = open.pop() {
-        if goals.contains(&node) {
+    while let Some(load_id) = open.pop() {
+        if goals.contains(&load_id) {
             return true;
         }
-        if node == NO_LOAD || seen.contains(&node) {
+        if load_id == NO_LOAD || seen.contains(&load_id) {
             continue;
         }
-        seen.push(node);
-        if let Some(targets) = edges.get(&node) {
+        seen.push(load_id);
+        if let Some(targets) = edges.get(&load_id) {
             open.extend(targets.iter().map(|target| target.load(Ordering::Relaxed)));
         }
     }
@@ -157,15 +157,15 @@ fn leads_to(edges: &Edges, from: &Arc<AtomicU64>, goals: &[u64]) -> bool {
 mod tests {
     use super::*;
 
-    fn led_by(node: &LoadId) -> Arc<AtomicU64> {
-        Arc::new(AtomicU64::new(node.id()))
+    fn led_by(load_id: &LoadId) -> Arc<AtomicU64> {
+        Arc::new(AtomicU64::new(load_id.id()))
     }
 
     #[test]
     fn a_loader_that_waits_for_itself_is_found() {
-        let node = LoadId::new();
-        let own = led_by(&node);
-        let _running = node.enter();
+        let load_id = LoadId::new();
+        let own = led_by(&load_id);
+        let _running = load_id.enter();
         assert!(WaitEdge::begin(&own).is_none());
     }
 

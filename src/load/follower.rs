@@ -204,8 +204,8 @@ impl<K, V> Follower<K, V> {
     fn claim(&mut self) -> WaitStep<K, V> {
         let (store, flight, ticket) = (&self.store, &self.flight, self.ticket);
         // As in `join_or_lead`: the node stands before the visit settles.
-        let node = LoadId::new();
-        let entered = node.enter();
+        let load_id = LoadId::new();
+        let running = load_id.enter();
         let claimed = store.with_stripe_mut(store.stripe(flight.hash), |stripe| {
             if !stripe.flights.contains(flight) {
                 return None;
@@ -215,11 +215,11 @@ impl<K, V> Follower<K, V> {
             let overdue = now.saturating_sub(store.loads.load_deadline);
             let claimed = flight.claim(ticket, epoch, now, overdue);
             if claimed.is_some() {
-                flight.set_leader_id(node.id());
+                flight.set_leader_id(load_id.id());
             }
             Some((claimed, epoch))
         });
-        drop(entered);
+        drop(running);
         match claimed {
             // Revoked, and nobody brings its value any more.
             None => WaitStep::Ended(WaitOutcome::Again),
@@ -231,7 +231,7 @@ impl<K, V> Follower<K, V> {
                 let flight = FlightRef::new(Arc::clone(&self.flight));
                 let term = (term, epoch);
                 let leader =
-                    LeaderGuard::new(&self.store, namespace, flight, term, node, self.loads);
+                    LeaderGuard::new(&self.store, namespace, flight, term, load_id, self.loads);
                 WaitStep::Ended(WaitOutcome::Leader(leader))
             }
             // Another caller was faster. Whatever it leads to is seen at the next look.
@@ -258,7 +258,7 @@ impl<K, V> LeaderGuard<K, V> {
         )
         .of_its_own();
         // No circle: nothing waits for this leader's node but what has begun since, of which this is the first.
-        if let Some(wait_edge) = WaitEdge::begin(self.flight.node()) {
+        if let Some(wait_edge) = WaitEdge::begin(self.flight.leader_id()) {
             follower.set_wait_edge(wait_edge);
         }
         follower

@@ -113,23 +113,23 @@ impl<K, V> Store<K, V> {
         // The flight has its leader's node, and this thread the node on its stack, before the visit
         // settles what it removed: a listener told then may load this very key, and must not wait for
         // the load that it delays.
-        let node = LoadId::new();
-        let entered = node.enter();
+        let load_id = LoadId::new();
+        let running = load_id.enter();
         let joined = self.with_stripe_mut(self.stripe(hash), |stripe| {
             let joined = self.join_locked(stripe, hash, namespace, key, purpose, &mut inputs);
             if let LockedJoin::Leader(flight, ..) = &joined {
-                flight.set_leader_id(node.id());
+                flight.set_leader_id(load_id.id());
             }
             joined
         });
-        drop(entered);
+        drop(running);
         // A key that no flight needed: its `Drop` must not lose what was joined.
         drop_catching(inputs.owned);
         let loads = purpose != Purpose::Compute;
         // If there is one, this caller leads, and the leader gives it back.
         std::mem::forget(inputs.permit);
         let mut stale = inputs.stale;
-        let begin = match joined {
+        let outcome = match joined {
             LockedJoin::Hit(value) => JoinOutcome::Hit(value),
             LockedJoin::Stale(why) => match stale.take() {
                 Some((value, _)) => {
@@ -144,7 +144,8 @@ impl<K, V> Store<K, V> {
             LockedJoin::Leader(flight, term, epoch) => {
                 let flight = FlightRef::new(flight);
                 let namespace = Arc::clone(namespace);
-                let leader = LeaderGuard::new(self, namespace, flight, (term, epoch), node, loads);
+                let leader =
+                    LeaderGuard::new(self, namespace, flight, (term, epoch), load_id, loads);
                 let leader = match purpose {
                     Purpose::Value(accepts) if accepts.previous => {
                         leader.with_previous(stale.as_ref().map(|(value, _)| value.clone()))
@@ -159,12 +160,12 @@ impl<K, V> Store<K, V> {
             )),
         };
         drop_catching(stale);
-        begin
+        outcome
     }
 
     /// Waits for another's load, unless that waits for this caller's.
     fn wait(&self, mut follower: Follower<K, V>) -> JoinOutcome<K, V> {
-        let Some(wait_edge) = WaitEdge::begin(follower.flight().node()) else {
+        let Some(wait_edge) = WaitEdge::begin(follower.flight().leader_id()) else {
             return JoinOutcome::Failed(LoadError::Recursive);
         };
         follower.set_wait_edge(wait_edge);

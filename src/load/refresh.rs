@@ -32,8 +32,8 @@ impl<K, V> Store<K, V> {
         let mut previous = None;
         let mut permit = None;
         // As in `join_or_lead`: on this thread's stack before the visit settles what it removed.
-        let node = LoadId::new();
-        let entered = node.enter();
+        let load_id = LoadId::new();
+        let running = load_id.enter();
         let joined = self.with_stripe_mut(self.stripe(hash), |stripe| {
             let scope = self.scope_when_locked(namespace);
             let found = stripe
@@ -60,10 +60,10 @@ impl<K, V> Store<K, V> {
             let epoch = self.epochs.current();
             let flight = Flight::new(hash, namespace.id, owned.take()?, epoch, now);
             stripe.flights.add(Arc::clone(&flight));
-            flight.set_leader_id(node.id());
+            flight.set_leader_id(load_id.id());
             Some((flight, epoch, seen))
         });
-        drop(entered);
+        drop(running);
         drop_catching(owned);
         let (flight, epoch, seen) = joined?;
         // The lead gives it back.
@@ -71,7 +71,7 @@ impl<K, V> Store<K, V> {
         self.counters.refresh();
         let namespace = Arc::clone(namespace);
         let term = (first_term(), epoch);
-        let leader = LeaderGuard::new(self, namespace, FlightRef::new(flight), term, node, true);
+        let leader = LeaderGuard::new(self, namespace, FlightRef::new(flight), term, load_id, true);
         Some(leader.of_a_refresh(seen).with_previous(previous))
     }
 }

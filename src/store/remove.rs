@@ -123,8 +123,9 @@ impl<K, V> Store<K, V> {
             let flight = stripe.flights.find(hash, namespace.id, key);
             // Relaxed: a leader sets its node before its loader runs, and whoever passes `leaders` learned them
             // from such a loader.
-            let is_kept = |node: u64| leaders.contains(&node);
-            let flight = flight.filter(|flight| !is_kept(flight.node().load(Ordering::Relaxed)));
+            let is_kept = |load_id: u64| leaders.contains(&load_id);
+            let flight =
+                flight.filter(|flight| !is_kept(flight.leader_id().load(Ordering::Relaxed)));
             stripe.revoke(flight, false);
             match found {
                 Found::Live(id) => {

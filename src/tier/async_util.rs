@@ -14,23 +14,23 @@ use crate::util::sync::{Arc, Mutex};
 pub(super) struct Waiters(Mutex<HashMap<Vec<u8>, Waiting>>);
 
 /// Those that wait for one key.
-type Waiting = Vec<Arc<Mutex<State>>>;
+type Waiting = Vec<Arc<Mutex<WaitState>>>;
 
 #[derive(Default)]
-struct State {
+struct WaitState {
     changed: bool,
     waker: Option<Waker>,
 }
 
 /// A wait for a key; it ends at the first change after it was begun.
-pub(super) struct Change<'a> {
+pub(super) struct ChangeWait<'a> {
     waiters: &'a Waiters,
     key: Vec<u8>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<WaitState>>,
 }
 
 impl Waiters {
-    pub(super) fn wait_for(&self, key: &[u8]) -> Change<'_> {
+    pub(super) fn wait_for(&self, key: &[u8]) -> ChangeWait<'_> {
         let state = Arc::default();
         let mut waiters = self.0.lock();
         waiters
@@ -38,7 +38,7 @@ impl Waiters {
             .or_default()
             .push(Arc::clone(&state));
         drop(waiters);
-        Change {
+        ChangeWait {
             waiters: self,
             key: key.to_vec(),
             state,
@@ -60,7 +60,7 @@ impl Waiters {
 }
 
 /// Wakes with no lock held: a waker is the user's code.
-fn wake(state: &Mutex<State>) {
+fn wake(state: &Mutex<WaitState>) {
     let waker = {
         let mut state = state.lock();
         state.changed = true;
@@ -71,7 +71,7 @@ fn wake(state: &Mutex<State>) {
     }
 }
 
-impl Future for Change<'_> {
+impl Future for ChangeWait<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -87,7 +87,7 @@ impl Future for Change<'_> {
     }
 }
 
-impl Drop for Change<'_> {
+impl Drop for ChangeWait<'_> {
     fn drop(&mut self) {
         let mut waiters = self.waiters.0.lock();
         if let Some(waiting) = waiters.get_mut(&self.key) {
@@ -100,7 +100,7 @@ impl Drop for Change<'_> {
 }
 
 /// The first's output, unless the second ends before it.
-pub(super) async fn unless<T>(
+pub(super) async fn with_timeout<T>(
     first: impl Future<Output = T>,
     second: impl Future<Output = ()>,
 ) -> Option<T> {

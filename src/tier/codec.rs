@@ -86,11 +86,11 @@ impl Error for CodecError {
 /// # Ok::<(), larder::tier::CodecError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Plain;
+pub struct RawBytes;
 
 macro_rules! plain {
     ($($value:ty: $bytes:expr, $from:expr;)*) => {$(
-        impl Codec<$value> for Plain {
+        impl Codec<$value> for RawBytes {
             fn id(&self) -> u8 {
                 1
             }
@@ -171,7 +171,7 @@ impl<V: serde::Serialize + serde::de::DeserializeOwned> Codec<V> for Json {
 #[cfg(all(test, not(larder_shuttle)))]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use super::{Arc, Codec, Plain, Postcard};
+    use super::{Arc, Codec, Postcard, RawBytes};
 
     fn round<V: PartialEq + std::fmt::Debug>(codec: &impl Codec<V>, value: V) {
         let mut bytes = b"before".to_vec();
@@ -181,13 +181,13 @@ mod tests {
 
     #[test]
     fn values_come_back() {
-        round(&Plain, "chair".to_owned());
-        round(&Plain, vec![0xffu8, 0]);
-        round::<Arc<str>>(&Plain, "chair".into());
+        round(&RawBytes, "chair".to_owned());
+        round(&RawBytes, vec![0xffu8, 0]);
+        round::<Arc<str>>(&RawBytes, "chair".into());
         round(&Postcard, (7u64, "chair".to_owned(), vec![1u8, 2]));
         #[cfg(feature = "json")]
         round(&super::Json, (7u64, "chair".to_owned(), vec![1u8, 2]));
-        assert!(Codec::<String>::decode(&Plain, &[0xff]).is_err());
+        assert!(Codec::<String>::decode(&RawBytes, &[0xff]).is_err());
     }
 
     #[test]

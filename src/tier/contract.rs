@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::envelope::Seal;
+use super::envelope::ContentId;
 
 /// What a tier's methods return. The work begins at the call, not at the first poll, so that several calls in a row
 /// are on their way together; it goes on if the future is dropped. Needs no particular runtime.
@@ -17,7 +17,7 @@ pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Sen
 
 /// A shared cache behind the cache of this process: the L2.
 ///
-/// Keys and contents are bytes. A content's bytes 8 to 24 are its [`Seal`], which no two contents share; a fenced
+/// Keys and contents are bytes. A content's bytes 8 to 24 are its [`ContentId`], which no two contents share; a fenced
 /// call names the seal that has to stand there still. No value is ever stored but under a fence, so a command that
 /// arrives late, from a link that has been given up, cannot bring back what was removed meanwhile. *Versions* are
 /// numbers under names (tags, namespaces, and the whole), drawn from one *sequence*, so that a version that moved later
@@ -31,7 +31,7 @@ pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Sen
 ///    fence, as [`Change::Own`], of any other as of anybody's.
 /// 3. `add` and `put` say that they have stored only if the content has been read back, so that 1. holds from then on.
 /// 4. No call that begins after `flushed` has returned is answered from before it.
-/// 5. What an unanswered or refused `seize`, `remove_many` or `bump` was to do is made up for: before the next link is
+/// 5. What an unanswered or refused `set_placeholder`, `remove_many` or `incr_version` was to do is made up for: before the next link is
 ///    used, or soon.
 ///
 /// Every call ends within [`timeout`](Self::timeout).
@@ -40,22 +40,27 @@ pub trait Tier: Send + Sync + 'static {
     fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>>;
 
     /// Stores where there is nothing, and says whether it did, with the sequence's number at that moment.
-    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<Pledge>;
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<AddReply>;
 
     /// Stores a placeholder whatever stands there, and says which number the sequence has at that moment.
-    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<u64>;
-
-    /// Stores over the content with this seal, and says whether that stood there. Atomic.
-    fn put(
+    fn set_placeholder(
         &self,
         key: Vec<u8>,
         content: Vec<u8>,
-        over: Seal,
+        time_to_live: Duration,
+    ) -> TierFuture<u64>;
+
+    /// Stores over the content with this seal, and says whether that stood there. Atomic.
+    fn compare_and_set(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        over: ContentId,
         time_to_live: Duration,
     ) -> TierFuture<bool>;
 
     /// Removes the content with this seal, and says whether that stood there. Atomic.
-    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool>;
+    fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool>;
 
     /// Removes whatever stands under these keys, and says how many did. Not atomic.
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64>;
@@ -67,10 +72,10 @@ pub trait Tier: Send + Sync + 'static {
     fn sequence(&self) -> TierFuture<u64>;
 
     /// Gives each name that has no version one: the sequence's number. Atomic for each name.
-    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()>;
+    fn init_versions(&self, names: Vec<Box<str>>) -> TierFuture<()>;
 
     /// Moves the version of a name to the sequence's next number, and returns that.
-    fn bump(&self, name: Box<str>) -> TierFuture<u64>;
+    fn incr_version(&self, name: Box<str>) -> TierFuture<u64>;
 
     /// Who hears of changes from now on. Called once, before anything else. Held weakly.
     fn listen(&self, listener: std::sync::Weak<dyn TierListener>);
@@ -92,7 +97,7 @@ pub trait TierListener: Send + Sync {
 
     /// Changes will be heard of (`true`); or will not be, until it is said again (`false`, after a flush). While they are
     /// not, calls fail.
-    fn linked(&self, up: bool);
+    fn connection_changed(&self, up: bool);
 }
 
 /// One thing that changed, or may have.
@@ -104,7 +109,7 @@ pub enum Change {
     /// What stands under a key, by a write of this handle's own with this seal, which has been read back (or, by a
     /// fenced [`remove`](Tier::remove), the content with this seal is gone): older copies are stale, and whoever made
     /// that write knows what stands there now.
-    Own(Vec<u8>, Seal),
+    Own(Vec<u8>, ContentId),
     /// The version of a name.
     Version(Box<str>),
 }
@@ -141,7 +146,7 @@ impl FlushCause {
 
 /// What [`Tier::add`] answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pledge {
+pub struct AddReply {
     /// Whether it was stored: nothing stood there.
     pub stored: bool,
     /// The sequence's number at that moment.
@@ -155,7 +160,7 @@ pub enum TierError {
     /// There is no link to the server. It is being looked for.
     Down,
     /// So many calls failed lately that the server is left alone for a while.
-    Resting,
+    BreakerOpen,
     /// The answer did not come in time. Whether the server did as it was told is not known.
     TimedOut {
         /// How long was waited.
@@ -169,7 +174,7 @@ pub enum TierError {
     /// The server answered with an error.
     Refused {
         /// Which kind of error.
-        refusal: Refusal,
+        kind: ServerErrorKind,
         /// The server's own words.
         message: Arc<str>,
     },
@@ -195,7 +200,7 @@ pub enum TierError {
 /// The kinds of errors that a server answers with, as far as they ask for different actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum ServerErrorKind {
     /// NOAUTH: a password is needed.
     NoAuth,
     /// WRONGPASS: the password, or the user, is wrong.
@@ -216,36 +221,38 @@ pub enum Refusal {
     Other,
 }
 
-impl Refusal {
+impl ServerErrorKind {
     /// All of them.
-    pub const ALL: [Refusal; 9] = [
-        Refusal::NoAuth,
-        Refusal::WrongPass,
-        Refusal::NoPermission,
-        Refusal::OutOfMemory,
-        Refusal::ReadOnly,
-        Refusal::MasterDown,
-        Refusal::Loading,
-        Refusal::WrongType,
-        Refusal::Other,
+    pub const ALL: [ServerErrorKind; 9] = [
+        ServerErrorKind::NoAuth,
+        ServerErrorKind::WrongPass,
+        ServerErrorKind::NoPermission,
+        ServerErrorKind::OutOfMemory,
+        ServerErrorKind::ReadOnly,
+        ServerErrorKind::MasterDown,
+        ServerErrorKind::Loading,
+        ServerErrorKind::WrongType,
+        ServerErrorKind::Other,
     ];
 
     /// What to do about it.
     fn advice(self) -> &'static str {
         match self {
-            Refusal::NoAuth => "give the URL a password",
-            Refusal::WrongPass => "check the URL's user and password",
-            Refusal::NoPermission => {
+            ServerErrorKind::NoAuth => "give the URL a password",
+            ServerErrorKind::WrongPass => "check the URL's user and password",
+            ServerErrorKind::NoPermission => {
                 "allow the user the commands and the key prefix that larder's documentation lists"
             }
-            Refusal::OutOfMemory => {
+            ServerErrorKind::OutOfMemory => {
                 "raise the server's maxmemory, or let it evict (maxmemory-policy allkeys-lru)"
             }
-            Refusal::ReadOnly => "point the URL at the primary",
-            Refusal::MasterDown => "bring the server's primary back, or point the URL at it",
-            Refusal::Loading => "wait: the server reads its data",
-            Refusal::WrongType => "give larder a prefix of its own",
-            Refusal::Other => "see the server's log",
+            ServerErrorKind::ReadOnly => "point the URL at the primary",
+            ServerErrorKind::MasterDown => {
+                "bring the server's primary back, or point the URL at it"
+            }
+            ServerErrorKind::Loading => "wait: the server reads its data",
+            ServerErrorKind::WrongType => "give larder a prefix of its own",
+            ServerErrorKind::Other => "see the server's log",
         }
     }
 }
@@ -256,7 +263,7 @@ impl fmt::Display for TierError {
             TierError::Down => f.write_str(
                 "there is no link to the shared tier: it is dialled again by itself; see the tier's stats for why",
             ),
-            TierError::Resting => f.write_str(
+            TierError::BreakerOpen => f.write_str(
                 "the shared tier failed so often that it is left alone for a while: see the tier's stats for why",
             ),
             TierError::TimedOut { after } => write!(
@@ -267,11 +274,11 @@ impl fmt::Display for TierError {
                 f,
                 "the link to the shared tier was lost ({why}): what was asked for may have been done or not"
             ),
-            TierError::Refused { refusal, message } => {
+            TierError::Refused { kind, message } => {
                 write!(
                     f,
                     "the shared tier refused ({message}): {}",
-                    refusal.advice()
+                    kind.advice()
                 )
             }
             TierError::Garbled { what } => write!(

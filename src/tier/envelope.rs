@@ -14,7 +14,7 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Where a content's seal stands.
-pub(crate) const SEAL: Range<usize> = 8..24;
+pub(crate) const CONTENT_ID: Range<usize> = 8..24;
 
 const MAGIC: [u8; 4] = *b"LRDR";
 const VERSION: u8 = 1;
@@ -24,18 +24,18 @@ const CHECKSUM: usize = 8;
 
 /// What tells one content from every other that ever stood under its key: sixteen bytes that are drawn anew for each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Seal(pub [u8; 16]);
+pub struct ContentId(pub [u8; 16]);
 
-impl fmt::Debug for Seal {
+impl fmt::Debug for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Seal({:032x})", u128::from_be_bytes(self.0))
     }
 }
 
 /// The seal of a content, if it is long enough to have one. Nothing else is looked at.
-pub(crate) fn seal_of(content: &[u8]) -> Option<Seal> {
-    let seal = content.get(SEAL)?;
-    Some(Seal(seal.try_into().ok()?))
+pub(crate) fn content_id_of(content: &[u8]) -> Option<ContentId> {
+    let content_id = content.get(CONTENT_ID)?;
+    Some(ContentId(content_id.try_into().ok()?))
 }
 
 /// What a content is.
@@ -55,7 +55,7 @@ pub(crate) struct Envelope<'a> {
     pub(crate) codec: u8,
     /// The user's version of the value's type.
     pub(crate) schema: u32,
-    pub(crate) seal: Seal,
+    pub(crate) content_id: ContentId,
     /// Milliseconds since 1970, like the next two.
     pub(crate) created: u64,
     /// `u64::MAX` for never.
@@ -177,7 +177,7 @@ impl<'a> Envelope<'a> {
         let mut bytes = Vec::with_capacity(HEADER + names + payload + CHECKSUM);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&[VERSION, self.kind as u8, self.codec, 0]);
-        bytes.extend_from_slice(&self.seal.0);
+        bytes.extend_from_slice(&self.content_id.0);
         bytes.extend_from_slice(&self.schema.to_le_bytes());
         bytes.extend_from_slice(&xxh3_64(key).to_le_bytes());
         bytes.extend_from_slice(&self.created.to_le_bytes());
@@ -225,7 +225,7 @@ impl<'a> Envelope<'a> {
         let (sealed, checksum) = bytes
             .split_last_chunk::<CHECKSUM>()
             .ok_or(EnvelopeError::TooShort)?;
-        let mut reader = Reader(sealed);
+        let mut reader = ContentReader(sealed);
         if reader.array::<4>()? != MAGIC {
             return Err(EnvelopeError::Magic);
         }
@@ -245,7 +245,7 @@ impl<'a> Envelope<'a> {
             2 => Kind::Absent,
             other => return Err(EnvelopeError::Kind(other)),
         };
-        let seal = Seal(reader.array()?);
+        let content_id = ContentId(reader.array()?);
         let schema = u32::from_le_bytes(reader.array()?);
         if u64::from_le_bytes(reader.array()?) != xxh3_64(key) {
             return Err(EnvelopeError::Key);
@@ -270,7 +270,7 @@ impl<'a> Envelope<'a> {
             kind,
             codec,
             schema,
-            seal,
+            content_id,
             created,
             expires,
             stale_until,
@@ -282,9 +282,9 @@ impl<'a> Envelope<'a> {
 }
 
 /// What is left to read.
-struct Reader<'a>(&'a [u8]);
+struct ContentReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> ContentReader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], EnvelopeError> {
         let (array, rest) = self.0.split_first_chunk().ok_or(EnvelopeError::Length)?;
         self.0 = rest;
@@ -318,7 +318,7 @@ impl<'a> Reader<'a> {
 #[cfg(all(test, not(larder_shuttle)))]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use super::{Envelope, EnvelopeError, Kind, Limits, Seal, seal_of, xxh3_64};
+    use super::{ContentId, Envelope, EnvelopeError, Kind, Limits, content_id_of, xxh3_64};
     use crate::util::rng::next_u64;
 
     const KEY: &[u8] = b"price:7";
@@ -336,7 +336,7 @@ mod tests {
             kind: [Kind::Placeholder, Kind::Value, Kind::Absent][draw(3) as usize],
             codec: next_u64() as u8,
             schema: next_u64() as u32,
-            seal: Seal(
+            content_id: ContentId(
                 [next_u64().to_le_bytes(), next_u64().to_be_bytes()]
                     .concat()
                     .try_into()
@@ -368,7 +368,7 @@ mod tests {
             let envelope = random(&payload);
             let encoded = envelope.encode(KEY, &Limits::default()).unwrap();
             assert_eq!(decode(&encoded).unwrap(), envelope);
-            assert_eq!(seal_of(&encoded), Some(envelope.seal));
+            assert_eq!(content_id_of(&encoded), Some(envelope.content_id));
         }
     }
 
@@ -490,7 +490,7 @@ mod tests {
             kind: Kind::Value,
             codec: 2,
             schema: 3,
-            seal: Seal(*b"0123456789abcdef"),
+            content_id: ContentId(*b"0123456789abcdef"),
             created: 4,
             expires: 5,
             stale_until: 6,

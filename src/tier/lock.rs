@@ -15,10 +15,10 @@ use std::fmt;
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::async_util::{Waiters, block_on, unless};
-use super::content_id::Seals;
+use super::async_util::{Waiters, block_on, with_timeout};
+use super::content_id::ContentIds;
 use super::contract::{Change, FlushCause, Tier, TierError, TierListener};
-use super::envelope::{Envelope, Kind, Limits, Seal, seal_of};
+use super::envelope::{ContentId, Envelope, Kind, Limits, content_id_of};
 use crate::util::clock::{Clock, nanos};
 use crate::util::sync::Arc;
 
@@ -39,7 +39,7 @@ use crate::util::sync::Arc;
 /// # Ok::<(), larder::tier::TierError>(())
 /// ```
 #[derive(Clone)]
-pub struct Locks {
+pub struct LockManager {
     shared: Arc<Shared>,
 }
 
@@ -47,7 +47,7 @@ struct Shared {
     tier: Arc<dyn Tier>,
     waiters: Waiters,
     clock: Clock,
-    seals: Seals,
+    content_ids: ContentIds,
 }
 
 impl TierListener for Shared {
@@ -63,28 +63,28 @@ impl TierListener for Shared {
         self.waiters.everything_changed();
     }
 
-    fn linked(&self, _: bool) {}
+    fn connection_changed(&self, _: bool) {}
 }
 
 /// A lock that is held; given back when it is dropped, if it is held still.
 #[must_use = "a lock that is dropped is given back"]
-pub struct Held {
+pub struct LockGuard {
     shared: Arc<Shared>,
     key: Vec<u8>,
-    seal: Seal,
+    content_id: ContentId,
     number: u64,
     /// By the clock of this process, from before the tier was asked.
     until: u64,
     is_over: bool,
 }
 
-impl fmt::Debug for Locks {
+impl fmt::Debug for LockManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Locks").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held")
             .field("fencing_number", &self.number)
@@ -92,7 +92,7 @@ impl fmt::Debug for Held {
     }
 }
 
-impl Locks {
+impl LockManager {
     /// Over this tier.
     ///
     /// ```
@@ -100,7 +100,7 @@ impl Locks {
     /// # let _ = locks;
     /// ```
     pub fn new(tier: impl Tier) -> Self {
-        Locks::with_clock(tier, Clock::system())
+        LockManager::with_clock(tier, Clock::system())
     }
 
     /// The same, telling the time by this clock.
@@ -117,12 +117,12 @@ impl Locks {
             tier: Arc::new(tier),
             waiters: Waiters::default(),
             clock,
-            seals: Seals::new(),
+            content_ids: ContentIds::new(),
         });
         let listener: Arc<dyn TierListener> = shared.clone();
         let listener: Weak<dyn TierListener> = Arc::downgrade(&listener);
         shared.tier.listen(listener);
-        Locks { shared }
+        LockManager { shared }
     }
 
     /// Takes a lock for a time, a millisecond at least; `None` if somebody holds it.
@@ -137,7 +137,7 @@ impl Locks {
     /// assert!(held.is_some());
     /// # Ok::<(), larder::tier::TierError>(())
     /// ```
-    pub fn try_lock(&self, name: &str, time: Duration) -> Result<Option<Held>, TierError> {
+    pub fn try_lock(&self, name: &str, time: Duration) -> Result<Option<LockGuard>, TierError> {
         block_on(self.try_lock_async(name, time))?
     }
 
@@ -149,16 +149,16 @@ impl Locks {
         &self,
         name: &str,
         time: Duration,
-    ) -> Result<Option<Held>, TierError> {
+    ) -> Result<Option<LockGuard>, TierError> {
         let shared = &self.shared;
-        let (key, seal) = (name.as_bytes().to_vec(), shared.seals.next());
+        let (key, content_id) = (name.as_bytes().to_vec(), shared.content_ids.next());
         let until = shared.clock.now().saturating_add(nanos(time));
-        let added = shared.tier.add(key.clone(), token(&key, seal)?, time);
+        let added = shared.tier.add(key.clone(), token(&key, content_id)?, time);
         // From here on it is given back if anything goes wrong.
-        let mut held = Held {
+        let mut held = LockGuard {
             shared: shared.clone(),
             key,
-            seal,
+            content_id,
             number: 0,
             until,
             is_over: false,
@@ -167,7 +167,7 @@ impl Locks {
             held.is_over = true;
             return Ok(None);
         }
-        held.number = shared.tier.bump(name.into()).await?;
+        held.number = shared.tier.incr_version(name.into()).await?;
         let stands = held.is_read_back().await?;
         if !stands || held.remaining().is_zero() {
             return Ok(None);
@@ -175,7 +175,7 @@ impl Locks {
         Ok(Some(held))
     }
 
-    /// Takes a lock for a time, waiting for whoever holds it no longer than `patience`; `None` if that was too short.
+    /// Takes a lock for a time, waiting for whoever holds it no longer than `max_wait`; `None` if that was too short.
     /// Woken by the tier's message.
     ///
     /// # Errors
@@ -193,9 +193,9 @@ impl Locks {
         &self,
         name: &str,
         time: Duration,
-        patience: Duration,
-    ) -> Result<Option<Held>, TierError> {
-        block_on(self.lock_async(name, time, patience))?
+        max_wait: Duration,
+    ) -> Result<Option<LockGuard>, TierError> {
+        block_on(self.lock_async(name, time, max_wait))?
     }
 
     /// [`lock`](Self::lock) for tasks.
@@ -206,10 +206,10 @@ impl Locks {
         &self,
         name: &str,
         time: Duration,
-        patience: Duration,
-    ) -> Result<Option<Held>, TierError> {
+        max_wait: Duration,
+    ) -> Result<Option<LockGuard>, TierError> {
         let shared = &self.shared;
-        let end = shared.clock.now().saturating_add(nanos(patience));
+        let end = shared.clock.now().saturating_add(nanos(max_wait));
         loop {
             let changed = shared.waiters.wait_for(name.as_bytes());
             if let Some(held) = self.try_lock_async(name, time).await? {
@@ -224,7 +224,7 @@ impl Locks {
             }
             if !is_free {
                 // What expires may go unheard.
-                unless(changed, shared.tier.sleep(left.min(LOOK_AGAIN))).await;
+                with_timeout(changed, shared.tier.sleep(left.min(LOOK_AGAIN))).await;
             }
         }
     }
@@ -234,12 +234,12 @@ impl Locks {
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A content that says nothing but whose it is.
-fn token(key: &[u8], seal: Seal) -> Result<Vec<u8>, TierError> {
+fn token(key: &[u8], content_id: ContentId) -> Result<Vec<u8>, TierError> {
     let token = Envelope {
         kind: Kind::Placeholder,
         codec: 0,
         schema: 0,
-        seal,
+        content_id,
         created: 0,
         expires: u64::MAX,
         stale_until: u64::MAX,
@@ -251,7 +251,7 @@ fn token(key: &[u8], seal: Seal) -> Result<Vec<u8>, TierError> {
     token.map_err(|error| TierError::Unencodable(std::sync::Arc::new(error)))
 }
 
-impl Held {
+impl LockGuard {
     /// Greater than that of everybody who held this lock before. Whatever the work is written to should refuse a lower
     /// one than it has seen.
     #[must_use]
@@ -290,11 +290,11 @@ impl Held {
     pub async fn extend_async(&mut self, time: Duration) -> Result<bool, TierError> {
         let until = self.shared.clock.now().saturating_add(nanos(time));
         // The same token once more: whoever reads it back, now or after an answer that was lost, knows it.
-        let token = token(&self.key, self.seal)?;
+        let token = token(&self.key, self.content_id)?;
         let put = self
             .shared
             .tier
-            .put(self.key.clone(), token, self.seal, time);
+            .compare_and_set(self.key.clone(), token, self.content_id, time);
         if put.await? {
             self.until = until;
             return Ok(true);
@@ -319,21 +319,24 @@ impl Held {
     /// As [`unlock`](Self::unlock).
     pub async fn unlock_async(mut self) -> Result<bool, TierError> {
         self.is_over = true;
-        self.shared.tier.remove(self.key.clone(), self.seal).await
+        self.shared
+            .tier
+            .remove(self.key.clone(), self.content_id)
+            .await
     }
 
     async fn is_read_back(&self) -> Result<bool, TierError> {
         let found = self.shared.tier.get_many(vec![self.key.clone()]).await?;
         let found = found.into_iter().next().flatten();
-        Ok(found.is_some_and(|found| seal_of(&found) == Some(self.seal)))
+        Ok(found.is_some_and(|found| content_id_of(&found) == Some(self.content_id)))
     }
 }
 
-impl Drop for Held {
+impl Drop for LockGuard {
     fn drop(&mut self) {
         if !self.is_over {
             // It is on its way from the call on; nobody waits.
-            drop(self.shared.tier.remove(self.key.clone(), self.seal));
+            drop(self.shared.tier.remove(self.key.clone(), self.content_id));
         }
     }
 }

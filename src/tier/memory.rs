@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::contract::{Change, Pledge, Tier, TierFuture, TierListener};
-use super::envelope::{self, Seal};
+use super::contract::{AddReply, Change, Tier, TierFuture, TierListener};
+use super::envelope::{self, ContentId};
 use crate::util::clock::{Clock, nanos};
 use crate::util::sync::Mutex;
 
@@ -131,9 +131,9 @@ impl State {
         self.contents.get(key)
     }
 
-    fn holds(&mut self, key: &[u8], seal: Seal, now: u64) -> bool {
+    fn holds(&mut self, key: &[u8], content_id: ContentId, now: u64) -> bool {
         self.live(key, now)
-            .is_some_and(|content| envelope::seal_of(&content.bytes) == Some(seal))
+            .is_some_and(|content| envelope::content_id_of(&content.bytes) == Some(content_id))
     }
 
     fn store(&mut self, key: Vec<u8>, bytes: Vec<u8>, now: u64, time_to_live: Duration) {
@@ -154,8 +154,8 @@ impl MemoryTier {
     }
 
     /// The same, for one under a fence.
-    fn tell_own(&self, key: Vec<u8>, seal: Option<Seal>) {
-        let own = seal.map(|seal| Change::Own(key.clone(), seal));
+    fn tell_own(&self, key: Vec<u8>, content_id: Option<ContentId>) {
+        let own = content_id.map(|content_id| Change::Own(key.clone(), content_id));
         let changes = [Change::Key(key)];
         self.tell_and(
             &changes,
@@ -189,25 +189,30 @@ impl Tier for MemoryTier {
         Box::pin(ready(Ok(found)))
     }
 
-    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<Pledge> {
-        let (told, seal) = (key.clone(), envelope::seal_of(&content));
-        let pledge = self.with(|state, now| {
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<AddReply> {
+        let (told, content_id) = (key.clone(), envelope::content_id_of(&content));
+        let add_reply = self.with(|state, now| {
             let stored = state.live(&key, now).is_none();
             if stored {
                 state.store(key, content, now, time_to_live);
             }
-            Pledge {
+            AddReply {
                 stored,
                 sequence: state.sequence,
             }
         });
-        if pledge.stored {
-            self.tell_own(told, seal);
+        if add_reply.stored {
+            self.tell_own(told, content_id);
         }
-        Box::pin(ready(Ok(pledge)))
+        Box::pin(ready(Ok(add_reply)))
     }
 
-    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<u64> {
+    fn set_placeholder(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        time_to_live: Duration,
+    ) -> TierFuture<u64> {
         let changes = [Change::Key(key.clone())];
         let sequence = self.with(|state, now| {
             state.store(key, content, now, time_to_live);
@@ -217,14 +222,14 @@ impl Tier for MemoryTier {
         Box::pin(ready(Ok(sequence)))
     }
 
-    fn put(
+    fn compare_and_set(
         &self,
         key: Vec<u8>,
         content: Vec<u8>,
-        over: Seal,
+        over: ContentId,
         time_to_live: Duration,
     ) -> TierFuture<bool> {
-        let (told, seal) = (key.clone(), envelope::seal_of(&content));
+        let (told, content_id) = (key.clone(), envelope::content_id_of(&content));
         let stored = self.with(|state, now| {
             let stored = state.holds(&key, over, now);
             if stored {
@@ -233,12 +238,12 @@ impl Tier for MemoryTier {
             stored
         });
         if stored {
-            self.tell_own(told, seal);
+            self.tell_own(told, content_id);
         }
         Box::pin(ready(Ok(stored)))
     }
 
-    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
+    fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool> {
         let removed = self.with(|state, now| {
             state.holds(&key, over, now) && state.contents.remove(&key).is_some()
         });
@@ -277,7 +282,7 @@ impl Tier for MemoryTier {
         Box::pin(ready(Ok(sequence)))
     }
 
-    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+    fn init_versions(&self, names: Vec<Box<str>>) -> TierFuture<()> {
         let changes = self.with(|state, _| {
             let mut changes = Vec::new();
             for name in names {
@@ -293,7 +298,7 @@ impl Tier for MemoryTier {
         Box::pin(ready(Ok(())))
     }
 
-    fn bump(&self, name: Box<str>) -> TierFuture<u64> {
+    fn incr_version(&self, name: Box<str>) -> TierFuture<u64> {
         let changes = [Change::Version(name.clone())];
         let version = self.with(|state, _| {
             state.sequence += 1;
@@ -308,7 +313,7 @@ impl Tier for MemoryTier {
         *self.own.lock() = Some(listener.clone());
         self.with(|state, _| state.listeners.push(listener.clone()));
         if let Some(listener) = listener.upgrade() {
-            listener.linked(true);
+            listener.connection_changed(true);
         }
     }
 

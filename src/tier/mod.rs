@@ -36,13 +36,13 @@ mod tiered;
 
 #[cfg(feature = "json")]
 pub use codec::Json;
-pub use codec::{Codec, CodecError, Plain, Postcard};
+pub use codec::{Codec, CodecError, Postcard, RawBytes};
 pub use contract::{
-    Change, FlushCause, Pledge, Refusal, Tier, TierError, TierFuture, TierListener,
+    AddReply, Change, FlushCause, ServerErrorKind, Tier, TierError, TierFuture, TierListener,
 };
 pub use counters::TieredStats;
-pub use envelope::{EnvelopeError, Seal};
+pub use envelope::{ContentId, EnvelopeError};
 pub use key::{FromTierKey, TierKey};
-pub use lock::{Held, Locks};
+pub use lock::{LockGuard, LockManager};
 pub use memory::{MemoryServer, MemoryTier};
 pub use tiered::{Scope, Tiered, TieredBuildError, TieredBuilder};

@@ -6,12 +6,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use larder::Loaded;
-use larder::tier::redis::parts::{Answer, Layout, Port, RedisTier, Request};
+use larder::tier::redis::parts::{Answer, Client, Commands, RedisTier, Request};
 use larder::tier::{Change, FlushCause, MemoryServer, Tier, TierListener};
 use parking_lot::Mutex;
 use pollster::block_on;
 
-use crate::journal::{content, journal, seal};
+use crate::journal::{content, content_id, journal};
 use crate::mini_redis::MiniRedis;
 use crate::server::{Server, until};
 
@@ -32,7 +32,7 @@ impl TierListener for Ear {
     fn flushed(&self, cause: FlushCause) {
         self.0.lock().push(format!("flushed {cause:?}"));
     }
-    fn linked(&self, up: bool) {
+    fn connection_changed(&self, up: bool) {
         self.0.lock().push(format!("linked {up}"));
     }
 }
@@ -40,7 +40,7 @@ impl TierListener for Ear {
 /// The small Redis, at once and without a link.
 struct AtOnce(Mutex<MiniRedis>);
 
-impl Port for AtOnce {
+impl Client for AtOnce {
     fn submit(&self, request: Request, answer: Answer) {
         let mut redis = self.0.lock();
         let run = |command: &Vec<Vec<u8>>| redis.run(0, command).0;
@@ -71,7 +71,7 @@ fn what_stands_in_for_the_server_answers_as_it_does() {
         let real = journal(&real, seed);
         let memory = journal(&MemoryServer::new().tier(), seed);
         let mini = AtOnce(Mutex::new(MiniRedis::at(1_700_000_000_000)));
-        let mini = journal(&RedisTier::new(mini, Layout::new("p:")), seed);
+        let mini = journal(&RedisTier::new(mini, Commands::new("p:")), seed);
         for (step, real) in real.iter().enumerate() {
             assert_eq!(real, &memory[step], "in memory: seed {seed}, step {step}");
             assert_eq!(
@@ -107,16 +107,16 @@ fn a_writer_has_heard_of_its_write_when_it_is_answered() {
         heard("");
         block_on(tier.add(b"k".to_vec(), content(1, 0), hour)).unwrap();
         assert!(heard("own k 1"));
-        let over = seal(1);
-        assert!(block_on(tier.put(b"k".to_vec(), content(2, 0), over, hour)).unwrap());
+        let over = content_id(1);
+        assert!(block_on(tier.compare_and_set(b"k".to_vec(), content(2, 0), over, hour)).unwrap());
         assert!(heard("own k 2"));
-        assert!(!block_on(tier.put(b"k".to_vec(), content(3, 0), over, hour)).unwrap());
+        assert!(!block_on(tier.compare_and_set(b"k".to_vec(), content(3, 0), over, hour)).unwrap());
         assert!(!heard("own k 3"), "nothing was written");
-        block_on(tier.seize(b"k".to_vec(), content(4, 0), hour)).unwrap();
+        block_on(tier.set_placeholder(b"k".to_vec(), content(4, 0), hour)).unwrap();
         assert!(heard("key k"));
         block_on(tier.remove_many(vec![b"k".to_vec()])).unwrap();
         assert!(heard("key k"));
-        block_on(tier.bump("#t".into())).unwrap();
+        block_on(tier.incr_version("#t".into())).unwrap();
         assert!(heard("version #t"));
     }
 }
@@ -132,7 +132,7 @@ fn what_a_miss_costs_in_commands() {
             .heartbeat(Duration::from_secs(3600))
             .build()
             .unwrap();
-        let watch = link.watch();
+        let watch = link.stats_handle();
         (server.node(link), watch)
     };
     let ((here, watch), (there, other)) = (link(&server), link(&server));

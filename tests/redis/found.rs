@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use larder::Loaded;
-use larder::tier::redis::{Redis, RedisBuilder, RedisWatch};
+use larder::tier::redis::{Redis, RedisBuilder, StatsHandle};
 use larder::tier::{TierError, Tiered};
 
 use crate::late::Way;
@@ -14,19 +14,19 @@ use crate::server::{Server, until};
 type Node = Tiered<String, u64>;
 
 /// What only the script has that puts a placeholder whatever stands there.
-const SEIZE: &str = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return sequence";
+const SET_PLACEHOLDER: &str = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return sequence";
 /// What only the script has that puts one where there is nothing.
 const ADD: &str = "'NX'";
 /// What only the script has that stores over a content.
 const PUT: &str = "~= ARGV[5]";
 
-fn node(server: &Server) -> (Node, RedisWatch) {
+fn node(server: &Server) -> (Node, StatsHandle) {
     watched(server, server.link())
 }
 
-fn watched(server: &Server, link: RedisBuilder) -> (Node, RedisWatch) {
+fn watched(server: &Server, link: RedisBuilder) -> (Node, StatsHandle) {
     let link = link.build().unwrap();
-    let watch = link.watch();
+    let watch = link.stats_handle();
     (server.node(link), watch)
 }
 
@@ -48,12 +48,12 @@ fn is_given_up<T: std::fmt::Debug>(
     let error = call().unwrap_err();
     assert!(matches!(error, TierError::TimedOut { .. }), "{error}");
     way.until_held();
-    until("there is another link", || node.is_linked());
+    until("there is another link", || node.is_connected());
 }
 
 #[test]
 fn an_insertion_that_arrives_late_brings_nothing_back() {
-    for (late, left) in [(PUT, Some(2)), (SEIZE, None)] {
+    for (late, left) in [(PUT, Some(2)), (SET_PLACEHOLDER, None)] {
         let Some(server) = Server::start() else {
             return;
         };
@@ -119,16 +119,16 @@ fn an_invalidation_asked_for_while_the_server_rests_is_made_up_for_over_the_same
     // It rests for an hour now.
     let (invalidated, moved) = (writer.invalidate("k"), writer.invalidate_tag("t"));
     assert!(
-        matches!(invalidated, Err(TierError::Resting)),
+        matches!(invalidated, Err(TierError::BreakerOpen)),
         "{invalidated:?}"
     );
-    assert!(matches!(moved, Err(TierError::Resting)), "{moved:?}");
+    assert!(matches!(moved, Err(TierError::BreakerOpen)), "{moved:?}");
     until("the reader has heard of both", || {
         reader.get("k").unwrap().is_none() && reader.get("l").unwrap().is_none()
     });
-    until("nothing is owed", || watch.stats().owed == 0);
+    until("nothing is owed", || watch.stats().retries == 0);
     assert_eq!(watch.stats().dials, 1);
-    assert!(matches!(writer.get("k"), Err(TierError::Resting)));
+    assert!(matches!(writer.get("k"), Err(TierError::BreakerOpen)));
 }
 
 #[test]
@@ -148,11 +148,11 @@ fn what_was_refused_is_owed_to_the_next_link_and_none_is_used_before_it_is_paid(
         watch.stats().dials > dials + 3
     });
     // Over none of them the older value was read.
-    assert!(!writer.is_linked() && writer.get("k").is_err());
-    assert!(watch.stats().owed > 0);
+    assert!(!writer.is_connected() && writer.get("k").is_err());
+    assert!(watch.stats().retries > 0);
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    until("the writer has a link", || writer.is_linked());
-    assert_eq!(watch.stats().owed, 0);
+    until("the writer has a link", || writer.is_connected());
+    assert_eq!(watch.stats().retries, 0);
     assert_eq!(writer.get("k").unwrap(), None);
     until("the reader has heard of it", || {
         reader.get("k").is_ok_and(|found| found.is_none())
@@ -177,7 +177,7 @@ fn change(here: &Node, there: &Node) {
 fn read_nothing_older(nodes: &[&Node]) {
     let newer = || Ok::<_, String>(Loaded::new(2).tag("t"));
     for node in nodes {
-        until("there is a link again", || node.is_linked());
+        until("there is a link again", || node.is_connected());
         for key in ["k", "l"] {
             let found = node.get(key).unwrap();
             assert_ne!(found, Some(1), "{key}");
@@ -203,7 +203,7 @@ fn a_server_that_comes_back_with_older_data_serves_none_of_it() {
     change(&here, &there);
     server.kill();
     until("both have lost their links", || {
-        !here.is_linked() && !there.is_linked()
+        !here.is_connected() && !there.is_connected()
     });
     server.run(&[]);
     assert_ne!(

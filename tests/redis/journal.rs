@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use larder::tier::{Pledge, Seal, Tier};
+use larder::tier::{AddReply, ContentId, Tier};
 use pollster::block_on;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A content with a seal of its own: the envelope's place for it, and nothing else.
-pub(crate) fn content(seal: u8, length: usize) -> Vec<u8> {
+pub(crate) fn content(content_id: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![b'x'; 24 + length];
-    bytes[8..24].fill(seal);
+    bytes[8..24].fill(content_id);
     bytes
 }
 
-pub(crate) fn seal(of: u8) -> Seal {
-    Seal([of; 16])
+pub(crate) fn content_id(of: u8) -> ContentId {
+    ContentId([of; 16])
 }
 
 struct Journal<'a> {
@@ -61,9 +61,9 @@ impl Journal<'_> {
     }
 
     /// A seal that was used lately.
-    fn recent(&mut self) -> Seal {
+    fn recent(&mut self) -> ContentId {
         let ago = self.draw(3) as u8;
-        seal(self.last_seal.wrapping_sub(ago))
+        content_id(self.last_seal.wrapping_sub(ago))
     }
 
     fn step(&mut self) -> String {
@@ -79,10 +79,10 @@ impl Journal<'_> {
     fn read(&mut self, one: u64) -> String {
         let many = (0..1 + self.draw(4)).map(|n| key((one + n) % 5)).collect();
         let found = block_on(self.tier.get_many(many)).unwrap();
-        let seals = found
+        let content_ids = found
             .iter()
             .map(|found| found.as_ref().map(|found| (found[8], found.len())));
-        format!("get {:?}", seals.collect::<Vec<_>>())
+        format!("get {:?}", content_ids.collect::<Vec<_>>())
     }
 
     fn store(&mut self, one: u64) -> String {
@@ -90,18 +90,18 @@ impl Journal<'_> {
             0 => {
                 let content = self.fresh();
                 let added = block_on(self.tier.add(key(one), content, HOUR));
-                let Pledge { stored, sequence } = added.unwrap();
+                let AddReply { stored, sequence } = added.unwrap();
                 format!("add {stored} {}", sequence - self.start)
             }
             1 => {
                 let content = self.fresh();
-                let seized = block_on(self.tier.seize(key(one), content, HOUR));
+                let seized = block_on(self.tier.set_placeholder(key(one), content, HOUR));
                 format!("seize {}", seized.unwrap() - self.start)
             }
             _ => {
                 let over = self.recent();
                 let content = self.fresh();
-                let put = block_on(self.tier.put(key(one), content, over, HOUR));
+                let put = block_on(self.tier.compare_and_set(key(one), content, over, HOUR));
                 format!("put {}", put.unwrap())
             }
         }
@@ -133,12 +133,12 @@ impl Journal<'_> {
                 format!("versions {:?}", ranks.collect::<Vec<_>>())
             }
             1 => {
-                block_on(self.tier.settle(vec![name(one % 3), name(3)])).unwrap();
+                block_on(self.tier.init_versions(vec![name(one % 3), name(3)])).unwrap();
                 let sequence = block_on(self.tier.sequence()).unwrap();
                 format!("settled, at {}", sequence - self.start)
             }
             _ => {
-                let version = block_on(self.tier.bump(name(one % 3))).unwrap();
+                let version = block_on(self.tier.incr_version(name(one % 3))).unwrap();
                 format!("bump {}", version - self.start)
             }
         }

@@ -187,7 +187,7 @@ impl Server {
     /// A process with a cache of its own, past its first value.
     pub(crate) fn node(&self, link: Redis) -> Tiered<String, u64> {
         let node = Tiered::builder(link).max_capacity(10_000).build().unwrap();
-        until("there is a link", || node.is_linked());
+        until("there is a link", || node.is_connected());
         node.get_or_load("warm", || 0).unwrap();
         node
     }

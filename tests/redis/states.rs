@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-use larder::tier::redis::{Redis, RedisWatch};
-use larder::tier::{FlushCause, Refusal, TierError, Tiered};
+use larder::tier::redis::{Redis, StatsHandle};
+use larder::tier::{FlushCause, ServerErrorKind, TierError, Tiered};
 
 use crate::server::{Server, now, until};
 
 type Node = Tiered<String, u64>;
 
-fn node(server: &Server) -> (Node, RedisWatch) {
+fn node(server: &Server) -> (Node, StatsHandle) {
     let link = server.link().build().unwrap();
-    let watch = link.watch();
+    let watch = link.stats_handle();
     (server.node(link), watch)
 }
 
-fn refused(watch: &RedisWatch, refusal: Refusal) -> u64 {
-    let refusals = watch.stats().refusals;
-    refusals
+fn refused(watch: &StatsHandle, kind: ServerErrorKind) -> u64 {
+    let server_errors = watch.stats().server_errors;
+    server_errors
         .iter()
-        .find(|(kind, _)| *kind == refusal)
+        .find(|(counted, _)| *counted == kind)
         .map_or(0, |(_, count)| *count)
 }
 
-fn flushed(watch: &RedisWatch, cause: FlushCause) -> u64 {
+fn flushed(watch: &StatsHandle, cause: FlushCause) -> u64 {
     let flushes = watch.stats().flushes;
     flushes
         .iter()
@@ -31,8 +31,8 @@ fn flushed(watch: &RedisWatch, cause: FlushCause) -> u64 {
         .map_or(0, |(_, count)| *count)
 }
 
-fn is(error: &TierError, wanted: Refusal) -> bool {
-    matches!(error, TierError::Refused { refusal, .. } if *refusal == wanted)
+fn is(error: &TierError, wanted: ServerErrorKind) -> bool {
+    matches!(error, TierError::Refused { kind, .. } if *kind == wanted)
 }
 
 /// Loading calls go on, and afterwards the tier is used again by itself.
@@ -62,7 +62,7 @@ fn out_of_memory() {
     node.insert("old".to_owned(), 1).unwrap();
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let error = node.insert("k".to_owned(), 1).unwrap_err();
-    assert!(is(&error, Refusal::OutOfMemory), "{error}");
+    assert!(is(&error, ServerErrorKind::OutOfMemory), "{error}");
     assert!(error.to_string().contains("maxmemory"), "{error}");
     // A write that could not be made is still a write.
     node.insert("old".to_owned(), 2).unwrap_err();
@@ -71,7 +71,7 @@ fn out_of_memory() {
     });
     loads_all_the_same(&node);
     until("it was counted", || {
-        refused(&watch, Refusal::OutOfMemory) > 0
+        refused(&watch, ServerErrorKind::OutOfMemory) > 0
     });
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     recovers(&node);
@@ -90,15 +90,15 @@ fn an_invalidation_that_was_refused_is_made_up_for() {
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let error = writer.invalidate_tag("t").unwrap_err();
     assert!(
-        is(&error, Refusal::OutOfMemory) || matches!(error, TierError::Resting),
+        is(&error, ServerErrorKind::OutOfMemory) || matches!(error, TierError::BreakerOpen),
         "{error}"
     );
-    assert!(watch.stats().owed > 0);
+    assert!(watch.stats().retries > 0);
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     until("the reader has heard of it", || {
         reader.get("k").unwrap().is_none()
     });
-    until("nothing is owed", || watch.stats().owed == 0);
+    until("nothing is owed", || watch.stats().retries == 0);
 }
 
 #[test]
@@ -111,12 +111,12 @@ fn read_only() {
     // Before the heartbeat has seen it, or when the link is dialled again.
     until("it was refused", || {
         let _ = node.insert("k".to_owned(), 1);
-        refused(&watch, Refusal::ReadOnly) > 0
+        refused(&watch, ServerErrorKind::ReadOnly) > 0
     });
     until("the change of role was seen", || {
         flushed(&watch, FlushCause::ServerChange) > 0
     });
-    until("a replica is no tier", || !node.is_linked());
+    until("a replica is no tier", || !node.is_connected());
     until("it says what to do", || {
         let text = watch.stats().last_error.unwrap();
         text.contains("point the URL at the primary")
@@ -138,7 +138,7 @@ fn without_its_primary() {
     until("it was counted", || {
         loads_all_the_same(&node);
         let _ = node.get("k");
-        refused(&watch, Refusal::MasterDown) > 0
+        refused(&watch, ServerErrorKind::MasterDown) > 0
     });
     server.cli(&["REPLICAOF", "NO", "ONE"]);
     recovers(&node);
@@ -152,9 +152,11 @@ fn a_replica_that_is_promoted() {
     };
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     let link = server.link().build().unwrap();
-    let watch = link.watch();
+    let watch = link.stats_handle();
     let node: Node = Tiered::builder(link).max_capacity(100).build().unwrap();
-    until("it was refused", || refused(&watch, Refusal::ReadOnly) > 0);
+    until("it was refused", || {
+        refused(&watch, ServerErrorKind::ReadOnly) > 0
+    });
     loads_all_the_same(&node);
     server.cli(&["REPLICAOF", "NO", "ONE"]);
     recovers(&node);
@@ -169,23 +171,23 @@ fn a_password_is_missing_or_wrong_or_changed() {
     server.cli(&["CONFIG", "SET", "requirepass", "right"]);
     server.cli_as(&["-a", "right"], &["CLIENT", "KILL", "TYPE", "normal"]);
     until("NOAUTH was counted", || {
-        refused(&watch, Refusal::NoAuth) > 0
+        refused(&watch, ServerErrorKind::NoAuth) > 0
     });
-    until("it is down", || !node.is_linked());
+    until("it is down", || !node.is_connected());
     loads_all_the_same(&node);
     let text = watch.stats().last_error.unwrap();
     assert!(text.contains("password"), "{text}");
-    for (password, refusal) in [("wrong", Some(Refusal::WrongPass)), ("right", None)] {
+    for (password, kind) in [("wrong", Some(ServerErrorKind::WrongPass)), ("right", None)] {
         let url = format!("{}?pass={password}", server.url());
         let link = Redis::builder(&url)
             .backoff(Duration::from_millis(5), Duration::from_millis(100))
             .build()
             .unwrap();
-        let watch = link.watch();
+        let watch = link.stats_handle();
         let node: Node = Tiered::builder(link).max_capacity(100).build().unwrap();
-        match refusal {
-            Some(refusal) => until("it was counted", || refused(&watch, refusal) > 0),
-            None => until("there is a link", || node.is_linked()),
+        match kind {
+            Some(kind) => until("it was counted", || refused(&watch, kind) > 0),
+            None => until("there is a link", || node.is_connected()),
         }
         loads_all_the_same(&node);
         let shown = format!("{:?} {:?}", watch.stats(), Redis::builder(&url));
@@ -212,11 +214,11 @@ fn a_user_who_may_not_do_it() {
     ]);
     let url = format!("{}?user=shy&pass=secret", server.url());
     let link = Redis::builder(&url).build().unwrap();
-    let watch = link.watch();
+    let watch = link.stats_handle();
     let node: Node = Tiered::builder(link).max_capacity(100).build().unwrap();
     until("NOPERM was counted", || {
         let _ = node.insert("k".to_owned(), 1);
-        refused(&watch, Refusal::NoPermission) > 0
+        refused(&watch, ServerErrorKind::NoPermission) > 0
     });
     loads_all_the_same(&node);
     server.cli(&["ACL", "SETUSER", "shy", "+set"]);
@@ -249,7 +251,7 @@ fn what_the_documents_say_a_user_needs_is_enough() {
     assert_eq!(server.cli(&rule), "OK");
     let url = format!("{}?user=lean&pass=secret&db=3", server.url());
     let link = Redis::builder(&url).prefix("p:").build().unwrap();
-    let watch = link.watch();
+    let watch = link.stats_handle();
     let node = server.node(link);
     let tagged = || Ok::<_, String>(larder::Loaded::new(1).tag("t"));
     node.get_or_load_with("k", tagged).unwrap();
@@ -261,7 +263,13 @@ fn what_the_documents_say_a_user_needs_is_enough() {
     node.invalidate("l").unwrap();
     node.invalidate_tag("t").unwrap();
     node.clear().unwrap();
-    assert!(watch.stats().refusals.iter().all(|(_, count)| *count == 0));
+    assert!(
+        watch
+            .stats()
+            .server_errors
+            .iter()
+            .all(|(_, count)| *count == 0)
+    );
     assert_ne!(
         server.cli(&["-n", "3", "DBSIZE"]),
         "0",
@@ -290,7 +298,7 @@ fn reading_its_data() {
     ]);
     until("LOADING was counted", || {
         loads_all_the_same(&node);
-        refused(&watch, Refusal::Loading) > 0
+        refused(&watch, ServerErrorKind::Loading) > 0
     });
     recovers(&node);
 }
@@ -302,7 +310,7 @@ fn something_else_under_the_key() {
     };
     let (node, watch) = node(&server);
     server.cli(&["RPUSH", "larder:v::k", "1"]);
-    assert!(is(&node.get("k").unwrap_err(), Refusal::WrongType));
+    assert!(is(&node.get("k").unwrap_err(), ServerErrorKind::WrongType));
     assert_eq!(node.get_or_load("k", || 7).unwrap(), 7);
     // It is nobody else's fault: the breaker stays closed.
     for _ in 0..20 {
@@ -321,7 +329,7 @@ fn nobody_is_there() {
     };
     server.kill();
     let link = server.link().build().unwrap();
-    let watch = link.watch();
+    let watch = link.stats_handle();
     let node: Node = Tiered::builder(link).max_capacity(100).build().unwrap();
     assert!(matches!(node.get("k"), Err(TierError::Down)));
     assert!(matches!(
@@ -346,12 +354,12 @@ fn kept_for_a_short_time_while_it_is_down_if_that_was_asked_for() {
     let link = server.link().build().unwrap();
     let node: Node = Tiered::builder(link)
         .max_capacity(100)
-        .keep_while_down(Duration::from_secs(3600))
+        .serve_while_down(Duration::from_secs(3600))
         .build()
         .unwrap();
-    until("there is a link", || node.is_linked());
+    until("there is a link", || node.is_connected());
     server.kill();
-    until("it is down", || !node.is_linked());
+    until("it is down", || !node.is_connected());
     assert_eq!(node.get_or_load("k", || 1).unwrap(), 1);
     assert_eq!(node.get_or_load("k", || unreachable!()).unwrap(), 1);
     server.run(&[]);
@@ -375,7 +383,7 @@ fn the_budget_bounds_a_call() {
         .budget(Duration::from_millis(300))
         .build()
         .unwrap();
-    until("there is a link", || node.is_linked());
+    until("there is a link", || node.is_connected());
     // A loader that never ends, and a server that never answers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use larder::tier::Tiered;
-use larder::tier::redis::{Redis, RedisBuilder, RedisWatch};
+use larder::tier::redis::{Redis, RedisBuilder, StatsHandle};
 
 use crate::server::{Server, moment, now, until};
 use crate::watched::{KEYS, Process, Source, Watched};
@@ -21,7 +21,7 @@ const BUDGET: Duration = Duration::from_secs(2);
 struct Storm {
     server: Server,
     processes: Vec<Process>,
-    watches: Vec<RedisWatch>,
+    watches: Vec<StatsHandle>,
 }
 
 impl Storm {
@@ -31,7 +31,7 @@ impl Storm {
         let mut watches = Vec::new();
         let processes = (0..3).map(|number| {
             let redis: Redis = link(&server).build().unwrap();
-            watches.push(redis.watch());
+            watches.push(redis.stats_handle());
             let (tier, seen) = Watched::new(redis, source.clone());
             let mut builder = Tiered::builder(tier).max_capacity(1_000).budget(BUDGET);
             if number == 1 {
@@ -39,7 +39,7 @@ impl Storm {
             }
             if number == 2 {
                 builder = builder
-                    .own_time_to_live(Duration::from_millis(200))
+                    .l1_time_to_live(Duration::from_millis(200))
                     .stale_if_error(Duration::from_secs(1), Duration::from_millis(10));
             }
             let cache = builder.build().unwrap();
@@ -51,7 +51,7 @@ impl Storm {
         });
         let processes: Vec<_> = processes.collect();
         until("there are links", || {
-            processes.iter().all(|process| process.cache.is_linked())
+            processes.iter().all(|process| process.cache.is_connected())
         });
         Some(Storm {
             server,
@@ -104,7 +104,7 @@ impl Storm {
             weather.unwrap();
         });
         self.calm(what);
-        let sum = |count: fn(&RedisWatch) -> u64| self.watches.iter().map(count).sum::<u64>();
+        let sum = |count: fn(&StatsHandle) -> u64| self.watches.iter().map(count).sum::<u64>();
         let flushes = sum(|watch| watch.stats().flushes.iter().map(|(_, count)| count).sum());
         println!(
             "counts: {what}: {reads:?} reads, {told:?} invalidations answered, {failed:?} that failed, {flushes} \
@@ -122,7 +122,7 @@ impl Storm {
     fn calm(&self, what: &str) {
         for process in &self.processes {
             until(&format!("a link after {what}"), || {
-                process.cache.is_linked()
+                process.cache.is_connected()
             });
         }
         for process in &self.processes {

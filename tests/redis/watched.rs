@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use larder::tier::{Change, FlushCause, Pledge, Seal, Tier, TierFuture, TierListener, Tiered};
+use larder::tier::{
+    AddReply, Change, ContentId, FlushCause, Tier, TierFuture, TierListener, Tiered,
+};
 use parking_lot::Mutex;
 
 pub(crate) const KEYS: usize = 8;
@@ -93,13 +95,13 @@ impl TierListener for Ear {
         self.act(0..KEYS, |listener| listener.flushed(cause));
     }
 
-    fn linked(&self, up: bool) {
+    fn connection_changed(&self, up: bool) {
         if up {
             self.seen.down.store(false, SeqCst);
             self.seen.turns.fetch_add(1, SeqCst);
         }
         if let Some(listener) = self.listener.upgrade() {
-            listener.linked(up);
+            listener.connection_changed(up);
         }
         if !up {
             self.seen.turns.fetch_add(1, SeqCst);
@@ -125,16 +127,22 @@ impl<T: Tier> Tier for Watched<T> {
     fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>> {
         self.inner.get_many(keys)
     }
-    fn add(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<Pledge> {
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<AddReply> {
         self.inner.add(key, content, time)
     }
-    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<u64> {
-        self.inner.seize(key, content, time)
+    fn set_placeholder(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<u64> {
+        self.inner.set_placeholder(key, content, time)
     }
-    fn put(&self, key: Vec<u8>, content: Vec<u8>, over: Seal, time: Duration) -> TierFuture<bool> {
-        self.inner.put(key, content, over, time)
+    fn compare_and_set(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        over: ContentId,
+        time: Duration,
+    ) -> TierFuture<bool> {
+        self.inner.compare_and_set(key, content, over, time)
     }
-    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
+    fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool> {
         self.inner.remove(key, over)
     }
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64> {
@@ -146,11 +154,11 @@ impl<T: Tier> Tier for Watched<T> {
     fn sequence(&self) -> TierFuture<u64> {
         self.inner.sequence()
     }
-    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
-        self.inner.settle(names)
+    fn init_versions(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        self.inner.init_versions(names)
     }
-    fn bump(&self, name: Box<str>) -> TierFuture<u64> {
-        self.inner.bump(name)
+    fn incr_version(&self, name: Box<str>) -> TierFuture<u64> {
+        self.inner.incr_version(name)
     }
     fn listen(&self, listener: Weak<dyn TierListener>) {
         let ear = Arc::new(Ear {

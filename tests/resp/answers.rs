@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Waker};
 
-use larder::tier::{Refusal, TierError};
+use larder::tier::{ServerErrorKind, TierError};
 
 use crate::wire::{Fake, Say, encode, until};
-use larder::tier::redis::parts::Reply;
+use larder::tier::redis::parts::Response;
 
 /// Knows the most that was ever asked for at once.
 struct Counting;
@@ -123,7 +123,7 @@ fn another_keys_content_is_not_served() {
     let (node, _) = fake.warm();
     node.insert("mine".to_owned(), 1).unwrap();
     node.insert("theirs".to_owned(), 2).unwrap();
-    let theirs = encode(&Reply::Bytes(fake.content("theirs")));
+    let theirs = encode(&Response::Bytes(fake.content("theirs")));
     fake.hook(move |words| match &*words[0] {
         "GET" if words[1].ends_with(":mine") => Say::Instead(theirs.clone()),
         _ => Say::Right,
@@ -176,7 +176,7 @@ fn headers_that_promise_the_moon_cost_nothing() {
         let key = format!("giant {shown}");
         assert_eq!(node.get_or_load(&key, || 1).unwrap(), 1);
         until(&format!("a link again after {shown:?}"), || {
-            node.is_linked() && node.get("warm").is_ok()
+            node.is_connected() && node.get("warm").is_ok()
         });
     }
     fake.honest();
@@ -198,7 +198,7 @@ fn an_answer_that_is_cut_off_anywhere_loses_the_link_and_nothing_else() {
     let fake = Fake::start();
     let (node, watch) = fake.warm();
     node.insert("k".to_owned(), 1).unwrap();
-    let length = encode(&Reply::Bytes(fake.content("k"))).len();
+    let length = encode(&Response::Bytes(fake.content("k"))).len();
     for at in (0..length).step_by(3) {
         let mut once = true;
         fake.hook(move |words| {
@@ -208,7 +208,7 @@ fn an_answer_that_is_cut_off_anywhere_loses_the_link_and_nothing_else() {
                 Say::Right
             }
         });
-        until("there is a link", || node.is_linked());
+        until("there is a link", || node.is_connected());
         assert!(
             matches!(node.get("k"), Err(TierError::Lost { .. })),
             "cut at {at}"
@@ -226,7 +226,7 @@ fn an_answer_that_nobody_asked_for_ends_the_link() {
     let (node, watch) = fake.warm();
     fake.shout(b"+OK\r\n");
     until("dialled again", || {
-        watch.stats().dials == 2 && node.is_linked()
+        watch.stats().dials == 2 && node.is_connected()
     });
     let text = watch.stats().last_error.unwrap();
     assert!(text.contains("nobody had asked"), "{text}");
@@ -234,16 +234,22 @@ fn an_answer_that_nobody_asked_for_ends_the_link() {
 
 #[test]
 fn a_server_that_does_not_know_the_protocol_is_no_link() {
-    for (said, refusal) in [
-        (&b"-ERR unknown command 'HELLO'\r\n"[..], Refusal::Other),
-        (b"-NOPROTO unsupported protocol version\r\n", Refusal::Other),
+    for (said, kind) in [
+        (
+            &b"-ERR unknown command 'HELLO'\r\n"[..],
+            ServerErrorKind::Other,
+        ),
+        (
+            b"-NOPROTO unsupported protocol version\r\n",
+            ServerErrorKind::Other,
+        ),
         (
             b"-NOAUTH HELLO must be called with the client already authenticated\r\n",
-            Refusal::NoAuth,
+            ServerErrorKind::NoAuth,
         ),
         (
             b"-LOADING Redis is loading the dataset in memory\r\n",
-            Refusal::Loading,
+            ServerErrorKind::Loading,
         ),
     ] {
         let fake = Fake::start();
@@ -255,16 +261,16 @@ fn a_server_that_does_not_know_the_protocol_is_no_link() {
         until("it was refused", || {
             watch
                 .stats()
-                .refusals
+                .server_errors
                 .iter()
-                .any(|(kind, count)| *kind == refusal && *count > 0)
+                .any(|(counted, count)| *counted == kind && *count > 0)
         });
-        assert!(!node.is_linked());
+        assert!(!node.is_connected());
         assert_eq!(node.get_or_load("k", || 1).unwrap(), 1);
         assert!(node.is_empty());
         fake.honest();
         until("it is linked once the server has learned it", || {
-            node.is_linked()
+            node.is_connected()
         });
     }
 }
@@ -285,7 +291,7 @@ fn calls_that_are_given_up_leave_every_answer_to_its_own_question() {
             format!("k{}", round % 20),
             format!("k{}", (round * 7 + 3) % 20),
         );
-        let scope = node.within(larder::tier::Scope::Local);
+        let scope = node.with_scope(larder::tier::Scope::Local);
         scope.invalidate(&given_up).unwrap();
         scope.invalidate(&asked).unwrap();
         {

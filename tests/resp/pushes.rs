@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use larder::tier::redis::RedisWatch;
+use larder::tier::redis::StatsHandle;
 use larder::tier::{FlushCause, Tiered};
 
 use crate::wire::{Fake, Say, is_kept, push, push_of, until};
 
-fn flushed(watch: &RedisWatch, cause: FlushCause) -> u64 {
+fn flushed(watch: &StatsHandle, cause: FlushCause) -> u64 {
     let flushes = watch.stats().flushes;
     flushes
         .iter()
@@ -147,7 +147,7 @@ fn one_whose_kind_is_no_text_ends_the_link() {
     until("it was flushed", || {
         flushed(&watch, FlushCause::Disconnected) == 1
     });
-    until("there is a link again", || node.is_linked());
+    until("there is a link again", || node.is_connected());
     assert_eq!(node.get("k").unwrap(), Some(1));
 }
 
@@ -160,10 +160,10 @@ fn one_that_never_comes_is_made_up_for_by_the_own_time_to_live() {
     let own = Duration::from_millis(300);
     let reader: Tiered<String, u64> = Tiered::builder(link)
         .max_capacity(100)
-        .own_time_to_live(own)
+        .l1_time_to_live(own)
         .build()
         .unwrap();
-    until("there is a link", || reader.is_linked());
+    until("there is a link", || reader.is_connected());
     writer.insert("k".to_owned(), 1).unwrap();
     assert_eq!(reader.get("k").unwrap(), Some(1));
     fake.mute();
@@ -192,7 +192,7 @@ fn a_half_open_link_is_noticed_flushed_and_closed() {
     until("the link was closed, not only given up", || {
         fake.closed() > closed
     });
-    until("there is another", || node.is_linked());
+    until("there is another", || node.is_connected());
     assert!(!is_kept(&node, "k"));
     assert!(is_kept(&node, "k"));
 }

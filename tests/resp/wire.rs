@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::tier::Tiered;
-use larder::tier::redis::parts::Reply;
-use larder::tier::redis::{Redis, RedisWatch};
+use larder::tier::redis::parts::Response;
+use larder::tier::redis::{Redis, StatsHandle};
 use parking_lot::Mutex;
 
 use crate::mini_redis::{MiniRedis, Told};
@@ -143,9 +143,9 @@ impl Fake {
                 let _ = std::io::copy(&mut reader, &mut std::io::sink());
                 break;
             }
-            let (reply, told) = state.redis.run(number, &words);
+            let (response, told) = state.redis.run(number, &words);
             let mut out = writer.lock();
-            let ends = speak(&mut out, say, &encode(&reply)).is_none();
+            let ends = speak(&mut out, say, &encode(&response)).is_none();
             drop(out);
             state.tell(told);
             drop(state);
@@ -219,30 +219,30 @@ fn read_command(reader: &mut BufReader<&TcpStream>) -> Option<Vec<Vec<u8>>> {
 }
 
 /// An answer on the wire.
-pub(crate) fn encode(reply: &Reply) -> Vec<u8> {
-    match reply {
-        Reply::Nil => b"_\r\n".to_vec(),
-        Reply::Int(number) => format!(":{number}\r\n").into_bytes(),
-        Reply::Bytes(bytes) => {
+pub(crate) fn encode(response: &Response) -> Vec<u8> {
+    match response {
+        Response::Nil => b"_\r\n".to_vec(),
+        Response::Int(number) => format!(":{number}\r\n").into_bytes(),
+        Response::Bytes(bytes) => {
             [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
         }
-        Reply::Status(word) => format!("+{word}\r\n").into_bytes(),
-        Reply::List(parts) => {
+        Response::Status(word) => format!("+{word}\r\n").into_bytes(),
+        Response::List(parts) => {
             let mut bytes = format!("*{}\r\n", parts.len()).into_bytes();
             parts.iter().for_each(|part| bytes.extend(encode(part)));
             bytes
         }
-        Reply::Error(message) => format!("-{message}\r\n").into_bytes(),
+        Response::Error(message) => format!("-{message}\r\n").into_bytes(),
         // HELLO's.
-        Reply::Odd(_) => b"%1\r\n+proto\r\n:3\r\n".to_vec(),
+        Response::Odd(_) => b"%1\r\n+proto\r\n:3\r\n".to_vec(),
     }
 }
 
 /// A message about changes, with the server's own names of the keys.
 pub(crate) fn push(keys: Option<&[Vec<u8>]>) -> Vec<u8> {
     let what = match keys {
-        None => Reply::Nil,
-        Some(keys) => Reply::List(keys.iter().cloned().map(Reply::Bytes).collect()),
+        None => Response::Nil,
+        Some(keys) => Response::List(keys.iter().cloned().map(Response::Bytes).collect()),
     };
     [&b">2\r\n$10\r\ninvalidate\r\n"[..], &encode(&what)].concat()
 }
@@ -260,28 +260,28 @@ pub(crate) type Node = Tiered<String, u64>;
 
 impl Fake {
     /// A link to it, that notices soon.
-    pub(crate) fn link(&self) -> (Redis, RedisWatch) {
+    pub(crate) fn link(&self) -> (Redis, StatsHandle) {
         let link = Redis::builder(&format!("redis://127.0.0.1:{}", self.port))
             .timeout(Duration::from_millis(400))
             .heartbeat(Duration::from_millis(100))
             .backoff(Duration::from_millis(5), Duration::from_millis(50))
             .build()
             .unwrap();
-        let watch = link.watch();
+        let watch = link.stats_handle();
         (link, watch)
     }
 
     /// A process over it.
-    pub(crate) fn node(&self) -> (Node, RedisWatch) {
+    pub(crate) fn node(&self) -> (Node, StatsHandle) {
         let (link, watch) = self.link();
         let node = Tiered::builder(link).max_capacity(1_000).build().unwrap();
         (node, watch)
     }
 
     /// The same, past its first value.
-    pub(crate) fn warm(&self) -> (Node, RedisWatch) {
+    pub(crate) fn warm(&self) -> (Node, StatsHandle) {
         let (node, watch) = self.node();
-        until("there is a link", || node.is_linked());
+        until("there is a link", || node.is_connected());
         until("the first value is stored", || {
             node.get_or_load("warm", || 0).unwrap();
             node.get("warm").is_ok_and(|found| found.is_some())

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
 use larder::tier::TierError;
-use larder::tier::redis::parts::{Action, Command, Event, Layout, Link, Push, Reply};
+use larder::tier::redis::parts::{Action, Command, Commands, ConnectionId, Event, Push, Response};
 
 use crate::faults::{Dice, Fault};
 use crate::mini_redis::{Content, MiniRedis, Told};
@@ -46,11 +46,11 @@ impl Bug {
 enum Parcel {
     ToServer {
         from: usize,
-        link: Link,
+        link: ConnectionId,
         id: u64,
         commands: Vec<Command>,
         /// The answers to those before these.
-        replies: Vec<Reply>,
+        responses: Vec<Response>,
     },
     ToProcess {
         to: usize,
@@ -81,7 +81,7 @@ pub(crate) struct Network {
     traces: bool,
 }
 
-fn connection(process: usize, link: Link) -> u64 {
+fn connection(process: usize, link: ConnectionId) -> u64 {
     process as u64 * 1_000_000 + link
 }
 
@@ -168,8 +168,8 @@ impl Network {
                     link,
                     id,
                     commands,
-                    replies,
-                } => self.serve(from, link, id, commands, replies),
+                    responses,
+                } => self.serve(from, link, id, commands, responses),
                 Parcel::ToProcess { to, event } => self.feed(to, event),
             }
         }
@@ -223,7 +223,7 @@ impl Network {
             Action::Close(link) => self.close(number, link),
             Action::Tell(changes) => self.processes[number].tell(&changes),
             Action::Flush(cause) => self.processes[number].flush(cause),
-            Action::Linked(up) => self.processes[number].linked(up),
+            Action::ConnectionChanged(up) => self.processes[number].connection_changed(up),
             Action::Answer(id, answer) => {
                 if let Some(waiting) = self.processes[number].answers.remove(&id) {
                     let _ = waiting.send(answer);
@@ -233,12 +233,12 @@ impl Network {
     }
 
     /// A connection over which anything arrives.
-    fn wire(&mut self, number: usize, link: Link) -> Option<&mut Wire> {
+    fn wire(&mut self, number: usize, link: ConnectionId) -> Option<&mut Wire> {
         let wire = self.processes[number].wire.as_mut()?;
         (wire.link == link && !wire.is_silent).then_some(wire)
     }
 
-    fn send(&mut self, number: usize, link: Link, id: u64, commands: Vec<Command>) {
+    fn send(&mut self, number: usize, link: ConnectionId, id: u64, commands: Vec<Command>) {
         let at = self.now + self.delay();
         let Some(wire) = self.wire(number, link) else {
             return;
@@ -250,13 +250,13 @@ impl Network {
             link,
             id,
             commands,
-            replies: Vec::new(),
+            responses: Vec::new(),
         };
         self.post(at, parcel);
     }
 
     /// The process has given the link up. What it had sent may be lost, or arrive, at once or much later.
-    fn close(&mut self, number: usize, link: Link) {
+    fn close(&mut self, number: usize, link: ConnectionId) {
         if self.processes[number]
             .wire
             .as_ref()
@@ -311,10 +311,10 @@ impl Network {
     fn serve(
         &mut self,
         from: usize,
-        link: Link,
+        link: ConnectionId,
         id: u64,
         mut commands: Vec<Command>,
-        mut replies: Vec<Reply>,
+        mut responses: Vec<Response>,
     ) {
         if self.hangs > self.now {
             let parcel = Parcel::ToServer {
@@ -322,18 +322,18 @@ impl Network {
                 link,
                 id,
                 commands,
-                replies,
+                responses,
             };
             return self.post(self.hangs, parcel);
         }
-        let (reply, told) = self.execute(connection(from, link), &commands.remove(0));
-        replies.push(self.garble(reply));
+        let (response, told) = self.execute(connection(from, link), &commands.remove(0));
+        responses.push(self.garble(response));
         // What a command's own connection is told comes after its answer.
         let own = connection(from, link);
         let (own, others): (Vec<_>, Vec<_>) = told.into_iter().partition(|told| told.0 == own);
         self.tell(others);
         if commands.is_empty() {
-            self.answer(from, link, Event::Replied(link, id, Ok(replies)));
+            self.answer(from, link, Event::Replied(link, id, Ok(responses)));
             return self.tell(own);
         }
         self.tell(own);
@@ -346,24 +346,24 @@ impl Network {
             link,
             id,
             commands,
-            replies,
+            responses,
         };
         self.post(self.now + gap, parcel);
     }
 
-    fn garble(&mut self, reply: Reply) -> Reply {
-        match reply {
-            Reply::Bytes(mut bytes) if self.corrupts > self.now && bytes.len() > 40 => {
+    fn garble(&mut self, response: Response) -> Response {
+        match response {
+            Response::Bytes(mut bytes) if self.corrupts > self.now && bytes.len() > 40 => {
                 self.meets(Fault::Corruption);
                 let bit = self.dice.draw(bytes.len() as u64 * 8) as usize;
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                Reply::Bytes(bytes)
+                Response::Bytes(bytes)
             }
             other => other,
         }
     }
 
-    fn execute(&mut self, by: u64, command: &Command) -> (Reply, Vec<Told>) {
+    fn execute(&mut self, by: u64, command: &Command) -> (Response, Vec<Told>) {
         let text = command
             .get(1)
             .map(|word| String::from_utf8_lossy(word).into_owned());
@@ -378,15 +378,15 @@ impl Network {
                 command[5].clone(),
             ];
             let (_, told) = self.redis.run(by, &set);
-            return (Reply::Int(1), told);
+            return (Response::Int(1), told);
         }
-        let (reply, told) = self.redis.run(by, command);
+        let (response, told) = self.redis.run(by, command);
         // A run that is known already changes nothing.
-        let is_done = !text.contains("run_id") || reply == Reply::Int(1);
-        if is_done && !matches!(reply, Reply::Error(_)) {
+        let is_done = !text.contains("run_id") || response == Response::Int(1);
+        if is_done && !matches!(response, Response::Error(_)) {
             self.note(command, &text);
         }
-        (reply, told)
+        (response, told)
     }
 
     /// What a command that was carried out makes invalid.
@@ -412,11 +412,11 @@ impl Network {
     pub(crate) fn tell(&mut self, told: Vec<Told>) {
         for (to, keys) in told {
             let (number, link) = ((to / 1_000_000) as usize, to % 1_000_000);
-            let layout = Layout::new("");
+            let layout = Commands::new("");
             let what = match keys {
                 None if self.bug == Bug::NullIgnored => continue,
-                None => Reply::Nil,
-                Some(keys) => Reply::List(keys.into_iter().map(Reply::Bytes).collect()),
+                None => Response::Nil,
+                Some(keys) => Response::List(keys.into_iter().map(Response::Bytes).collect()),
             };
             let mut push = Push::read("invalidate", &[what], &layout);
             if self.corrupts > self.now {
@@ -427,7 +427,7 @@ impl Network {
         }
     }
 
-    fn answer(&mut self, number: usize, link: Link, event: Event) {
+    fn answer(&mut self, number: usize, link: ConnectionId, event: Event) {
         let at = self.now + self.delay();
         let Some(wire) = self.wire(number, link) else {
             return;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use larder::ManualClock;
 use larder::tier::redis::parts::{
-    Answer, Coherence, Layout, Link, LinkCounters, Port, RedisTier, Request, Rules,
+    Answer, Client, Coherence, Commands, ConnectionCounters, ConnectionId, ConnectionRules,
+    RedisTier, Request,
 };
 use larder::tier::{Change, FlushCause, TierListener, Tiered};
 use parking_lot::Mutex;
@@ -34,7 +35,7 @@ pub(crate) struct Desk {
 
 struct DeskPort(Arc<Desk>);
 
-impl Port for DeskPort {
+impl Client for DeskPort {
     fn submit(&self, request: Request, answer: Answer) {
         self.0.requests.lock().push((request, answer));
     }
@@ -79,7 +80,7 @@ impl Future for Sleep {
 
 /// A connection, as its process sees it.
 pub(crate) struct Wire {
-    pub(crate) link: Link,
+    pub(crate) link: ConnectionId,
     pub(crate) is_silent: bool,
     /// Nothing overtakes: the last delivery in each direction.
     pub(crate) to_server: u64,
@@ -90,7 +91,7 @@ pub(crate) struct Process {
     pub(crate) number: usize,
     pub(crate) cache: Tiered<String, u64>,
     pub(crate) coherence: Coherence,
-    pub(crate) counters: Arc<LinkCounters>,
+    pub(crate) counters: Arc<ConnectionCounters>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) answers: HashMap<u64, Answer>,
     pub(crate) wire: Option<Wire>,
@@ -107,26 +108,26 @@ impl Process {
         dice: &mut Dice,
         oracle: Rc<RefCell<Oracle>>,
     ) -> Self {
-        let layout = Layout::new("");
-        let mut arming = layout.arming(false);
+        let layout = Commands::new("");
+        let mut handshake = layout.handshake(false);
         if bug == Bug::OldRunBelieved {
-            arming.remove(1);
+            handshake.remove(1);
         }
-        let mut rules = Rules {
+        let mut rules = ConnectionRules {
             timeout: TIMEOUT,
             heartbeat: HEARTBEAT,
             backoff: (Duration::from_millis(2), Duration::from_millis(50)),
             trips_at: 5,
             rest: Duration::from_millis(30),
-            arming,
-            beat: layout.beat(),
-            invalidate_all: layout.bump("*"),
-            most_owed: if bug == Bug::DebtsForgotten { 0 } else { 12 },
+            handshake,
+            ping: layout.ping(),
+            invalidate_all: layout.incr_version("*"),
+            max_retry_words: if bug == Bug::DebtsForgotten { 0 } else { 12 },
         };
         if bug == Bug::DebtsForgotten {
-            rules.invalidate_all = layout.beat().pop().unwrap();
+            rules.invalidate_all = layout.ping().pop().unwrap();
         }
-        let counters = Arc::new(LinkCounters::default());
+        let counters = Arc::new(ConnectionCounters::default());
         let mut jitter = Dice::new(dice.draw(u64::MAX));
         let draw = move || jitter.draw(1 << 20) as f64 / (1 << 20) as f64;
         let coherence = Coherence::new(rules, counters.clone(), Box::new(draw));
@@ -138,7 +139,7 @@ impl Process {
             .max_capacity(64)
             .clock(clock.clock())
             .time_to_live(milli(200 + dice.draw(2_000)))
-            .own_time_to_live(milli(50 + dice.draw(2_000)))
+            .l1_time_to_live(milli(50 + dice.draw(2_000)))
             .lease(milli(20 + dice.draw(300)));
         if dice.one_in(3) {
             builder = builder.wait_for_others(milli(1 + dice.draw(60)));
@@ -213,7 +214,7 @@ impl Process {
         }
     }
 
-    pub(crate) fn linked(&self, up: bool) {
-        self.act(|_| false, |listener| listener.linked(up));
+    pub(crate) fn connection_changed(&self, up: bool) {
+        self.act(|_| false, |listener| listener.connection_changed(up));
     }
 }

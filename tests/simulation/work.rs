@@ -118,7 +118,7 @@ impl Caller {
         let done = match how {
             How::Key => cache.invalidate_async(&*name(keys[0])).await.is_ok(),
             How::Shared => {
-                let shared = cache.within(Scope::Shared);
+                let shared = cache.with_scope(Scope::Shared);
                 shared.invalidate_async(&*name(keys[0])).await.is_ok()
             }
             How::Tag => cache.invalidate_tag_async(tag(keys[0])).await.is_ok(),
@@ -137,7 +137,7 @@ impl Caller {
                 let stored = stored.await.is_ok();
                 if self.bug == Bug::FilledFromOwnWrite {
                     Sleep::on(&self.desk, Duration::from_millis(30)).await;
-                    let here = cache.within(Scope::Local);
+                    let here = cache.with_scope(Scope::Local);
                     let _ = here.insert_with_async(name(keys[0]), value, tagged).await;
                 }
                 stored
@@ -247,7 +247,7 @@ impl Run {
     }
 
     /// Lets everybody who can go on do so.
-    fn settle(&mut self) {
+    fn init_versions(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         // One's step may be what another waits for.
         for _ in 0..3 {
@@ -263,7 +263,7 @@ impl Run {
         self.network.pass(at);
         *self.time.borrow_mut() = at;
         self.network.deliver();
-        self.settle();
+        self.init_versions();
         for process in &mut self.network.processes {
             if process.has_failed() {
                 self.oracle.borrow_mut().failed(process.number, at);
@@ -423,7 +423,7 @@ impl Run {
         let healed = |run: &Run| {
             let is_well = |process: &Process| {
                 let stats = process.counters.snapshot();
-                process.cache.is_linked() && stats.owed == 0 && !stats.breaker_open
+                process.cache.is_connected() && stats.retries == 0 && !stats.breaker_open
             };
             run.calls.is_empty() && run.network.processes.iter().all(is_well)
         };
@@ -432,7 +432,11 @@ impl Run {
                 let waiting = self.calls.len();
                 let owed = self.network.processes.iter().map(|process| {
                     let stats = process.counters.snapshot();
-                    (process.cache.is_linked(), stats.owed, stats.breaker_open)
+                    (
+                        process.cache.is_connected(),
+                        stats.retries,
+                        stats.breaker_open,
+                    )
                 });
                 let owed: Vec<_> = owed.collect();
                 let stuck =

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder::tier::redis::parts::Reply;
+use larder::tier::redis::parts::Response;
 
 /// A message about changes: to which connection, and the keys; `None` for everything.
 pub(crate) type Told = (u64, Option<Vec<Vec<u8>>>);
@@ -42,8 +42,8 @@ fn number(word: &[u8]) -> u64 {
     std::str::from_utf8(word).unwrap().parse().unwrap()
 }
 
-fn error(message: &str) -> Reply {
-    Reply::Error(message.into())
+fn error(message: &str) -> Response {
+    Response::Error(message.into())
 }
 
 impl MiniRedis {
@@ -56,49 +56,49 @@ impl MiniRedis {
     }
 
     /// Runs a command of a connection. What is to be told because of it comes after its answer.
-    pub(crate) fn run(&mut self, connection: u64, words: &[Vec<u8>]) -> (Reply, Vec<Told>) {
+    pub(crate) fn run(&mut self, connection: u64, words: &[Vec<u8>]) -> (Response, Vec<Told>) {
         self.connections.entry(connection).or_default();
         let name = String::from_utf8_lossy(&words[0]).to_uppercase();
         let writes = matches!(&*name, "SET" | "DEL" | "EVAL");
-        let reply = if self.is_replica && writes {
+        let response = if self.is_replica && writes {
             error("READONLY You can't write against a read only replica.")
         } else if self.is_full && matches!(&*name, "SET" | "EVAL") {
             error("OOM command not allowed when used memory > 'maxmemory'.")
         } else {
             self.answer(connection, &name, &words[1..])
         };
-        (reply, std::mem::take(&mut self.told))
+        (response, std::mem::take(&mut self.told))
     }
 
-    fn answer(&mut self, connection: u64, name: &str, words: &[Vec<u8>]) -> Reply {
+    fn answer(&mut self, connection: u64, name: &str, words: &[Vec<u8>]) -> Response {
         match name {
-            "HELLO" => Reply::Odd("a map".into()),
-            "SELECT" => Reply::Status("OK".into()),
+            "HELLO" => Response::Odd("a map".into()),
+            "SELECT" => Response::Status("OK".into()),
             "CLIENT" => {
                 let at = words.iter().position(|word| word == b"PREFIX");
                 let connection = self.connections.entry(connection).or_default();
                 connection.is_tracking = true;
                 connection.prefix = at.map(|at| words[at + 1].clone());
-                Reply::Status("OK".into())
+                Response::Status("OK".into())
             }
             "ROLE" => {
                 let role = if self.is_replica { "slave" } else { "master" };
-                Reply::List(vec![Reply::Bytes(role.into()), Reply::Int(0)])
+                Response::List(vec![Response::Bytes(role.into()), Response::Int(0)])
             }
             "GET" => self.get(connection, &words[0]),
-            "MGET" => Reply::List(words.iter().map(|key| self.get(connection, key)).collect()),
+            "MGET" => Response::List(words.iter().map(|key| self.get(connection, key)).collect()),
             "GETRANGE" => {
                 let (first, last) = (number(&words[1]), number(&words[2]));
-                Reply::Bytes(self.range(connection, &words[0], first, last))
+                Response::Bytes(self.range(connection, &words[0], first, last))
             }
             "SET" => {
                 assert_eq!(words[2], b"PX");
                 self.set(connection, &words[0], &words[1], number(&words[3]));
-                Reply::Status("OK".into())
+                Response::Status("OK".into())
             }
             "DEL" => {
                 let gone = words.iter().filter(|key| self.remove(connection, key));
-                Reply::Int(gone.count() as i64)
+                Response::Int(gone.count() as i64)
             }
             "EVAL" => {
                 let keys = number(&words[1]) as usize;
@@ -114,14 +114,14 @@ impl MiniRedis {
         }
     }
 
-    fn script(&mut self, by: u64, text: &str, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Reply {
+    fn script(&mut self, by: u64, text: &str, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Response {
         // Each known by a phrase of its own.
         if text.contains("run_id") && keys.len() == 1 {
             let run = self.run.to_string().into_bytes();
-            if self.get(by, &keys[0]) == Reply::Nil {
+            if self.get(by, &keys[0]) == Response::Nil {
                 self.set(by, &keys[0], &run, u64::MAX);
             }
-            return Reply::Int(0);
+            return Response::Int(0);
         }
         if text.contains("run_id") {
             return self.new_run(by, keys);
@@ -132,7 +132,7 @@ impl MiniRedis {
                 self.set(by, &keys[0], &arguments[0], number(&arguments[1]));
             }
             let sequence = self.sequence(by, &keys[1]);
-            return Reply::List(vec![Reply::Int(is_free.into()), digits(sequence)]);
+            return Response::List(vec![Response::Int(is_free.into()), digits(sequence)]);
         }
         if text.contains("return sequence(KEYS[2])") {
             self.set(by, &keys[0], &arguments[0], number(&arguments[1]));
@@ -141,32 +141,32 @@ impl MiniRedis {
         if text.contains("~= ARGV[5]") {
             let (first, last) = (number(&arguments[2]), number(&arguments[3]));
             if self.range(by, &keys[0], first, last) != arguments[4] {
-                return Reply::Int(0);
+                return Response::Int(0);
             }
             self.set(by, &keys[0], &arguments[0], number(&arguments[1]));
-            return Reply::Int(1);
+            return Response::Int(1);
         }
         if text.contains("~= ARGV[3]") {
             let (first, last) = (number(&arguments[0]), number(&arguments[1]));
             if self.range(by, &keys[0], first, last) != arguments[2] {
-                return Reply::Bytes(Vec::new());
+                return Response::Bytes(Vec::new());
             }
             self.remove(by, &keys[0]);
-            return Reply::Bytes(arguments[2].clone());
+            return Response::Bytes(arguments[2].clone());
         }
         if text.contains("'EXISTS'") {
             if self.live(by, &keys[0]).is_some() {
-                return Reply::Int(0);
+                return Response::Int(0);
             }
             let at = self.sequence(by, &keys[1]);
             self.set(by, &keys[0], at.to_string().as_bytes(), u64::MAX);
-            return Reply::Int(1);
+            return Response::Int(1);
         }
         if text.contains("'INCR'") {
             self.sequence(by, &keys[1]);
             let at = self.increment(by, &keys[1]);
             self.set(by, &keys[0], at.to_string().as_bytes(), u64::MAX);
-            return Reply::Int(at as i64);
+            return Response::Int(at as i64);
         }
         assert!(
             text.contains("return sequence(KEYS[1])"),
@@ -175,10 +175,10 @@ impl MiniRedis {
         digits(self.sequence(by, &keys[0]))
     }
 
-    fn new_run(&mut self, by: u64, keys: &[Vec<u8>]) -> Reply {
+    fn new_run(&mut self, by: u64, keys: &[Vec<u8>]) -> Response {
         let run = self.run.to_string().into_bytes();
-        if self.get(by, &keys[2]) == Reply::Bytes(run.clone()) {
-            return Reply::Int(0);
+        if self.get(by, &keys[2]) == Response::Bytes(run.clone()) {
+            return Response::Int(0);
         }
         let time = self.now * 1_000;
         if self.sequence(by, &keys[1]) < time {
@@ -187,7 +187,7 @@ impl MiniRedis {
         let at = self.increment(by, &keys[1]);
         self.set(by, &keys[0], at.to_string().as_bytes(), u64::MAX);
         self.set(by, &keys[2], &run, u64::MAX);
-        Reply::Int(1)
+        Response::Int(1)
     }
 
     fn sequence(&mut self, by: u64, key: &[u8]) -> u64 {
@@ -221,14 +221,14 @@ impl MiniRedis {
         }
     }
 
-    fn get(&mut self, by: u64, key: &[u8]) -> Reply {
+    fn get(&mut self, by: u64, key: &[u8]) -> Response {
         let found = self.live(by, key).map(|content| content.bytes.clone());
         self.remember(by, key);
-        found.map_or(Reply::Nil, Reply::Bytes)
+        found.map_or(Response::Nil, Response::Bytes)
     }
 
     fn range(&mut self, by: u64, key: &[u8], first: u64, last: u64) -> Vec<u8> {
-        let Reply::Bytes(bytes) = self.get(by, key) else {
+        let Response::Bytes(bytes) = self.get(by, key) else {
             return Vec::new();
         };
         let end = bytes.len().min(last as usize + 1);
@@ -291,6 +291,6 @@ impl MiniRedis {
     }
 }
 
-fn digits(number: u64) -> Reply {
-    Reply::Bytes(number.to_string().into_bytes())
+fn digits(number: u64) -> Response {
+    Response::Bytes(number.to_string().into_bytes())
 }

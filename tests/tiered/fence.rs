@@ -111,7 +111,7 @@ struct Run {
 type Task<'a> = Option<Pin<Box<dyn Future<Output = ()> + 'a>>>;
 
 /// Polls until nobody gets any further without a turn.
-fn settle(tasks: &mut [Task<'_>]) {
+fn init_versions(tasks: &mut [Task<'_>]) {
     let mut context = Context::from_waker(Waker::noop());
     // One task's step can wake another, a few times over.
     for _ in 0..3 {
@@ -171,7 +171,7 @@ impl Run {
             };
             let mut tasks: [Task<'_>; 1] = [Some(Box::pin(warm()))];
             while tasks[0].is_some() {
-                settle(&mut tasks);
+                init_versions(&mut tasks);
                 let waiting = std::mem::take(&mut *run.turns.waiting.lock());
                 waiting
                     .iter()
@@ -220,7 +220,7 @@ impl Run {
                 Scenario::Tag => node.invalidate_tag_async("t").await.unwrap(),
                 Scenario::Miss => drop(node.invalidate_async("k").await.unwrap()),
                 Scenario::Refresh => {
-                    let shared = node.within(Scope::Shared);
+                    let shared = node.with_scope(Scope::Shared);
                     shared.invalidate_async("k").await.unwrap();
                 }
             }
@@ -242,7 +242,7 @@ impl Run {
         ];
         let mut order = Order::new();
         loop {
-            settle(&mut tasks);
+            init_versions(&mut tasks);
             if tasks.iter().all(Option::is_none) {
                 break;
             }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use larder::tier::{Codec, CodecError, Refusal, Scope, TierError, Tiered};
+use larder::tier::{Codec, CodecError, Scope, ServerErrorKind, TierError, Tiered};
 use larder::{EntryOptions, LoadError, Loaded, TryLoadError};
 
 use crate::held::{SECOND, Task, World, once, poll};
@@ -223,14 +223,14 @@ fn add_counts_as_absent_what_get_does() {
 #[test]
 fn nothing_is_kept_because_a_tier_that_is_there_refused() {
     let world = World::new();
-    let (node, reins) = world.held_node(|builder| builder.keep_while_down(SECOND * 5));
+    let (node, reins) = world.held_node(|builder| builder.serve_while_down(SECOND * 5));
     let refused = TierError::Refused {
-        refusal: Refusal::OutOfMemory,
+        kind: ServerErrorKind::OutOfMemory,
         message: "OOM".into(),
     };
     let loads = AtomicU64::new(0);
     let load = || loads.fetch_add(1, Relaxed);
-    for error in [refused, TierError::Resting] {
+    for error in [refused, TierError::BreakerOpen] {
         for call in ["put", "get_many", "add"] {
             reins.refuse(call, error.clone());
             let before = loads.load(Relaxed);
@@ -280,7 +280,7 @@ fn who_waits_for_others_is_woken_by_what_its_own_process_writes() {
     let mut load: Task<'_, _> = Box::pin(node.get_or_load_async("k", || once(&turn, 1)));
     assert!(poll(&mut load).is_none());
     // No call that joins it, then: one that finds its placeholder.
-    node.within(Scope::Local).invalidate("k").unwrap();
+    node.with_scope(Scope::Local).invalidate("k").unwrap();
     let mut waits: Task<'_, _> = Box::pin(node.get_or_load_async("k", || async { unreachable!() }));
     assert!(poll(&mut waits).is_none());
     turn.store(true, Relaxed);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use larder::ManualClock;
 use larder::tier::{
-    Change, FlushCause, MemoryServer, MemoryTier, Pledge, Seal, Tier, TierError, TierFuture,
+    AddReply, Change, ContentId, FlushCause, MemoryServer, MemoryTier, Tier, TierError, TierFuture,
     TierListener, Tiered, TieredBuilder,
 };
 use parking_lot::Mutex;
@@ -79,8 +79,8 @@ impl TierListener for Ear {
     fn flushed(&self, cause: FlushCause) {
         self.listener.upgrade().unwrap().flushed(cause);
     }
-    fn linked(&self, up: bool) {
-        self.listener.upgrade().unwrap().linked(up);
+    fn connection_changed(&self, up: bool) {
+        self.listener.upgrade().unwrap().connection_changed(up);
     }
 }
 
@@ -113,16 +113,26 @@ impl Tier for Held {
     fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>> {
         self.call("get_many", |tier| tier.get_many(keys))
     }
-    fn add(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<Pledge> {
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<AddReply> {
         self.call("add", move |tier| tier.add(key, content, time))
     }
-    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<u64> {
-        self.call("seize", move |tier| tier.seize(key, content, time))
+    fn set_placeholder(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<u64> {
+        self.call("seize", move |tier| {
+            tier.set_placeholder(key, content, time)
+        })
     }
-    fn put(&self, key: Vec<u8>, content: Vec<u8>, over: Seal, time: Duration) -> TierFuture<bool> {
-        self.call("put", move |tier| tier.put(key, content, over, time))
+    fn compare_and_set(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        over: ContentId,
+        time: Duration,
+    ) -> TierFuture<bool> {
+        self.call("put", move |tier| {
+            tier.compare_and_set(key, content, over, time)
+        })
     }
-    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
+    fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool> {
         self.call("remove", move |tier| tier.remove(key, over))
     }
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64> {
@@ -134,11 +144,11 @@ impl Tier for Held {
     fn sequence(&self) -> TierFuture<u64> {
         self.call("sequence", |tier| tier.sequence())
     }
-    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
-        self.call("settle", move |tier| tier.settle(names))
+    fn init_versions(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        self.call("settle", move |tier| tier.init_versions(names))
     }
-    fn bump(&self, name: Box<str>) -> TierFuture<u64> {
-        self.call("bump", |tier| tier.bump(name))
+    fn incr_version(&self, name: Box<str>) -> TierFuture<u64> {
+        self.call("bump", |tier| tier.incr_version(name))
     }
     fn listen(&self, listener: Weak<dyn TierListener>) {
         let ear = Arc::new(Ear {
@@ -187,7 +197,7 @@ impl World {
             .max_capacity(1_000)
             .clock(self.time.clock())
             .time_to_live(SECOND * 100)
-            .own_time_to_live(SECOND * 10)
+            .l1_time_to_live(SECOND * 10)
     }
 
     pub(crate) fn builder(&self) -> TieredBuilder<String, u64> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use larder::ManualClock;
-use larder::tier::{Locks, MemoryServer};
+use larder::tier::{LockManager, MemoryServer};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -15,7 +15,7 @@ fn of_many_processes_one_holds_it_at_a_time_and_their_numbers_grow() {
     std::thread::scope(|threads| {
         for _ in 0..4 {
             threads.spawn(|| {
-                let locks = Locks::new(server.tier());
+                let locks = LockManager::new(server.tier());
                 for _ in 0..50 {
                     let held = locks.lock("k", MINUTE, MINUTE).unwrap().unwrap();
                     assert_eq!(inside.fetch_add(1, SeqCst), 0, "two hold it");
@@ -35,7 +35,7 @@ fn of_many_processes_one_holds_it_at_a_time_and_their_numbers_grow() {
 fn a_holder_that_was_stopped_for_too_long_takes_nothing_from_the_next() {
     let time = ManualClock::new();
     let server = MemoryServer::with_clock(time.clock());
-    let locks = || Locks::with_clock(server.tier(), time.clock());
+    let locks = || LockManager::with_clock(server.tier(), time.clock());
     let (here, there) = (locks(), locks());
     let mut stopped = here.try_lock("k", MINUTE).unwrap().unwrap();
     assert!(there.try_lock("k", MINUTE).unwrap().is_none());
@@ -62,7 +62,10 @@ fn a_holder_that_was_stopped_for_too_long_takes_nothing_from_the_next() {
 #[test]
 fn it_ends_with_its_holder() {
     let server = MemoryServer::new();
-    let (here, there) = (Locks::new(server.tier()), Locks::new(server.tier()));
+    let (here, there) = (
+        LockManager::new(server.tier()),
+        LockManager::new(server.tier()),
+    );
     let held = here.try_lock("k", MINUTE).unwrap().unwrap();
     assert!(here.try_lock("other", MINUTE).unwrap().is_some(), "by name");
     std::thread::scope(|threads| {
@@ -81,7 +84,7 @@ fn it_ends_with_its_holder() {
 fn it_lasts_longer_if_its_holder_says_so_in_time() {
     let time = ManualClock::new();
     let server = MemoryServer::with_clock(time.clock());
-    let locks = Locks::with_clock(server.tier(), time.clock());
+    let locks = LockManager::with_clock(server.tier(), time.clock());
     let mut held = locks.try_lock("k", MINUTE).unwrap().unwrap();
     for _ in 0..5 {
         time.advance(MINUTE / 2);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Waker};
 
-use larder::tier::{MemoryServer, Seal, Tier, Tiered};
+use larder::tier::{ContentId, MemoryServer, Tier, Tiered};
 use parking_lot::Mutex;
 
 use crate::fence::{Order, Path};
@@ -13,12 +13,12 @@ use crate::held::Node;
 use crate::stepped::{Bug, Stepped, TASK, Turns};
 
 /// Whose seal it is that stands under the key, if it is a value's.
-fn value_there(server: &MemoryServer) -> Option<Seal> {
+fn value_there(server: &MemoryServer) -> Option<ContentId> {
     let found = pollster::block_on(server.tier().get_many(vec![b":k".to_vec()]));
     let content = found.unwrap().pop().unwrap()?;
-    let seal = content[8..24].try_into().unwrap();
+    let content_id = content[8..24].try_into().unwrap();
     // Placeholders are of kind 0.
-    (content[5] == 1).then_some(Seal(seal))
+    (content[5] == 1).then_some(ContentId(content_id))
 }
 
 struct Run {

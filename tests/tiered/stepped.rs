@@ -10,7 +10,9 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use larder::tier::{Change, FlushCause, MemoryTier, Pledge, Seal, Tier, TierFuture, TierListener};
+use larder::tier::{
+    AddReply, Change, ContentId, FlushCause, MemoryTier, Tier, TierFuture, TierListener,
+};
 use parking_lot::Mutex;
 
 /// What is done wrong on purpose.
@@ -90,9 +92,9 @@ impl TierListener for Ear {
 
     fn flushed(&self, _: FlushCause) {}
 
-    fn linked(&self, up: bool) {
+    fn connection_changed(&self, up: bool) {
         if let Some(listener) = self.listener.upgrade() {
-            listener.linked(up);
+            listener.connection_changed(up);
         }
     }
 }
@@ -119,24 +121,30 @@ impl Tier for Stepped {
     fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>> {
         self.step(|tier| tier.get_many(keys))
     }
-    fn add(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<Pledge> {
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<AddReply> {
         self.step(move |tier| tier.add(key, content, time))
     }
-    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<u64> {
-        self.step(move |tier| tier.seize(key, content, time))
+    fn set_placeholder(&self, key: Vec<u8>, content: Vec<u8>, time: Duration) -> TierFuture<u64> {
+        self.step(move |tier| tier.set_placeholder(key, content, time))
     }
-    fn put(&self, key: Vec<u8>, content: Vec<u8>, over: Seal, time: Duration) -> TierFuture<bool> {
+    fn compare_and_set(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        over: ContentId,
+        time: Duration,
+    ) -> TierFuture<bool> {
         let bug = self.bug;
         self.step(move |tier| {
             if bug != Bug::NoFence {
-                return tier.put(key, content, over, time);
+                return tier.compare_and_set(key, content, over, time);
             }
             // Whatever stands there, it is said to have been the right one.
-            drop(tier.seize(key.clone(), content.clone(), time));
+            drop(tier.set_placeholder(key.clone(), content.clone(), time));
             Box::pin(std::future::ready(Ok(true)))
         })
     }
-    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
+    fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool> {
         self.step(move |tier| tier.remove(key, over))
     }
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64> {
@@ -148,11 +156,11 @@ impl Tier for Stepped {
     fn sequence(&self) -> TierFuture<u64> {
         self.step(|tier| tier.sequence())
     }
-    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
-        self.step(move |tier| tier.settle(names))
+    fn init_versions(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        self.step(move |tier| tier.init_versions(names))
     }
-    fn bump(&self, name: Box<str>) -> TierFuture<u64> {
-        self.step(|tier| tier.bump(name))
+    fn incr_version(&self, name: Box<str>) -> TierFuture<u64> {
+        self.step(|tier| tier.incr_version(name))
     }
     fn listen(&self, listener: Weak<dyn TierListener>) {
         let ear = Arc::new(Ear {

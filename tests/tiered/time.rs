@@ -26,7 +26,7 @@ impl World {
             .max_capacity(100)
             .clock(self.time.clock())
             .time_to_live(SECOND * 100)
-            .own_time_to_live(SECOND * 10)
+            .l1_time_to_live(SECOND * 10)
     }
 
     /// A process that is past its first value.
@@ -158,7 +158,7 @@ fn settings_that_keep_nothing_are_refused() {
     let world = World::new();
     for builder in [
         world.builder().time_to_live(Duration::ZERO),
-        world.builder().own_time_to_live(Duration::ZERO),
+        world.builder().l1_time_to_live(Duration::ZERO),
     ] {
         let error = builder.build().unwrap_err();
         assert!(matches!(error, TieredBuildError::ZeroTimeToLive));

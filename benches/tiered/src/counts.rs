@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use comfy_table::Table;
-use larder::tier::redis::RedisWatch;
-use larder::tier::{Plain, Scope, Tiered};
+use larder::tier::redis::StatsHandle;
+use larder::tier::{RawBytes, Scope, Tiered};
 use larder::{EntryOptions, Loaded};
 use redis::cmd;
 use serde::Serialize;
@@ -52,7 +52,7 @@ const fn stated(sent: &'static [(&'static str, u64)], round_trips: u64) -> Optio
 struct Case<'a> {
     name: &'static str,
     stated: Option<Stated>,
-    watch: Option<RedisWatch>,
+    watch: Option<StatsHandle>,
     call: Box<dyn FnMut(u64) -> Result<(), BenchError> + 'a>,
 }
 
@@ -118,7 +118,7 @@ type Cache = Tiered<String, Vec<u8>>;
 /// All kinds of calls, with all that they need on the server.
 fn cases<'a>(server: &Server, runtime: &'a Runtime) -> Result<Vec<Case<'a>>, BenchError> {
     let url = server.url(Link::Unix);
-    let open = || larders::open_watched(&url, "counts", HEARTBEAT, Plain);
+    let open = || larders::open_watched(&url, "counts", HEARTBEAT, RawBytes);
     let ((here, watch), (there, _)) = (open()?, open()?);
     for n in 0..CALLS {
         there.insert(key("plain", n), VALUE.to_vec())?;
@@ -151,7 +151,7 @@ fn key(kind: &str, n: u64) -> String {
 fn larder<'a>(
     name: &'static str,
     stated: Option<Stated>,
-    watch: &RedisWatch,
+    watch: &StatsHandle,
     call: impl FnMut(u64) -> Result<(), BenchError> + 'a,
 ) -> Case<'a> {
     Case {
@@ -163,18 +163,18 @@ fn larder<'a>(
 }
 
 /// Reads that the shared tier answers.
-fn reads<'a>(here: &Cache, watch: &RedisWatch) -> Vec<Case<'a>> {
+fn reads<'a>(here: &Cache, watch: &StatsHandle) -> Vec<Case<'a>> {
     let read = |kind: &'static str| {
         let cache = here.clone();
         move |n| {
             cache
-                .within(Scope::Local)
+                .with_scope(Scope::Local)
                 .invalidate(key(kind, n).as_str())?;
             let found = cache.get(key(kind, n).as_str())?;
             found.map(|_| ()).ok_or_else(|| missing(kind, n))
         }
     };
-    let (bulk, own) = (here.clone(), here.within(Scope::Local));
+    let (bulk, own) = (here.clone(), here.with_scope(Scope::Local));
     let bulk = move |_| {
         let keys: Vec<String> = (0..BULK).map(|n| key("plain", n)).collect();
         own.invalidate_many(keys.iter().map(String::as_str))?;
@@ -213,7 +213,7 @@ fn missing(kind: &str, n: u64) -> BenchError {
 }
 
 /// Reads that nobody answers but a loader.
-fn misses<'a>(here: &Cache, watch: &RedisWatch) -> Vec<Case<'a>> {
+fn misses<'a>(here: &Cache, watch: &StatsHandle) -> Vec<Case<'a>> {
     let load = |kind: &'static str, tag: fn(u64) -> Option<String>| {
         let cache = here.clone();
         move |n| {
@@ -258,7 +258,7 @@ fn misses<'a>(here: &Cache, watch: &RedisWatch) -> Vec<Case<'a>> {
 }
 
 /// What changes things.
-fn changes<'a>(here: &Cache, watch: &RedisWatch) -> Vec<Case<'a>> {
+fn changes<'a>(here: &Cache, watch: &StatsHandle) -> Vec<Case<'a>> {
     let (one, two, three) = (here.clone(), here.clone(), here.clone());
     let insert = move |n| Ok(one.insert(key("inserted", n), VALUE.to_vec())?);
     let invalidate = move |n| match two.invalidate(key("gone", n).as_str())? {

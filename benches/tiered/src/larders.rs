@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use larder::tier::redis::{Redis, RedisWatch};
+use larder::tier::redis::{Redis, StatsHandle};
 use larder::tier::{Codec, Scope, Tiered};
 
 use crate::error::BenchError;
@@ -25,21 +25,21 @@ pub fn open_watched<V: Clone + Send + Sync + 'static>(
     prefix: &str,
     heartbeat: Duration,
     codec: impl Codec<V>,
-) -> Result<(Tiered<String, V>, RedisWatch), BenchError> {
+) -> Result<(Tiered<String, V>, StatsHandle), BenchError> {
     // No call is to be given up because others use the machine.
     let redis = Redis::builder(url)
         .prefix(format!("larder-{prefix}:"))
         .timeout(PATIENCE)
         .heartbeat(heartbeat)
         .build()?;
-    let watch = redis.watch();
+    let watch = redis.stats_handle();
     let cache = Tiered::builder(redis)
         .max_capacity(CAPACITY)
         .time_to_live(HOUR)
-        .own_time_to_live(HOUR)
+        .l1_time_to_live(HOUR)
         .build_with(codec)?;
     let begun = Instant::now();
-    while !cache.is_linked() {
+    while !cache.is_connected() {
         if begun.elapsed() > PATIENCE {
             let why = watch.stats().last_error;
             return Err(BenchError::NoLink {
@@ -104,7 +104,7 @@ impl<V: Length> Larder<V> {
             cache.insert(key.clone(), value.clone())?;
         }
         Ok(Larder {
-            here: cache.within(Scope::Local),
+            here: cache.with_scope(Scope::Local),
             cache,
             work,
             who,

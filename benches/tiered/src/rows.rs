@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use larder::tier::Plain;
+use larder::tier::RawBytes;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::BenchError;
@@ -136,7 +136,7 @@ impl Row {
         let url = server.url(self.link);
         let larder = |who, value: &Arc<[u8]>| {
             Larder::new(
-                larders::open(&url, who, Plain)?,
+                larders::open(&url, who, RawBytes)?,
                 work,
                 who,
                 Keys::new(),
@@ -144,7 +144,7 @@ impl Row {
             )
         };
         let copied = Larder::new(
-            larders::open(&url, "copied", Plain)?,
+            larders::open(&url, "copied", RawBytes)?,
             work,
             "copied",
             Keys::new(),
@@ -184,7 +184,7 @@ impl Row {
         let shared: Arc<[u8]> = value.clone().into();
         let url = server.url(self.link);
         let larder = |who| {
-            let cache = larders::open(&url, who, Plain)?;
+            let cache = larders::open(&url, who, RawBytes)?;
             Larder::new(cache, work, who, Keys::new(), shared.clone())
         };
         let (thread, task) = (larder("thread")?, larder("task")?);

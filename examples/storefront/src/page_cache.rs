@@ -15,7 +15,7 @@ use larder::{
     Cache, LoadError, Stats, TryLoadError,
     tier::{
         FlushCause, Tiered,
-        redis::{Redis, RedisWatch},
+        redis::{Redis, StatsHandle},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ pub enum PageCache {
 #[derive(Clone)]
 pub struct SharedPages {
     tiered: Tiered<Page, Answer>,
-    watch: RedisWatch,
+    watch: StatsHandle,
     source: Source,
     retries: Arc<AtomicU64>,
 }
@@ -102,18 +102,18 @@ impl PageCache {
 
     /// Ahead of a Redis; returns when its link stands.
     pub async fn shared(source: Source, redis: Redis) -> Result<Self, StoreError> {
-        let watch = redis.watch();
+        let watch = redis.stats_handle();
         let tiered = Tiered::builder(redis)
             .max_capacity(CAPACITY)
             .time_to_live(TIME_TO_LIVE)
             .stale_if_error(STALE_ON_ERROR, REST)
             .build()?;
         let begun = Instant::now();
-        while !tiered.is_linked() {
+        while !tiered.is_connected() {
             if begun.elapsed() > FIRST_LINK {
                 let why = watch.stats().last_error;
                 return Err(StoreError::NoLink {
-                    within: FIRST_LINK,
+                    with_scope: FIRST_LINK,
                     why: why.as_deref().unwrap_or("no answer yet").to_owned(),
                 });
             }

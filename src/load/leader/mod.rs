@@ -24,7 +24,7 @@ pub(crate) struct LeaderGuard<K, V> {
     pub(super) flight: FlightRef<K, V>,
     term: u64,
     pub(super) epoch: u64,
-    node: LoadId,
+    load_id: LoadId,
     /// When the loader began; `None` for a turn without a loader.
     since: Option<u64>,
     /// What it loads again, if that is a value whose time is not up.
@@ -53,7 +53,7 @@ impl<K, V> LeaderGuard<K, V> {
         namespace: Arc<Namespace>,
         flight: FlightRef<K, V>,
         (term, epoch): (u64, u64),
-        node: LoadId,
+        load_id: LoadId,
         loads: bool,
     ) -> LeaderGuard<K, V> {
         LeaderGuard {
@@ -62,7 +62,7 @@ impl<K, V> LeaderGuard<K, V> {
             flight,
             term,
             epoch,
-            node,
+            load_id,
             since: loads.then(|| store.clock.now()),
             replaces: None,
             previous: None,
@@ -150,8 +150,8 @@ impl<K, V> LeaderGuard<K, V> {
         begins
     }
 
-    pub(crate) fn node(&self) -> &LoadId {
-        &self.node
+    pub(crate) fn load_id(&self) -> &LoadId {
+        &self.load_id
     }
 
     /// Done: publishes the value, if the flight still may, and gives it to those who waited. The

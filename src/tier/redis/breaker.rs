@@ -8,11 +8,11 @@ pub(super) struct Breaker {
     /// Nanoseconds.
     rest: u64,
     failures: u32,
-    state: State,
+    state: BreakerState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BreakerState {
     Closed,
     Open { until: u64 },
     Probing,
@@ -24,35 +24,35 @@ impl Breaker {
             trips_at: trips_at.max(1),
             rest,
             failures: 0,
-            state: State::Closed,
+            state: BreakerState::Closed,
         }
     }
 
     /// Whether a call may be made; if so, and the breaker is open, it is the probe.
     pub(super) fn admits(&mut self, now: u64) -> bool {
         match self.state {
-            State::Closed => true,
-            State::Open { until } if now >= until => {
-                self.state = State::Probing;
+            BreakerState::Closed => true,
+            BreakerState::Open { until } if now >= until => {
+                self.state = BreakerState::Probing;
                 true
             }
-            State::Open { .. } | State::Probing => false,
+            BreakerState::Open { .. } | BreakerState::Probing => false,
         }
     }
 
     /// A call was answered well.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
-        self.state = State::Closed;
+        self.state = BreakerState::Closed;
     }
 
     /// A call failed. `true` if the breaker opened by it.
     pub(super) fn failed(&mut self, now: u64) -> bool {
         self.failures = self.failures.saturating_add(1);
-        let opens = self.state == State::Probing
-            || self.state == State::Closed && self.failures >= self.trips_at;
+        let opens = self.state == BreakerState::Probing
+            || self.state == BreakerState::Closed && self.failures >= self.trips_at;
         if opens {
-            self.state = State::Open {
+            self.state = BreakerState::Open {
                 until: now.saturating_add(self.rest),
             };
         }
@@ -60,7 +60,7 @@ impl Breaker {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.state != State::Closed
+        self.state != BreakerState::Closed
     }
 }
 

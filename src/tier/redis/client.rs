@@ -1,4 +1,4 @@
-//! The tier's methods as requests. Whoever takes them (`Port`) runs the state machine.
+//! The tier's methods as requests. Whoever takes them (`Client`) runs the state machine.
 
 use std::future::ready;
 use std::pin::Pin;
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::commands::{Command, Layout};
+use super::commands::{Command, Commands};
 use super::event::{Effect, Request};
-use super::response::Reply;
-use crate::tier::contract::{Change, Pledge, Tier, TierError, TierFuture, TierListener};
-use crate::tier::envelope::{self, Seal};
+use super::response::Response;
+use crate::tier::contract::{AddReply, Change, Tier, TierError, TierFuture, TierListener};
+use crate::tier::envelope::{self, ContentId};
 
 /// Who is waiting for a request's answers.
-pub type Answer = oneshot::Sender<Result<Vec<Reply>, TierError>>;
+pub type Answer = oneshot::Sender<Result<Vec<Response>, TierError>>;
 
 /// Takes requests to where the state machine runs.
-pub trait Port: Send + Sync + 'static {
+pub trait Client: Send + Sync + 'static {
     /// Hands a request over. If nobody takes it, the answer is dropped.
     fn submit(&self, request: Request, answer: Answer);
     /// Who hears of changes.
@@ -31,23 +31,23 @@ pub trait Port: Send + Sync + 'static {
 
 /// A [`Tier`] over a port.
 pub struct RedisTier<P> {
-    port: P,
-    layout: Layout,
+    client: P,
+    commands: Commands,
     next_id: AtomicU64,
 }
 
-impl<P: Port> RedisTier<P> {
+impl<P: Client> RedisTier<P> {
     /// Under a layout.
-    pub fn new(port: P, layout: Layout) -> Self {
+    pub fn new(client: P, commands: Commands) -> Self {
         RedisTier {
-            port,
-            layout,
+            client,
+            commands,
             next_id: AtomicU64::new(2),
         }
     }
 
-    pub(super) fn port(&self) -> &P {
-        &self.port
+    pub(super) fn client(&self) -> &P {
+        &self.client
     }
 
     /// Sends commands, and reads their answers, of which there are as many.
@@ -55,7 +55,7 @@ impl<P: Port> RedisTier<P> {
         &self,
         commands: Vec<Command>,
         effect: Effect,
-        read: impl FnOnce(Vec<Reply>) -> Result<T, TierError> + Send + 'static,
+        read: impl FnOnce(Vec<Response>) -> Result<T, TierError> + Send + 'static,
     ) -> TierFuture<T> {
         // Even numbers: the state machine's own errands have the odd ones. Relaxed: only uniqueness matters.
         let id = self.next_id.fetch_add(2, Ordering::Relaxed);
@@ -66,17 +66,17 @@ impl<P: Port> RedisTier<P> {
             commands,
             effect,
         };
-        self.port.submit(request, answer);
+        self.client.submit(request, answer);
         Box::pin(async move {
-            let replies = answered.await.map_err(|_| TierError::Down)??;
-            if replies.len() != asked {
-                let what = format!("{} answers instead of {asked}", replies.len());
+            let responses = answered.await.map_err(|_| TierError::Down)??;
+            if responses.len() != asked {
+                let what = format!("{} answers instead of {asked}", responses.len());
                 return Err(TierError::Garbled { what: what.into() });
             }
-            if let Some(error) = replies.iter().find_map(Reply::as_error) {
+            if let Some(error) = responses.iter().find_map(Response::as_error) {
                 return Err(error);
             }
-            read(replies)
+            read(responses)
         })
     }
 
@@ -85,10 +85,10 @@ impl<P: Port> RedisTier<P> {
         &self,
         command: Command,
         effect: Effect,
-        read: impl FnOnce(Reply) -> Result<T, TierError> + Send + 'static,
+        read: impl FnOnce(Response) -> Result<T, TierError> + Send + 'static,
     ) -> TierFuture<T> {
-        self.ask(vec![command], effect, |replies| {
-            read(replies.into_iter().next().unwrap_or(Reply::Nil))
+        self.ask(vec![command], effect, |responses| {
+            read(responses.into_iter().next().unwrap_or(Response::Nil))
         })
     }
 
@@ -97,98 +97,117 @@ impl<P: Port> RedisTier<P> {
         &self,
         command: Command,
         count: usize,
-        read: impl Fn(Reply) -> Result<T, TierError> + Send + 'static,
+        read: impl Fn(Response) -> Result<T, TierError> + Send + 'static,
     ) -> TierFuture<Vec<T>> {
         if count == 0 {
             return Box::pin(ready(Ok(Vec::new())));
         }
-        self.ask_one(command, Effect::Read, move |reply| {
-            let replies = if count == 1 {
-                vec![reply]
+        self.ask_one(command, Effect::Read, move |response| {
+            let responses = if count == 1 {
+                vec![response]
             } else {
-                reply.list(count)?
+                response.list(count)?
             };
-            replies.into_iter().map(read).collect()
+            responses.into_iter().map(read).collect()
         })
     }
 
     fn fenced<T: Send + 'static>(
         &self,
         key: Vec<u8>,
-        seal: Seal,
+        content_id: ContentId,
         change: Command,
-        read: impl FnOnce(Reply, bool) -> Result<T, TierError> + Send + 'static,
+        read: impl FnOnce(Response, bool) -> Result<T, TierError> + Send + 'static,
     ) -> TierFuture<T> {
-        let commands = vec![change, self.layout.seal(&key)];
-        self.ask(commands, Effect::Fenced { key, seal }, move |replies| {
-            let mut replies = replies.into_iter();
-            let (changed, seen) = (replies.next(), replies.next());
-            let stands = matches!(seen, Some(Reply::Bytes(seen)) if seen == seal.0);
-            read(changed.unwrap_or(Reply::Nil), stands)
-        })
+        let commands = vec![change, self.commands.content_id(&key)];
+        self.ask(
+            commands,
+            Effect::Fenced { key, content_id },
+            move |responses| {
+                let mut responses = responses.into_iter();
+                let (changed, seen) = (responses.next(), responses.next());
+                let stands = matches!(seen, Some(Response::Bytes(seen)) if seen == content_id.0);
+                read(changed.unwrap_or(Response::Nil), stands)
+            },
+        )
     }
 
-    /// A write that the command in `owed` makes up for, should it be lost.
+    /// A write that the command in `on_loss` makes up for, should it be lost.
     fn write<T: Send + 'static>(
         &self,
         changes: Vec<Change>,
         command: Command,
-        owed: Command,
-        read: impl FnOnce(Reply) -> Result<T, TierError> + Send + 'static,
+        on_loss: Command,
+        read: impl FnOnce(Response) -> Result<T, TierError> + Send + 'static,
     ) -> TierFuture<T> {
-        let owed = vec![owed];
-        self.ask_one(command, Effect::Write { changes, owed }, read)
+        let on_loss = vec![on_loss];
+        self.ask_one(command, Effect::Write { changes, on_loss }, read)
     }
 }
 
-impl<P: Port> Tier for RedisTier<P> {
+impl<P: Client> Tier for RedisTier<P> {
     fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>> {
-        self.read_all(self.layout.get_many(&keys), keys.len(), Reply::bytes)
+        self.read_all(self.commands.get_many(&keys), keys.len(), Response::bytes)
     }
 
-    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<Pledge> {
-        let Some(seal) = envelope::seal_of(&content) else {
-            return unsealed();
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<AddReply> {
+        let Some(content_id) = envelope::content_id_of(&content) else {
+            return without_id();
         };
-        let add = self.layout.add(&key, &content, time_to_live);
-        self.fenced(key, seal, add, |added, stands| {
+        let add = self.commands.add(&key, &content, time_to_live);
+        self.fenced(key, content_id, add, |added, stands| {
             let mut parts = added.list(2)?.into_iter();
             let (stored, sequence) = (parts.next(), parts.next());
-            let stored = stored.unwrap_or(Reply::Nil).int()? == 1;
-            let sequence = sequence.unwrap_or(Reply::Nil).number()?;
-            Ok(Pledge {
+            let stored = stored.unwrap_or(Response::Nil).int()? == 1;
+            let sequence = sequence.unwrap_or(Response::Nil).number()?;
+            Ok(AddReply {
                 stored: stored && stands,
                 sequence,
             })
         })
     }
 
-    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<u64> {
-        let seize = self.layout.seize(&key, &content, time_to_live);
-        let owed = self.layout.remove(std::slice::from_ref(&key));
-        self.write(vec![Change::Key(key)], seize, owed, Reply::number)
-    }
-
-    fn put(
+    fn set_placeholder(
         &self,
         key: Vec<u8>,
         content: Vec<u8>,
-        over: Seal,
+        time_to_live: Duration,
+    ) -> TierFuture<u64> {
+        let set_placeholder = self.commands.set_placeholder(&key, &content, time_to_live);
+        let on_loss = self.commands.remove(std::slice::from_ref(&key));
+        self.write(
+            vec![Change::Key(key)],
+            set_placeholder,
+            on_loss,
+            Response::number,
+        )
+    }
+
+    fn compare_and_set(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        over: ContentId,
         time_to_live: Duration,
     ) -> TierFuture<bool> {
-        let Some(own) = envelope::seal_of(&content) else {
-            return unsealed();
+        let Some(own) = envelope::content_id_of(&content) else {
+            return without_id();
         };
-        let put = self.layout.put_over(&key, &content, over, time_to_live);
+        let put = self
+            .commands
+            .compare_and_set(&key, &content, over, time_to_live);
         self.fenced(key, own, put, |put, stands| Ok(put.int()? == 1 && stands))
     }
 
-    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
-        let remove = self.layout.remove_over(&key, over);
-        let effect = Effect::Fenced { key, seal: over };
+    fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool> {
+        let remove = self.commands.compare_and_delete(&key, over);
+        let effect = Effect::Fenced {
+            key,
+            content_id: over,
+        };
         // The script answers with the seal if it removed what bore it.
-        self.ask_one(remove, effect, move |reply| {
-            Ok(reply.bytes()?.is_some_and(|removed| removed == over.0))
+        self.ask_one(remove, effect, move |response| {
+            Ok(response.bytes()?.is_some_and(|removed| removed == over.0))
         })
     }
 
@@ -196,52 +215,68 @@ impl<P: Port> Tier for RedisTier<P> {
         if keys.is_empty() {
             return Box::pin(ready(Ok(0)));
         }
-        let remove = self.layout.remove(&keys);
+        let remove = self.commands.remove(&keys);
         let changes = keys.into_iter().map(Change::Key).collect();
-        self.write(changes, remove.clone(), remove, |reply| {
-            Ok(reply.int()?.unsigned_abs())
+        self.write(changes, remove.clone(), remove, |response| {
+            Ok(response.int()?.unsigned_abs())
         })
     }
 
     fn versions(&self, names: Vec<Box<str>>) -> TierFuture<Vec<Option<u64>>> {
-        self.read_all(self.layout.versions(&names), names.len(), Reply::version)
+        self.read_all(
+            self.commands.versions(&names),
+            names.len(),
+            Response::version,
+        )
     }
 
     fn sequence(&self) -> TierFuture<u64> {
-        self.ask_one(self.layout.read_sequence(), Effect::Read, Reply::number)
+        self.ask_one(
+            self.commands.read_sequence(),
+            Effect::Read,
+            Response::number,
+        )
     }
 
-    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
-        let commands: Vec<Command> = names.iter().map(|name| self.layout.settle(name)).collect();
+    fn init_versions(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        let commands: Vec<Command> = names
+            .iter()
+            .map(|name| self.commands.init_versions(name))
+            .collect();
         if commands.is_empty() {
             return Box::pin(ready(Ok(())));
         }
         let changes = names.into_iter().map(Change::Version).collect();
-        let owed = Vec::new();
-        self.ask(commands, Effect::Write { changes, owed }, |_| Ok(()))
+        let on_loss = Vec::new();
+        self.ask(commands, Effect::Write { changes, on_loss }, |_| Ok(()))
     }
 
-    fn bump(&self, name: Box<str>) -> TierFuture<u64> {
-        let bump = self.layout.bump(&name);
+    fn incr_version(&self, name: Box<str>) -> TierFuture<u64> {
+        let incr_version = self.commands.incr_version(&name);
         let changes = vec![Change::Version(name)];
-        self.write(changes, bump.clone(), bump, Reply::number)
+        self.write(
+            changes,
+            incr_version.clone(),
+            incr_version,
+            Response::number,
+        )
     }
 
     fn listen(&self, listener: Weak<dyn TierListener>) {
-        self.port.listen(listener);
+        self.client.listen(listener);
     }
 
     fn timeout(&self) -> Duration {
-        self.port.timeout()
+        self.client.timeout()
     }
 
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.port.sleep(time)
+        self.client.sleep(time)
     }
 }
 
 /// The error for a content that bears no seal.
-fn unsealed<T: Send + 'static>() -> TierFuture<T> {
+fn without_id<T: Send + 'static>() -> TierFuture<T> {
     let what: Arc<str> = "a content of under 24 bytes, which bears no seal".into();
     Box::pin(ready(Err(TierError::Garbled { what })))
 }

@@ -24,12 +24,12 @@ use std::sync::Arc;
 use super::backoff::Backoff;
 use super::breaker::Breaker;
 use super::commands::Command;
-use super::counters::LinkCounters;
-use super::event::{Action, Effect, Event, Link, Request, Rules};
-use super::in_flight::{Errand, Pending, Unanswered};
-use super::response::{self, Push, Reply};
-use super::retry_queue::Debts;
-use crate::tier::contract::{Change, FlushCause, Refusal, TierError};
+use super::counters::ConnectionCounters;
+use super::event::{Action, ConnectionId, ConnectionRules, Effect, Event, Request};
+use super::in_flight::{InFlight, InFlightRequest, RequestKind};
+use super::response::{self, Push, Response};
+use super::retry_queue::RetryQueue;
+use crate::tier::contract::{Change, FlushCause, ServerErrorKind, TierError};
 use crate::util::clock::{NEVER, nanos};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,40 +38,40 @@ enum Phase {
         dial_at: u64,
     },
     Dialing {
-        link: Link,
+        connection: ConnectionId,
         overdue_at: u64,
     },
     /// Tracking is being armed, and what is owed is being paid.
-    Arming {
-        link: Link,
+    Handshaking {
+        connection: ConnectionId,
     },
     Up {
-        link: Link,
+        connection: ConnectionId,
         ask_at: u64,
     },
 }
 
 /// The state machine.
 pub struct Coherence {
-    rules: Rules,
+    rules: ConnectionRules,
     phase: Phase,
-    next_link: Link,
+    next_connection: ConnectionId,
     /// Requests and the machine's own errands have numbers of two kinds: the latter are odd.
-    next_errand: u64,
-    unanswered: Unanswered,
-    role: Option<Reply>,
-    debts: Debts,
+    next_own_id: u64,
+    in_flight: InFlight,
+    role: Option<Response>,
+    retry_queue: RetryQueue,
     breaker: Breaker,
     backoff: Backoff,
     draw: Box<dyn FnMut() -> f64 + Send>,
-    counters: Arc<LinkCounters>,
+    counters: Arc<ConnectionCounters>,
 }
 
 impl std::fmt::Debug for Coherence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Coherence")
             .field("phase", &self.phase)
-            .field("unanswered", &self.unanswered.len())
+            .field("unanswered", &self.in_flight.len())
             .finish_non_exhaustive()
     }
 }
@@ -79,19 +79,19 @@ impl std::fmt::Debug for Coherence {
 impl Coherence {
     /// One that dials at its first tick. `draw` gives numbers in `0.0..1.0`.
     pub fn new(
-        rules: Rules,
-        counters: Arc<LinkCounters>,
+        rules: ConnectionRules,
+        counters: Arc<ConnectionCounters>,
         draw: Box<dyn FnMut() -> f64 + Send>,
     ) -> Self {
         Coherence {
             breaker: Breaker::new(rules.trips_at, nanos(rules.rest)),
             backoff: Backoff::new(nanos(rules.backoff.0), nanos(rules.backoff.1)),
             phase: Phase::Down { dial_at: 0 },
-            next_link: 1,
-            next_errand: 1,
-            unanswered: Unanswered::default(),
+            next_connection: 1,
+            next_own_id: 1,
+            in_flight: InFlight::default(),
             role: None,
-            debts: Debts::new(rules.most_owed, rules.invalidate_all.clone()),
+            retry_queue: RetryQueue::new(rules.max_retry_words, rules.invalidate_all.clone()),
             rules,
             draw,
             counters,
@@ -104,10 +104,10 @@ impl Coherence {
         let own = match self.phase {
             Phase::Down { dial_at } => dial_at,
             Phase::Dialing { overdue_at, .. } => overdue_at,
-            Phase::Arming { .. } => NEVER,
+            Phase::Handshaking { .. } => NEVER,
             Phase::Up { ask_at, .. } => ask_at,
         };
-        own.min(self.unanswered.overdue_at())
+        own.min(self.in_flight.overdue_at())
     }
 
     /// Whether requests are sent.
@@ -120,18 +120,21 @@ impl Coherence {
     pub fn handle(&mut self, now: u64, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Request(request) => self.request(now, request, out),
-            Event::Dialed(link) => self.dialed(now, link, out),
-            Event::DialFailed(link, error) => {
-                if matches!(self.phase, Phase::Dialing { link: current, .. } if current == link) {
+            Event::Dialed(connection) => self.dialed(now, connection, out),
+            Event::DialFailed(connection, error) => {
+                if matches!(self.phase, Phase::Dialing { connection: current, .. } if current == connection)
+                {
                     self.back_off(now, &error);
                 }
             }
-            Event::Replied(link, id, replies) if self.is_current(link) => {
-                self.replied(now, link, id, replies, out);
+            Event::Replied(connection, id, responses) if self.is_current(connection) => {
+                self.replied(now, connection, id, responses, out);
             }
-            Event::Pushed(link, push) if self.is_current(link) => self.pushed(now, push, out),
-            Event::Lost(link, why) if self.is_current(link) => {
-                self.lose(now, FlushCause::Disconnected, &TierError::Lost { why }, out);
+            Event::Pushed(connection, push) if self.is_current(connection) => {
+                self.pushed(now, push, out)
+            }
+            Event::Lost(connection, why) if self.is_current(connection) => {
+                self.disconnect(now, FlushCause::Disconnected, &TierError::Lost { why }, out);
             }
             // Of a link that has been closed: everything of it was flushed then.
             Event::Replied(..) | Event::Pushed(..) | Event::Lost(..) => {}
@@ -139,15 +142,15 @@ impl Coherence {
         }
     }
 
-    fn link(&self) -> Option<Link> {
+    fn connection(&self) -> Option<ConnectionId> {
         match self.phase {
             Phase::Down { .. } | Phase::Dialing { .. } => None,
-            Phase::Arming { link } | Phase::Up { link, .. } => Some(link),
+            Phase::Handshaking { connection } | Phase::Up { connection, .. } => Some(connection),
         }
     }
 
-    fn is_current(&self, link: Link) -> bool {
-        self.link() == Some(link)
+    fn is_current(&self, connection: ConnectionId) -> bool {
+        self.connection() == Some(connection)
     }
 
     fn request(&mut self, now: u64, request: Request, out: &mut Vec<Action>) {
@@ -156,116 +159,123 @@ impl Coherence {
             commands,
             effect,
         } = request;
-        let Phase::Up { link, .. } = self.phase else {
-            self.owe(effect);
+        let Phase::Up { connection, .. } = self.phase else {
+            self.enqueue_retry(effect);
             out.push(Action::Answer(id, Err(TierError::Down)));
             return;
         };
         if !self.breaker.admits(now) {
-            self.owe(effect);
-            out.push(Action::Answer(id, Err(TierError::Resting)));
+            self.enqueue_retry(effect);
+            out.push(Action::Answer(id, Err(TierError::BreakerOpen)));
             return;
         }
         self.counters.commands(commands.len() as u64);
         if matches!(effect, Effect::Read) {
             self.counters.reads();
         }
-        self.send(now, link, id, commands, Errand::For(effect), out);
+        self.send(now, connection, id, commands, RequestKind::For(effect), out);
     }
 
     fn send(
         &mut self,
         now: u64,
-        link: Link,
+        connection: ConnectionId,
         id: u64,
         commands: Vec<Command>,
-        errand: Errand,
+        kind: RequestKind,
         out: &mut Vec<Action>,
     ) {
         let overdue_at = now.saturating_add(nanos(self.rules.timeout));
-        self.unanswered.add(id, now, overdue_at, errand);
-        out.push(Action::Send(link, id, commands));
+        self.in_flight.add(id, now, overdue_at, kind);
+        out.push(Action::Send(connection, id, commands));
     }
 
     fn send_own(
         &mut self,
         now: u64,
-        link: Link,
+        connection: ConnectionId,
         commands: Vec<Command>,
-        errand: Errand,
+        kind: RequestKind,
         out: &mut Vec<Action>,
     ) {
-        let id = self.next_errand;
-        self.next_errand += 2;
-        self.send(now, link, id, commands, errand, out);
+        let id = self.next_own_id;
+        self.next_own_id += 2;
+        self.send(now, connection, id, commands, kind, out);
     }
 
-    fn dialed(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Dialing { link: current, .. } if current == link) {
+    fn dialed(&mut self, now: u64, connection: ConnectionId, out: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Dialing { connection: current, .. } if current == connection)
+        {
             // It came too late.
-            out.push(Action::Close(link));
+            out.push(Action::Close(connection));
             return;
         }
-        self.phase = Phase::Arming { link };
-        let arming = self.rules.arming.clone();
-        self.send_own(now, link, arming, Errand::Arm, out);
+        self.phase = Phase::Handshaking { connection };
+        let handshake = self.rules.handshake.clone();
+        self.send_own(now, connection, handshake, RequestKind::Handshake, out);
     }
 
     fn replied(
         &mut self,
         now: u64,
-        link: Link,
+        connection: ConnectionId,
         id: u64,
-        replies: Result<Vec<Reply>, Arc<str>>,
+        responses: Result<Vec<Response>, Arc<str>>,
         out: &mut Vec<Action>,
     ) {
-        let replies = match replies {
-            Ok(replies) => replies,
+        let responses = match responses {
+            Ok(responses) => responses,
             Err(why) => {
-                self.lose(now, FlushCause::Disconnected, &TierError::Lost { why }, out);
+                self.disconnect(now, FlushCause::Disconnected, &TierError::Lost { why }, out);
                 return;
             }
         };
-        let Some(pending) = self.unanswered.answered(id) else {
+        let Some(pending) = self.in_flight.answered(id) else {
             return;
         };
-        match pending.errand {
-            Errand::Arm => self.armed(now, link, &replies, out),
-            Errand::Repay => self.repaid(now, link, &replies, out),
-            Errand::Heartbeat => self.beat(now, replies, out),
-            Errand::For(effect) => {
+        match pending.kind {
+            RequestKind::Handshake => self.handshake_done(now, connection, &responses, out),
+            RequestKind::Retry => self.retries_acked(now, connection, &responses, out),
+            RequestKind::Heartbeat => self.ping(now, responses, out),
+            RequestKind::For(effect) => {
                 self.counters.took(now.saturating_sub(pending.sent_at));
-                self.done(now, id, effect, pending.aside, replies, out);
+                self.done(now, id, effect, pending.deferred_push, responses, out);
             }
         }
     }
 
     /// What was sent over a link that is gone will not be answered.
-    fn take_unanswered(&mut self) -> std::collections::BTreeMap<u64, Pending> {
-        self.debts.unpaid();
-        self.unanswered.take_all()
+    fn take_in_flight(&mut self) -> std::collections::BTreeMap<u64, InFlightRequest> {
+        self.retry_queue.unsent();
+        self.in_flight.take_all()
     }
 
     /// Tracking stands, or does not.
-    fn armed(&mut self, now: u64, link: Link, replies: &[Reply], out: &mut Vec<Action>) {
-        if let Some(error) = response::refusal_to_arm(replies) {
-            out.push(Action::Close(link));
-            self.take_unanswered();
+    fn handshake_done(
+        &mut self,
+        now: u64,
+        connection: ConnectionId,
+        responses: &[Response],
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(error) = response::handshake_error(responses) {
+            out.push(Action::Close(connection));
+            self.take_in_flight();
             self.back_off(now, &error);
             return;
         }
-        self.role = replies.last().cloned().map(Reply::role);
-        self.repay(now, link, out);
+        self.role = responses.last().cloned().map(Response::role);
+        self.drain_retries(now, connection, out);
     }
 
     /// Sends what is owed, and opens the link to everybody once nothing is.
-    fn repay(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
-        if self.debts.len() > 0 {
-            self.pay(now, link, out);
+    fn drain_retries(&mut self, now: u64, connection: ConnectionId, out: &mut Vec<Action>) {
+        if self.retry_queue.len() > 0 {
+            self.send_retries(now, connection, out);
             return;
         }
         self.phase = Phase::Up {
-            link,
+            connection,
             ask_at: now.saturating_add(nanos(self.rules.heartbeat)),
         };
         self.breaker.succeeded();
@@ -273,53 +283,59 @@ impl Coherence {
         self.counters.flushed(FlushCause::Connected);
         // What was kept while there was no link, if anything was, was never tracked.
         out.push(Action::Flush(FlushCause::Connected));
-        out.push(Action::Linked(true));
+        out.push(Action::ConnectionChanged(true));
     }
 
-    fn pay(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
-        let commands = self.debts.pay();
-        self.send_own(now, link, commands, Errand::Repay, out);
+    fn send_retries(&mut self, now: u64, connection: ConnectionId, out: &mut Vec<Action>) {
+        let commands = self.retry_queue.send();
+        self.send_own(now, connection, commands, RequestKind::Retry, out);
     }
 
     /// Over a link that stands: for what was refused, or asked for while the server was left alone.
-    fn pay_soon(&mut self, now: u64, link: Link, out: &mut Vec<Action>) {
-        if self.debts.len() > 0 && !self.debts.is_paying() {
-            self.pay(now, link, out);
+    fn send_retries_soon(&mut self, now: u64, connection: ConnectionId, out: &mut Vec<Action>) {
+        if self.retry_queue.len() > 0 && !self.retry_queue.is_sending() {
+            self.send_retries(now, connection, out);
         }
     }
 
-    fn repaid(&mut self, now: u64, link: Link, replies: &[Reply], out: &mut Vec<Action>) {
-        let refused = |place: usize| replies.get(place).and_then(Reply::as_error);
-        let changes = self.debts.paid(|place| refused(place).is_none());
-        self.counters.owes(self.debts.len() as u64);
-        let error = replies.iter().find_map(Reply::as_error);
+    fn retries_acked(
+        &mut self,
+        now: u64,
+        connection: ConnectionId,
+        responses: &[Response],
+        out: &mut Vec<Action>,
+    ) {
+        let refused = |place: usize| responses.get(place).and_then(Response::as_error);
+        let changes = self.retry_queue.ack(|place| refused(place).is_none());
+        self.counters.set_retries(self.retry_queue.len() as u64);
+        let error = responses.iter().find_map(Response::as_error);
         match error {
             // A link that stands goes on; what was refused is tried again with the next heartbeat.
             Some(_) if self.is_up() => out.push(Action::Tell(changes)),
             Some(error) => {
-                out.push(Action::Close(link));
-                self.take_unanswered();
+                out.push(Action::Close(connection));
+                self.take_in_flight();
                 self.back_off(now, &error);
             }
             None if self.is_up() => {
                 out.push(Action::Tell(changes));
-                self.pay_soon(now, link, out);
+                self.send_retries_soon(now, connection, out);
             }
-            None => self.repay(now, link, out),
+            None => self.drain_retries(now, connection, out),
         }
     }
 
-    fn beat(&mut self, now: u64, mut replies: Vec<Reply>, out: &mut Vec<Action>) {
-        match replies.pop() {
-            Some(reply) if reply.as_error().is_none() => {
+    fn ping(&mut self, now: u64, mut responses: Vec<Response>, out: &mut Vec<Action>) {
+        match responses.pop() {
+            Some(response) if response.as_error().is_none() => {
                 // The link has lasted: its loss would be news.
                 self.backoff.reset();
-                let role = Some(reply.role());
+                let role = Some(response.role());
                 if role != self.role {
                     let why = TierError::Lost {
                         why: "the server changed its role".into(),
                     };
-                    self.lose(now, FlushCause::ServerChange, &why, out);
+                    self.disconnect(now, FlushCause::ServerChange, &why, out);
                 }
             }
             // An error is an answer: the server is there.
@@ -333,44 +349,44 @@ impl Coherence {
         now: u64,
         id: u64,
         effect: Effect,
-        aside: bool,
-        replies: Vec<Reply>,
+        deferred_push: bool,
+        responses: Vec<Response>,
         out: &mut Vec<Action>,
     ) {
-        let refusal = replies.iter().find_map(Reply::refusal);
+        let kind = responses.iter().find_map(Response::error_kind);
         match effect {
             Effect::Read => {}
-            Effect::Write { changes, owed } => {
+            Effect::Write { changes, on_loss } => {
                 out.push(Action::Tell(changes.clone()));
-                if refusal.is_some() {
+                if kind.is_some() {
                     // It has not come to pass, and somebody counts on it.
-                    self.owe(Effect::Write { changes, owed });
-                    if let Phase::Up { link, .. } = self.phase {
-                        self.pay_soon(now, link, out);
+                    self.enqueue_retry(Effect::Write { changes, on_loss });
+                    if let Phase::Up { connection, .. } = self.phase {
+                        self.send_retries_soon(now, connection, out);
                     }
                 }
             }
-            Effect::Fenced { key, seal } => {
-                let stands = matches!(replies.last(), Some(Reply::Bytes(read)) if *read == seal.0);
+            Effect::Fenced { key, content_id } => {
+                let stands = matches!(responses.last(), Some(Response::Bytes(read)) if *read == content_id.0);
                 if stands {
-                    out.push(Action::Tell(vec![Change::Own(key, seal)]));
-                } else if aside {
+                    out.push(Action::Tell(vec![Change::Own(key, content_id)]));
+                } else if deferred_push {
                     out.push(Action::Tell(vec![Change::Key(key)]));
                 }
             }
         }
-        match refusal {
+        match kind {
             // The key's own fault, or the caller's.
-            None | Some(Refusal::WrongType) => self.breaker.succeeded(),
-            Some(refusal) => {
-                self.counters.refused(refusal);
+            None | Some(ServerErrorKind::WrongType) => self.breaker.succeeded(),
+            Some(kind) => {
+                self.counters.server_error(kind);
                 if self.breaker.failed(now) {
                     self.counters.breaker_opened();
                 }
             }
         }
         self.counters.breaker_is(self.breaker.is_open());
-        out.push(Action::Answer(id, Ok(replies)));
+        out.push(Action::Answer(id, Ok(responses)));
     }
 
     fn pushed(&mut self, now: u64, push: Push, out: &mut Vec<Action>) {
@@ -380,7 +396,7 @@ impl Coherence {
                 self.counters.changed(changes.len() as u64);
                 let changes: Vec<Change> = changes
                     .into_iter()
-                    .filter(|change| !self.set_aside(change))
+                    .filter(|change| !self.defer_push(change))
                     .collect();
                 if !changes.is_empty() {
                     out.push(Action::Tell(changes));
@@ -392,20 +408,20 @@ impl Coherence {
                 let why = TierError::Lost {
                     why: "the server closed the connection".into(),
                 };
-                self.lose(now, FlushCause::Disconnected, &why, out);
+                self.disconnect(now, FlushCause::Disconnected, &why, out);
             }
             Push::Foreign => {}
         }
     }
 
     /// Whether a fenced write of this key is on its way, which will tell of it.
-    fn set_aside(&mut self, change: &Change) -> bool {
+    fn defer_push(&mut self, change: &Change) -> bool {
         let Change::Key(changed) = change else {
             return false;
         };
         // The first that was sent is the first to be answered, and so the first to tell.
-        let fenced = self.unanswered.fenced(changed);
-        fenced.map(|pending| pending.aside = true).is_some()
+        let fenced = self.in_flight.fenced(changed);
+        fenced.map(|pending| pending.deferred_push = true).is_some()
     }
 
     fn flush(&mut self, cause: FlushCause, out: &mut Vec<Action>) {
@@ -414,40 +430,49 @@ impl Coherence {
     }
 
     /// The link is given up. See the module's argument for the order.
-    fn lose(&mut self, now: u64, cause: FlushCause, error: &TierError, out: &mut Vec<Action>) {
-        let Some(link) = self.link() else { return };
+    fn disconnect(
+        &mut self,
+        now: u64,
+        cause: FlushCause,
+        error: &TierError,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(connection) = self.connection() else {
+            return;
+        };
         let was_up = self.is_up();
         self.back_off(now, error);
-        out.push(Action::Close(link));
+        out.push(Action::Close(connection));
         if was_up {
             self.flush(cause, out);
             // Not before the flush: who is told that there is no link shall find nothing old.
-            out.push(Action::Linked(false));
+            out.push(Action::ConnectionChanged(false));
         }
-        for (id, pending) in self.take_unanswered() {
-            if let Errand::For(effect) = pending.errand {
-                self.owe(effect);
+        for (id, pending) in self.take_in_flight() {
+            if let RequestKind::For(effect) = pending.kind {
+                self.enqueue_retry(effect);
                 out.push(Action::Answer(id, Err(error.clone())));
             }
         }
     }
 
     /// Remembers what makes up for a write that was lost or refused, or that could not be made.
-    fn owe(&mut self, effect: Effect) {
-        let Effect::Write { owed, changes } = effect else {
+    fn enqueue_retry(&mut self, effect: Effect) {
+        let Effect::Write { on_loss, changes } = effect else {
             return;
         };
-        for command in owed {
-            self.debts.add(command, changes.clone());
+        for command in on_loss {
+            self.retry_queue.add(command, changes.clone());
         }
-        self.counters.owes(self.debts.len() as u64);
+        self.counters.set_retries(self.retry_queue.len() as u64);
     }
 
     fn back_off(&mut self, now: u64, error: &TierError) {
-        self.counters.link_failed(error);
+        self.counters.connection_failed(error);
         let wait = match error {
             TierError::Refused {
-                refusal: Refusal::NoAuth | Refusal::WrongPass | Refusal::NoPermission,
+                kind:
+                    ServerErrorKind::NoAuth | ServerErrorKind::WrongPass | ServerErrorKind::NoPermission,
                 ..
             } => self.backoff.longest(),
             _ => self.backoff.next((self.draw)()),
@@ -458,37 +483,40 @@ impl Coherence {
     }
 
     fn tick(&mut self, now: u64, out: &mut Vec<Action>) {
-        if self.unanswered.overdue_at() <= now {
+        if self.in_flight.overdue_at() <= now {
             let error = TierError::TimedOut {
                 after: self.rules.timeout,
             };
             self.counters.timed_out();
-            self.lose(now, FlushCause::TimedOut, &error, out);
+            self.disconnect(now, FlushCause::TimedOut, &error, out);
         }
         match self.phase {
             Phase::Down { dial_at } if dial_at <= now => {
-                let link = self.next_link;
-                self.next_link += 1;
+                let connection = self.next_connection;
+                self.next_connection += 1;
                 self.phase = Phase::Dialing {
-                    link,
+                    connection,
                     overdue_at: now.saturating_add(nanos(self.rules.timeout)),
                 };
                 self.counters.dialled();
-                out.push(Action::Dial(link));
+                out.push(Action::Dial(connection));
             }
-            Phase::Dialing { link, overdue_at } if overdue_at <= now => {
-                out.push(Action::Close(link));
+            Phase::Dialing {
+                connection,
+                overdue_at,
+            } if overdue_at <= now => {
+                out.push(Action::Close(connection));
                 let after = self.rules.timeout;
                 self.back_off(now, &TierError::TimedOut { after });
             }
-            Phase::Up { link, ask_at } if ask_at <= now => {
+            Phase::Up { connection, ask_at } if ask_at <= now => {
                 self.phase = Phase::Up {
-                    link,
+                    connection,
                     ask_at: now.saturating_add(nanos(self.rules.heartbeat)),
                 };
-                let heartbeat = self.rules.beat.clone();
-                self.send_own(now, link, heartbeat, Errand::Heartbeat, out);
-                self.pay_soon(now, link, out);
+                let heartbeat = self.rules.ping.clone();
+                self.send_own(now, connection, heartbeat, RequestKind::Heartbeat, out);
+                self.send_retries_soon(now, connection, out);
             }
             _ => {}
         }
@@ -498,39 +526,41 @@ impl Coherence {
 #[cfg(all(test, not(larder_shuttle)))]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use super::{Action, Change, Coherence, Command, Effect, Event, Push, Reply, Request, Rules};
-    use crate::tier::envelope::Seal;
+    use super::{
+        Action, Change, Coherence, Command, ConnectionRules, Effect, Event, Push, Request, Response,
+    };
+    use crate::tier::envelope::ContentId;
     use std::time::Duration;
 
     fn command(word: &str) -> Command {
         vec![word.into()]
     }
 
-    fn role() -> Reply {
-        Reply::List(vec![Reply::Bytes(b"master".to_vec())])
+    fn role() -> Response {
+        Response::List(vec![Response::Bytes(b"master".to_vec())])
     }
 
     /// One whose link 1 stands.
-    fn linked() -> Coherence {
+    fn connected() -> Coherence {
         let second = Duration::from_secs(1);
-        let rules = Rules {
+        let rules = ConnectionRules {
             timeout: second,
             heartbeat: second,
             backoff: (second, second),
             trips_at: 5,
             rest: second,
-            arming: vec![command("ROLE")],
-            beat: vec![command("ROLE")],
+            handshake: vec![command("ROLE")],
+            ping: vec![command("ROLE")],
             invalidate_all: command("ALL"),
-            most_owed: 100,
+            max_retry_words: 100,
         };
-        let mut link = Coherence::new(rules, Default::default(), Box::new(|| 0.0));
+        let mut connection = Coherence::new(rules, Default::default(), Box::new(|| 0.0));
         let mut out = Vec::new();
-        link.handle(0, Event::Tick, &mut out);
-        link.handle(0, Event::Dialed(1), &mut out);
-        link.handle(0, Event::Replied(1, 1, Ok(vec![role()])), &mut out);
-        assert!(link.is_up());
-        link
+        connection.handle(0, Event::Tick, &mut out);
+        connection.handle(0, Event::Dialed(1), &mut out);
+        connection.handle(0, Event::Replied(1, 1, Ok(vec![role()])), &mut out);
+        assert!(connection.is_up());
+        connection
     }
 
     fn key() -> Vec<Change> {
@@ -539,24 +569,24 @@ mod tests {
 
     /// A fenced write of a key, a message about it, and what was read back: what the listener is told.
     fn told(read_back: &[u8]) -> Vec<Vec<Change>> {
-        let (mut link, mut out) = (linked(), Vec::new());
+        let (mut connection, mut out) = (connected(), Vec::new());
         let effect = Effect::Fenced {
             key: b"k".to_vec(),
-            seal: Seal([7; 16]),
+            content_id: ContentId([7; 16]),
         };
         let request = Request {
             id: 2,
             commands: vec![command("PUT"), command("SEAL")],
             effect,
         };
-        link.handle(0, Event::Request(request), &mut out);
-        link.handle(0, Event::Pushed(1, Push::Changed(key())), &mut out);
+        connection.handle(0, Event::Request(request), &mut out);
+        connection.handle(0, Event::Pushed(1, Push::Changed(key())), &mut out);
         let telling = |action: &Action| matches!(action, Action::Tell(_));
         assert!(!out.iter().any(telling), "it is set aside");
-        let replies = vec![Reply::Int(1), Reply::Bytes(read_back.to_vec())];
-        link.handle(0, Event::Replied(1, 2, Ok(replies)), &mut out);
+        let responses = vec![Response::Int(1), Response::Bytes(read_back.to_vec())];
+        connection.handle(0, Event::Replied(1, 2, Ok(responses)), &mut out);
         // And the next message about the key is nobody's echo.
-        link.handle(0, Event::Pushed(1, Push::Changed(key())), &mut out);
+        connection.handle(0, Event::Pushed(1, Push::Changed(key())), &mut out);
         let told = out.into_iter().filter_map(|action| match action {
             Action::Tell(changes) => Some(changes),
             _ => None,
@@ -566,7 +596,7 @@ mod tests {
 
     #[test]
     fn a_message_beside_an_own_write_is_told_unless_the_write_stands() {
-        let own = Change::Own(b"k".to_vec(), Seal([7; 16]));
+        let own = Change::Own(b"k".to_vec(), ContentId([7; 16]));
         assert_eq!(told(&[7; 16]), [vec![own], key()]);
         assert_eq!(told(&[8; 16]), [key(), key()]);
         assert_eq!(told(&[]), [key(), key()]);
@@ -574,25 +604,25 @@ mod tests {
 
     #[test]
     fn a_lost_link_is_closed_then_flushed_and_only_then_is_anybody_told() {
-        let (mut link, mut out) = (linked(), Vec::new());
+        let (mut connection, mut out) = (connected(), Vec::new());
         let effect = Effect::Write {
             changes: key(),
-            owed: vec![command("DEL")],
+            on_loss: vec![command("DEL")],
         };
         let request = Request {
             id: 2,
             commands: vec![command("DEL")],
             effect,
         };
-        link.handle(0, Event::Request(request), &mut out);
+        connection.handle(0, Event::Request(request), &mut out);
         out.clear();
-        link.handle(0, Event::Lost(1, "gone".into()), &mut out);
+        connection.handle(0, Event::Lost(1, "gone".into()), &mut out);
         let order: Vec<&str> = out
             .iter()
             .map(|action| match action {
                 Action::Close(1) => "close",
                 Action::Flush(_) => "flush",
-                Action::Linked(false) => "down",
+                Action::ConnectionChanged(false) => "down",
                 Action::Answer(2, Err(_)) => "answer",
                 _ => "else",
             })
@@ -600,23 +630,23 @@ mod tests {
         assert_eq!(order, ["close", "flush", "down", "answer"]);
         // What was lost is paid before the next link is anybody's.
         out.clear();
-        link.handle(u64::MAX / 2, Event::Tick, &mut out);
-        link.handle(u64::MAX / 2, Event::Dialed(2), &mut out);
-        link.handle(
+        connection.handle(u64::MAX / 2, Event::Tick, &mut out);
+        connection.handle(u64::MAX / 2, Event::Dialed(2), &mut out);
+        connection.handle(
             u64::MAX / 2,
             Event::Replied(2, 3, Ok(vec![role()])),
             &mut out,
         );
-        assert!(!link.is_up());
-        let paid = out.iter().any(|action| {
+        assert!(!connection.is_up());
+        let ack = out.iter().any(|action| {
             matches!(action, Action::Send(2, 5, commands) if *commands == [command("DEL")])
         });
-        assert!(paid, "{out:?}");
-        link.handle(
+        assert!(ack, "{out:?}");
+        connection.handle(
             u64::MAX / 2,
-            Event::Replied(2, 5, Ok(vec![Reply::Int(1)])),
+            Event::Replied(2, 5, Ok(vec![Response::Int(1)])),
             &mut out,
         );
-        assert!(link.is_up());
+        assert!(connection.is_up());
     }
 }

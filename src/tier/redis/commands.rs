@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use crate::tier::contract::Change;
-use crate::tier::envelope::{SEAL, Seal};
+use crate::tier::envelope::{CONTENT_ID, ContentId};
 
 /// One command: its words.
 pub type Command = Vec<Vec<u8>>;
 
 /// The names of keys on the server.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct Commands {
     prefix: Box<[u8]>,
 }
 
@@ -31,20 +31,21 @@ const SEQUENCE: &str = "local function sequence(key) \
 const ADD: &str = "local stored = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) \
      return {stored and 1 or 0, sequence(KEYS[2])}";
 
-const SEIZE: &str = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return sequence(KEYS[2])";
+const SET_PLACEHOLDER: &str =
+    "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return sequence(KEYS[2])";
 
-const PUT: &str = "if redis.call('GETRANGE', KEYS[1], ARGV[3], ARGV[4]) ~= ARGV[5] then return 0 end \
+const COMPARE_AND_SET: &str = "if redis.call('GETRANGE', KEYS[1], ARGV[3], ARGV[4]) ~= ARGV[5] then return 0 end \
      redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1";
 
-const REMOVE: &str = "if redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2]) ~= ARGV[3] then return '' end \
+const COMPARE_AND_DELETE: &str = "if redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2]) ~= ARGV[3] then return '' end \
      redis.call('DEL', KEYS[1]) return ARGV[3]";
 
-const BUMP: &str = "sequence(KEYS[2]) local at = redis.call('INCR', KEYS[2]) \
+const INCR_VERSION: &str = "sequence(KEYS[2]) local at = redis.call('INCR', KEYS[2]) \
      redis.call('SET', KEYS[1], string.format('%d', at)) return at";
 
 /// The first number of a name: the sequence's. If that is still the one at which a load began, nothing has moved since;
 /// otherwise it is a greater one, and that load's value is out of date.
-const SETTLE: &str = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end \
+const INIT_VERSION: &str = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end \
      redis.call('SET', KEYS[1], sequence(KEYS[2])) return 1";
 
 /// Numbers of the sequence stay below 2^53, which a script's numbers hold exactly: microseconds since 1970, and one
@@ -101,11 +102,11 @@ fn script(parts: &[&str], keys: &[&[u8]], arguments: &[&[u8]]) -> Command {
     command
 }
 
-impl Layout {
+impl Commands {
     /// Under a prefix.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
-        Layout {
+        Commands {
             prefix: prefix.as_bytes().into(),
         }
     }
@@ -139,7 +140,7 @@ impl Layout {
 
     /// What is sent first over a link: tracking, whether all is of this server's run, and who the server is.
     #[must_use]
-    pub fn arming(&self, broadcast: bool) -> Vec<Command> {
+    pub fn handshake(&self, broadcast: bool) -> Vec<Command> {
         let tracking = if broadcast {
             // Here echoes would come after all answers of the server's turn, too late to be told apart; and what the
             // server evicts by itself is announced all the same.
@@ -162,7 +163,7 @@ impl Layout {
 
     /// What is sent with each heartbeat.
     #[must_use]
-    pub fn beat(&self) -> Vec<Command> {
+    pub fn ping(&self) -> Vec<Command> {
         let keep = script(&[RUN, KEEP_RUN], &[&self.at(b"r", b"")], &[]);
         vec![keep, self.role()]
     }
@@ -191,26 +192,30 @@ impl Layout {
     }
 
     /// Reads the seal of what stands under a key.
-    pub(super) fn seal(&self, key: &[u8]) -> Command {
-        let (first, last) = seal_bounds();
+    pub(super) fn content_id(&self, key: &[u8]) -> Command {
+        let (first, last) = content_id_bounds();
         words(&[b"GETRANGE", &self.content(key), &first, &last])
     }
 
-    pub(super) fn seize(&self, key: &[u8], content: &[u8], time: Duration) -> Command {
+    pub(super) fn set_placeholder(&self, key: &[u8], content: &[u8], time: Duration) -> Command {
         let keys: [&[u8]; 2] = [&self.content(key), &self.sequence()];
-        script(&[SEQUENCE, SEIZE], &keys, &[content, &millis(time)])
+        script(
+            &[SEQUENCE, SET_PLACEHOLDER],
+            &keys,
+            &[content, &millis(time)],
+        )
     }
 
-    pub(super) fn put_over(
+    pub(super) fn compare_and_set(
         &self,
         key: &[u8],
         content: &[u8],
-        seal: Seal,
+        content_id: ContentId,
         time: Duration,
     ) -> Command {
-        let (first, last) = seal_bounds();
-        let arguments: [&[u8]; 5] = [content, &millis(time), &first, &last, &seal.0];
-        script(&[PUT], &[&self.content(key)], &arguments)
+        let (first, last) = content_id_bounds();
+        let arguments: [&[u8]; 5] = [content, &millis(time), &first, &last, &content_id.0];
+        script(&[COMPARE_AND_SET], &[&self.content(key)], &arguments)
     }
 
     pub(super) fn remove(&self, keys: &[Vec<u8>]) -> Command {
@@ -219,28 +224,32 @@ impl Layout {
         command
     }
 
-    pub(super) fn remove_over(&self, key: &[u8], seal: Seal) -> Command {
-        let (first, last) = seal_bounds();
-        script(&[REMOVE], &[&self.content(key)], &[&first, &last, &seal.0])
+    pub(super) fn compare_and_delete(&self, key: &[u8], content_id: ContentId) -> Command {
+        let (first, last) = content_id_bounds();
+        script(
+            &[COMPARE_AND_DELETE],
+            &[&self.content(key)],
+            &[&first, &last, &content_id.0],
+        )
     }
 
     pub(super) fn read_sequence(&self) -> Command {
         script(&[SEQUENCE, READ_SEQUENCE], &[&self.sequence()], &[])
     }
 
-    pub(super) fn settle(&self, name: &str) -> Command {
+    pub(super) fn init_versions(&self, name: &str) -> Command {
         let keys: [&[u8]; 2] = [&self.version(name), &self.sequence()];
-        script(&[SEQUENCE, SETTLE], &keys, &[])
+        script(&[SEQUENCE, INIT_VERSION], &keys, &[])
     }
 
     /// Moves the version of a name.
     #[must_use]
-    pub fn bump(&self, name: &str) -> Command {
+    pub fn incr_version(&self, name: &str) -> Command {
         let keys: [&[u8]; 2] = [&self.version(name), &self.sequence()];
-        script(&[SEQUENCE, BUMP], &keys, &[])
+        script(&[SEQUENCE, INCR_VERSION], &keys, &[])
     }
 }
 
-fn seal_bounds() -> (Vec<u8>, Vec<u8>) {
-    (text(SEAL.start), text(SEAL.end - 1))
+fn content_id_bounds() -> (Vec<u8>, Vec<u8>) {
+    (text(CONTENT_ID.start), text(CONTENT_ID.end - 1))
 }

@@ -21,11 +21,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::client::{Answer, Port};
+use super::client::{Answer, Client};
 use super::coherence::Coherence;
-use super::commands::{Command, Layout};
-use super::event::{Action, Event, Link, Request};
-use super::response::{Push, Reply};
+use super::commands::{Command, Commands};
+use super::event::{Action, ConnectionId, Event, Request};
+use super::response::{Push, Response};
 use crate::tier::contract::{FlushCause, TierError, TierListener};
 use crate::util::clock::{Clock, nanos};
 use crate::util::sync::Mutex;
@@ -50,13 +50,13 @@ enum Message {
 }
 
 /// The way to the thread; when it is dropped, the thread ends.
-pub(super) struct LinkPort {
+pub(super) struct ConnectionClient {
     messages: UnboundedSender<Message>,
     runtime: Handle,
     timeout: Duration,
 }
 
-impl Port for LinkPort {
+impl Client for ConnectionClient {
     fn submit(&self, request: Request, answer: Answer) {
         // If the thread is gone, the answer is dropped, and whoever waits for it is told so by that.
         let _ = self.messages.send(Message::Request(request, answer));
@@ -99,10 +99,10 @@ impl Drop for Sleeping {
 /// Starts the thread.
 pub(super) fn start(
     address: Address,
-    layout: Layout,
+    layout: Commands,
     coherence: Coherence,
     timeout: Duration,
-) -> io::Result<LinkPort> {
+) -> io::Result<ConnectionClient> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let (messages, received) = unbounded_channel();
@@ -123,7 +123,7 @@ pub(super) fn start(
             crate::tier::async_util::this_thread_runs_a_tier();
             runtime.block_on(driver.run(received));
         })?;
-    Ok(LinkPort {
+    Ok(ConnectionClient {
         messages,
         runtime: handle,
         timeout,
@@ -173,7 +173,7 @@ const FARTHEST: Duration = Duration::from_secs(3600);
 struct Driver {
     coherence: Coherence,
     address: Address,
-    layout: Layout,
+    layout: Commands,
     clock: Clock,
     messages: tokio::sync::mpsc::WeakUnboundedSender<Message>,
     answers: std::collections::HashMap<u64, Answer>,
@@ -192,7 +192,7 @@ impl Drop for Task {
 
 /// Dropped, it is closed: its tasks own the socket.
 struct Connection {
-    link: Link,
+    link: ConnectionId,
     outgoing: UnboundedSender<Vec<u8>>,
     expected: Arc<Mutex<VecDeque<(u64, usize)>>>,
     _reader: Task,
@@ -216,7 +216,7 @@ impl Driver {
                 Some(Message::Listen(listener)) => {
                     self.listener = Some(listener);
                     let up = self.coherence.is_up();
-                    self.tell(|listener| listener.linked(up));
+                    self.tell(|listener| listener.connection_changed(up));
                     continue;
                 }
                 None => return,
@@ -272,7 +272,7 @@ impl Driver {
             }
             Action::Tell(changes) => self.tell(|listener| listener.changed(&changes)),
             Action::Flush(cause) => self.tell(|listener| listener.flushed(cause)),
-            Action::Linked(up) => self.tell(|listener| listener.linked(up)),
+            Action::ConnectionChanged(up) => self.tell(|listener| listener.connection_changed(up)),
             Action::Answer(id, answer) => {
                 if let Some(waiting) = self.answers.remove(&id) {
                     // Nobody may wait any more.
@@ -294,7 +294,7 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, link: Link) {
+    fn dial(&mut self, link: ConnectionId) {
         let Some(messages) = self.messages.upgrade() else {
             return;
         };
@@ -340,7 +340,7 @@ impl Driver {
         });
     }
 
-    fn send(&mut self, link: Link, id: u64, commands: &[Command]) {
+    fn send(&mut self, link: ConnectionId, id: u64, commands: &[Command]) {
         let Some(open) = self.connection.as_ref().filter(|open| open.link == link) else {
             return;
         };
@@ -359,8 +359,8 @@ type Writing = Box<dyn AsyncWrite + Send + Unpin>;
 
 async fn connect(address: &Address) -> io::Result<(Reading, Writing)> {
     match address {
-        Address::Tcp(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        Address::Tcp(host, client) => {
+            let stream = TcpStream::connect((host.as_str(), *client)).await?;
             stream.set_nodelay(true)?;
             let (read, write) = stream.into_split();
             Ok((Box::new(read), Box::new(write)))
@@ -388,14 +388,14 @@ async fn write_all(mut write: Writing, mut outgoing: UnboundedReceiver<Vec<u8>>)
 /// Reads until the connection ends, and says why it did.
 async fn read_all(
     read: Reading,
-    link: Link,
-    layout: &Layout,
+    link: ConnectionId,
+    layout: &Commands,
     expected: &Mutex<VecDeque<(u64, usize)>>,
     tell: &impl Fn(Event),
 ) -> Arc<str> {
     let mut read = Bounded { read, left: 0 };
     let mut decoder = Default::default();
-    let mut replies = Vec::new();
+    let mut responses = Vec::new();
     loop {
         read.left = LONGEST_MESSAGE;
         let value = match redis::parse_redis_value_async(&mut decoder, &mut read).await {
@@ -403,7 +403,7 @@ async fn read_all(
             Err(error) => return error.to_string().into(),
         };
         if let Value::Push { kind, data } = value {
-            let data: Vec<Reply> = data.into_iter().map(reply_of).collect();
+            let data: Vec<Response> = data.into_iter().map(response_of).collect();
             tell(Event::Pushed(
                 link,
                 Push::read(&kind.to_string(), &data, layout),
@@ -413,10 +413,10 @@ async fn read_all(
         let Some((id, wanted)) = expected.lock().front().copied() else {
             return "the server answered what nobody had asked".into();
         };
-        replies.push(reply_of(value));
-        if replies.len() == wanted {
+        responses.push(response_of(value));
+        if responses.len() == wanted {
             expected.lock().pop_front();
-            tell(Event::Replied(link, id, Ok(std::mem::take(&mut replies))));
+            tell(Event::Replied(link, id, Ok(std::mem::take(&mut responses))));
         }
     }
 }
@@ -444,23 +444,23 @@ impl AsyncRead for Bounded {
     }
 }
 
-fn reply_of(value: Value) -> Reply {
+fn response_of(value: Value) -> Response {
     match value {
-        Value::Nil => Reply::Nil,
-        Value::Int(number) => Reply::Int(number),
-        Value::BulkString(bytes) => Reply::Bytes(bytes),
-        Value::Okay => Reply::Status("OK".to_owned()),
-        Value::SimpleString(word) => Reply::Status(word),
+        Value::Nil => Response::Nil,
+        Value::Int(number) => Response::Int(number),
+        Value::BulkString(bytes) => Response::Bytes(bytes),
+        Value::Okay => Response::Status("OK".to_owned()),
+        Value::SimpleString(word) => Response::Status(word),
         Value::Array(parts) | Value::Set(parts) => {
-            Reply::List(parts.into_iter().map(reply_of).collect())
+            Response::List(parts.into_iter().map(response_of).collect())
         }
-        Value::Attribute { data, .. } => reply_of(*data),
+        Value::Attribute { data, .. } => response_of(*data),
         Value::ServerError(error) => {
             let details = error.details().unwrap_or_default();
-            Reply::Error(format!("{} {details}", error.code()).into())
+            Response::Error(format!("{} {details}", error.code()).into())
         }
-        Value::Map(_) => Reply::Odd("a map".to_owned()),
-        Value::Push { .. } => Reply::Odd("a push".to_owned()),
-        _ => Reply::Odd("something odd".to_owned()),
+        Value::Map(_) => Response::Odd("a map".to_owned()),
+        Value::Push { .. } => Response::Odd("a push".to_owned()),
+        _ => Response::Odd("something odd".to_owned()),
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::tier::contract::{FlushCause, Refusal, TierError};
+use crate::tier::contract::{FlushCause, ServerErrorKind, TierError};
 use crate::tier::counters::{TieredStats, add, read};
 use crate::util::sync::Mutex;
 
 /// Counters, and the last error of a link. All Relaxed: each is true by itself, and nothing hangs on their order.
 #[derive(Default)]
-pub struct LinkCounters {
+pub struct ConnectionCounters {
     broadcast: bool,
     staleness_bound: Duration,
     pushes: AtomicU64,
@@ -21,27 +21,27 @@ pub struct LinkCounters {
     time_outs: AtomicU64,
     breaker_openings: AtomicU64,
     breaker_open: AtomicBool,
-    owed: AtomicU64,
+    retries: AtomicU64,
     flushes: [AtomicU64; FlushCause::ALL.len()],
-    refusals: [AtomicU64; Refusal::ALL.len()],
+    server_errors: [AtomicU64; ServerErrorKind::ALL.len()],
     latencies: Latencies,
     last_error: Mutex<Option<TierError>>,
 }
 
-impl std::fmt::Debug for LinkCounters {
+impl std::fmt::Debug for ConnectionCounters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.snapshot().fmt(f)
     }
 }
 
-impl LinkCounters {
+impl ConnectionCounters {
     /// Those of a link whose silence is noticed after this, at the latest.
     #[must_use]
     pub fn new(broadcast: bool, staleness_bound: Duration) -> Self {
-        LinkCounters {
+        ConnectionCounters {
             broadcast,
             staleness_bound,
-            ..LinkCounters::default()
+            ..ConnectionCounters::default()
         }
     }
 
@@ -77,16 +77,16 @@ impl LinkCounters {
         self.breaker_open.store(open, Ordering::Relaxed);
     }
 
-    pub(super) fn owes(&self, commands: u64) {
-        self.owed.store(commands, Ordering::Relaxed);
+    pub(super) fn set_retries(&self, commands: u64) {
+        self.retries.store(commands, Ordering::Relaxed);
     }
 
     pub(super) fn flushed(&self, cause: FlushCause) {
         add(&self.flushes[cause as usize], 1);
     }
 
-    pub(super) fn refused(&self, refusal: Refusal) {
-        add(&self.refusals[refusal as usize], 1);
+    pub(super) fn server_error(&self, kind: ServerErrorKind) {
+        add(&self.server_errors[kind as usize], 1);
     }
 
     pub(super) fn took(&self, nanos: u64) {
@@ -94,9 +94,9 @@ impl LinkCounters {
     }
 
     /// A link was lost, or not made.
-    pub(super) fn link_failed(&self, error: &TierError) {
-        if let TierError::Refused { refusal, .. } = error {
-            self.refused(*refusal);
+    pub(super) fn connection_failed(&self, error: &TierError) {
+        if let TierError::Refused { kind, .. } = error {
+            self.server_error(*kind);
         }
         let before = self.last_error.lock().replace(error.clone());
         drop(before);
@@ -117,14 +117,14 @@ impl LinkCounters {
             time_outs: read(&self.time_outs),
             breaker_openings: read(&self.breaker_openings),
             breaker_open: self.breaker_open.load(Ordering::Relaxed),
-            owed: read(&self.owed),
+            retries: read(&self.retries),
             flushes: FlushCause::ALL
                 .into_iter()
                 .zip(counts(&self.flushes))
                 .collect(),
-            refusals: Refusal::ALL
+            server_errors: ServerErrorKind::ALL
                 .into_iter()
-                .zip(counts(&self.refusals))
+                .zip(counts(&self.server_errors))
                 .collect(),
             latency_p50: self.latencies.quantile(0.5),
             latency_p99: self.latencies.quantile(0.99),
@@ -165,11 +165,11 @@ pub struct RedisStats {
     pub breaker_open: bool,
     /// Commands that will make up for writes that were lost or refused: before the next link is used, or with the next
     /// heartbeat.
-    pub owed: u64,
+    pub retries: u64,
     /// How often everything was flushed, by cause.
     pub flushes: Vec<(FlushCause, u64)>,
     /// Errors that the server answered with, by kind.
-    pub refusals: Vec<(Refusal, u64)>,
+    pub server_errors: Vec<(ServerErrorKind, u64)>,
     /// The median time to an answer, to a factor of two, rounded up. Zero before the first.
     pub latency_p50: Duration,
     /// The same for all answers but one in a hundred.
@@ -197,7 +197,7 @@ impl RedisStats {
     /// use larder::tier::{Tiered, redis::Redis};
     ///
     /// let redis = Redis::connect("redis://127.0.0.1:1")?;
-    /// let watch = redis.watch();
+    /// let watch = redis.stats_handle();
     /// let cache: Tiered<String, u64> = Tiered::builder(redis).max_capacity(100).build()?;
     /// assert_eq!(watch.stats().advice(&cache.tiered_stats()), None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -247,7 +247,7 @@ impl Latencies {
 
 #[cfg(all(test, not(larder_shuttle)))]
 mod tests {
-    use super::{Latencies, LinkCounters, TrackingAdvice, add};
+    use super::{ConnectionCounters, Latencies, TrackingAdvice, add};
     use crate::tier::counters::TieredCounters;
     use std::time::Duration;
 
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn advice_follows_what_was_seen() {
         let advice = |broadcast, reads, changes, useful| {
-            let link = LinkCounters::new(broadcast, Duration::ZERO);
+            let link = ConnectionCounters::new(broadcast, Duration::ZERO);
             let tiered = TieredCounters::default();
             add(&link.reads, reads);
             add(&link.changes, changes);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::commands::Command;
-use super::response::{Push, Reply};
+use super::response::{Push, Response};
 use crate::tier::contract::{Change, FlushCause, TierError};
-use crate::tier::envelope::Seal;
+use crate::tier::envelope::ContentId;
 
 /// A number that stands for one connection.
-pub type Link = u64;
+pub type ConnectionId = u64;
 
 /// What the state machine is told.
 #[derive(Debug)]
@@ -17,15 +17,15 @@ pub enum Event {
     /// Somebody asks for something.
     Request(Request),
     /// A connection that was dialled stands.
-    Dialed(Link),
+    Dialed(ConnectionId),
     /// A connection that was dialled does not.
-    DialFailed(Link, TierError),
+    DialFailed(ConnectionId, TierError),
     /// The answers to the commands of one [`Action::Send`], or that there will be none.
-    Replied(Link, u64, Result<Vec<Reply>, Arc<str>>),
+    Replied(ConnectionId, u64, Result<Vec<Response>, Arc<str>>),
     /// A message that nobody asked for.
-    Pushed(Link, Push),
+    Pushed(ConnectionId, Push),
     /// The connection is gone.
-    Lost(Link, Arc<str>),
+    Lost(ConnectionId, Arc<str>),
     /// Nothing but that time has passed.
     Tick,
 }
@@ -34,19 +34,19 @@ pub enum Event {
 #[derive(Debug)]
 pub enum Action {
     /// Make a connection. Answered by [`Event::Dialed`] or [`Event::DialFailed`].
-    Dial(Link),
+    Dial(ConnectionId),
     /// Send these over it, in one write if that can be. Answered by [`Event::Replied`].
-    Send(Link, u64, Vec<Command>),
+    Send(ConnectionId, u64, Vec<Command>),
     /// Close it. Nothing that was sent may be answered any more.
-    Close(Link),
+    Close(ConnectionId),
     /// Tell the listener.
     Tell(Vec<Change>),
     /// Tell the listener.
     Flush(FlushCause),
     /// Tell the listener whether there is a link.
-    Linked(bool),
+    ConnectionChanged(bool),
     /// Answer the request with this number.
-    Answer(u64, Result<Vec<Reply>, TierError>),
+    Answer(u64, Result<Vec<Response>, TierError>),
 }
 
 /// Something that somebody asks for.
@@ -65,26 +65,26 @@ pub struct Request {
 pub enum Effect {
     /// It reads.
     Read,
-    /// It changes these. Should it be lost, the commands in `owed` are sent before the next link is used, and should it
+    /// It changes these. Should it be lost, the commands in `on_loss` are sent before the next link is used, and should it
     /// be refused, soon and again: they remove what the lost one may have left.
     Write {
         /// What it changes.
         changes: Vec<Change>,
         /// What makes up for it.
-        owed: Vec<Command>,
+        on_loss: Vec<Command>,
     },
     /// It changes this key, if a fence holds, and then reads the content's seal, which should then be this.
     Fenced {
         /// What it changes.
         key: Vec<u8>,
         /// What the last answer is if it did.
-        seal: Seal,
+        content_id: ContentId,
     },
 }
 
 /// The times and bounds of a link.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct ConnectionRules {
     /// How long a request may take, and a connection to be made and armed.
     pub timeout: Duration,
     /// How often the server is asked whether it is there.
@@ -96,11 +96,11 @@ pub struct Rules {
     /// For so long.
     pub rest: Duration,
     /// What is sent first over each link. Its last answer is the server's role.
-    pub arming: Vec<Command>,
+    pub handshake: Vec<Command>,
     /// What asks the server whether it is there. Its last answer is the server's role.
-    pub beat: Vec<Command>,
+    pub ping: Vec<Command>,
     /// What makes everything that was ever stored invalid: for when more is owed than is remembered.
     pub invalidate_all: Command,
     /// How many words, of all commands together, are remembered as owed.
-    pub most_owed: usize,
+    pub max_retry_words: usize,
 }

@@ -5,24 +5,24 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::event::Effect;
 use crate::util::clock::NEVER;
 
-pub(super) struct Pending {
+pub(super) struct InFlightRequest {
     pub(super) sent_at: u64,
-    pub(super) errand: Errand,
+    pub(super) kind: RequestKind,
     /// Pushes that came for the key of a fenced write.
-    pub(super) aside: bool,
+    pub(super) deferred_push: bool,
 }
 
-pub(super) enum Errand {
-    Arm,
-    Repay,
+pub(super) enum RequestKind {
+    Handshake,
+    Retry,
     Heartbeat,
     For(Effect),
 }
 
 /// By number. All operations take constant or logarithmic time, however many there are.
 #[derive(Default)]
-pub(super) struct Unanswered {
-    pending: BTreeMap<u64, Pending>,
+pub(super) struct InFlight {
+    pending: BTreeMap<u64, InFlightRequest>,
     /// When each is overdue, in the order of sending: all may take as long. What has been answered since is dropped
     /// when it comes to the front.
     overdue: VecDeque<(u64, u64)>,
@@ -30,32 +30,32 @@ pub(super) struct Unanswered {
     fenced: HashMap<Vec<u8>, VecDeque<u64>>,
 }
 
-impl Unanswered {
+impl InFlight {
     pub(super) fn len(&self) -> usize {
         self.pending.len()
     }
 
     /// Whatever was sent before is overdue no later than this.
-    pub(super) fn add(&mut self, id: u64, now: u64, overdue_at: u64, errand: Errand) {
-        if let Errand::For(Effect::Fenced { key, .. }) = &errand {
+    pub(super) fn add(&mut self, id: u64, now: u64, overdue_at: u64, kind: RequestKind) {
+        if let RequestKind::For(Effect::Fenced { key, .. }) = &kind {
             self.fenced.entry(key.clone()).or_default().push_back(id);
         }
-        let pending = Pending {
+        let pending = InFlightRequest {
             sent_at: now,
-            errand,
-            aside: false,
+            kind,
+            deferred_push: false,
         };
         self.pending.insert(id, pending);
         self.overdue.push_back((overdue_at, id));
     }
 
-    pub(super) fn answered(&mut self, id: u64) -> Option<Pending> {
+    pub(super) fn answered(&mut self, id: u64) -> Option<InFlightRequest> {
         let answered = self.pending.remove(&id)?;
         let is_answered = |(_, id): &(u64, u64)| !self.pending.contains_key(id);
         while self.overdue.front().is_some_and(is_answered) {
             self.overdue.pop_front();
         }
-        if let Errand::For(Effect::Fenced { key, .. }) = &answered.errand {
+        if let RequestKind::For(Effect::Fenced { key, .. }) = &answered.kind {
             if let Some(ids) = self.fenced.get_mut(key) {
                 ids.retain(|fenced| *fenced != id);
                 if ids.is_empty() {
@@ -72,13 +72,13 @@ impl Unanswered {
     }
 
     /// The fenced write of this key that will be answered first.
-    pub(super) fn fenced(&mut self, key: &[u8]) -> Option<&mut Pending> {
+    pub(super) fn fenced(&mut self, key: &[u8]) -> Option<&mut InFlightRequest> {
         let id = self.fenced.get(key)?.front()?;
         self.pending.get_mut(id)
     }
 
     /// The link is gone: nothing of it will be answered.
-    pub(super) fn take_all(&mut self) -> BTreeMap<u64, Pending> {
+    pub(super) fn take_all(&mut self) -> BTreeMap<u64, InFlightRequest> {
         self.overdue.clear();
         self.fenced.clear();
         std::mem::take(&mut self.pending)

@@ -17,15 +17,15 @@ mod retry_queue;
 mod settings;
 
 pub use counters::{RedisStats, TrackingAdvice};
-pub use settings::{Redis, RedisBuilder, RedisError, RedisWatch};
+pub use settings::{Redis, RedisBuilder, RedisError, StatsHandle};
 
 /// What a simulation needs to stand in for the server and the network.
 #[doc(hidden)]
 pub mod parts {
-    pub use super::client::{Answer, Port, RedisTier};
+    pub use super::client::{Answer, Client, RedisTier};
     pub use super::coherence::Coherence;
-    pub use super::commands::{Command, Layout};
-    pub use super::counters::LinkCounters;
-    pub use super::event::{Action, Effect, Event, Link, Request, Rules};
-    pub use super::response::{Push, Reply};
+    pub use super::commands::{Command, Commands};
+    pub use super::counters::ConnectionCounters;
+    pub use super::event::{Action, ConnectionId, ConnectionRules, Effect, Event, Request};
+    pub use super::response::{Push, Response};
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::commands::Layout;
-use crate::tier::contract::{Change, Refusal, TierError};
+use super::commands::Commands;
+use crate::tier::contract::{Change, ServerErrorKind, TierError};
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
+pub enum Response {
     /// There is nothing.
     Nil,
     /// A number.
@@ -17,25 +17,25 @@ pub enum Reply {
     /// A word of the protocol's, such as OK.
     Status(String),
     /// Several.
-    List(Vec<Reply>),
+    List(Vec<Response>),
     /// An error, in the server's words.
     Error(Arc<str>),
     /// Something that no command of ours is answered with.
     Odd(String),
 }
 
-impl Reply {
-    pub(super) fn refusal(&self) -> Option<Refusal> {
+impl Response {
+    pub(super) fn error_kind(&self) -> Option<ServerErrorKind> {
         match self {
-            Reply::Error(message) => Some(refusal_of(message)),
+            Response::Error(message) => Some(server_error_kind(message)),
             _ => None,
         }
     }
 
     pub(super) fn as_error(&self) -> Option<TierError> {
         match self {
-            Reply::Error(message) => Some(TierError::Refused {
-                refusal: refusal_of(message),
+            Response::Error(message) => Some(TierError::Refused {
+                kind: server_error_kind(message),
                 message: message.clone(),
             }),
             _ => None,
@@ -43,31 +43,31 @@ impl Reply {
     }
 
     /// Of ROLE's answer, what says which role it is.
-    pub(super) fn role(self) -> Reply {
+    pub(super) fn role(self) -> Response {
         match self {
-            Reply::List(mut parts) if !parts.is_empty() => parts.swap_remove(0),
+            Response::List(mut parts) if !parts.is_empty() => parts.swap_remove(0),
             other => other,
         }
     }
 
     pub(super) fn int(self) -> Result<i64, TierError> {
         match self {
-            Reply::Int(number) => Ok(number),
+            Response::Int(number) => Ok(number),
             other => Err(other.not("a number")),
         }
     }
 
     pub(super) fn bytes(self) -> Result<Option<Vec<u8>>, TierError> {
         match self {
-            Reply::Nil => Ok(None),
-            Reply::Bytes(bytes) => Ok(Some(bytes)),
+            Response::Nil => Ok(None),
+            Response::Bytes(bytes) => Ok(Some(bytes)),
             other => Err(other.not("bytes or nothing")),
         }
     }
 
-    pub(super) fn list(self, length: usize) -> Result<Vec<Reply>, TierError> {
+    pub(super) fn list(self, length: usize) -> Result<Vec<Response>, TierError> {
         match self {
-            Reply::List(parts) if parts.len() == length => Ok(parts),
+            Response::List(parts) if parts.len() == length => Ok(parts),
             other => Err(other.not(&format!("{length} answers"))),
         }
     }
@@ -75,14 +75,14 @@ impl Reply {
     /// A version: digits, or nothing.
     pub(super) fn version(self) -> Result<Option<u64>, TierError> {
         match self {
-            Reply::Nil => Ok(None),
-            Reply::Int(number) if number >= 0 => Ok(Some(number.unsigned_abs())),
-            Reply::Bytes(digits) => {
+            Response::Nil => Ok(None),
+            Response::Int(number) if number >= 0 => Ok(Some(number.unsigned_abs())),
+            Response::Bytes(digits) => {
                 let number = std::str::from_utf8(&digits)
                     .ok()
                     .and_then(|digits| digits.parse().ok());
                 number.map_or_else(
-                    || Err(Reply::Bytes(digits.clone()).not("a version")),
+                    || Err(Response::Bytes(digits.clone()).not("a version")),
                     |number| Ok(Some(number)),
                 )
             }
@@ -93,7 +93,7 @@ impl Reply {
     /// A number of the sequence, which always has one.
     pub(super) fn number(self) -> Result<u64, TierError> {
         self.version()?
-            .ok_or_else(|| Reply::Nil.not("a number of the sequence"))
+            .ok_or_else(|| Response::Nil.not("a number of the sequence"))
     }
 
     /// The error of an answer that is not what was expected.
@@ -103,13 +103,13 @@ impl Reply {
         }
         // Never the bytes themselves: they may be somebody's secrets.
         let came = match self {
-            Reply::Nil => "nothing".to_owned(),
-            Reply::Int(_) => "a number".to_owned(),
-            Reply::Bytes(bytes) => format!("{} bytes", bytes.len()),
-            Reply::Status(word) => format!("the word {word}"),
-            Reply::List(parts) => format!("{} answers", parts.len()),
-            Reply::Error(message) => message.to_string(),
-            Reply::Odd(what) => what.clone(),
+            Response::Nil => "nothing".to_owned(),
+            Response::Int(_) => "a number".to_owned(),
+            Response::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            Response::Status(word) => format!("the word {word}"),
+            Response::List(parts) => format!("{} answers", parts.len()),
+            Response::Error(message) => message.to_string(),
+            Response::Odd(what) => what.clone(),
         };
         TierError::Garbled {
             what: format!("{came} instead of {expected}").into(),
@@ -118,33 +118,33 @@ impl Reply {
 }
 
 /// The kind of an error by its first word.
-pub(super) fn refusal_of(message: &str) -> Refusal {
+pub(super) fn server_error_kind(message: &str) -> ServerErrorKind {
     let word = message.split([' ', ':']).next().unwrap_or_default();
     match word {
-        "NOAUTH" => Refusal::NoAuth,
-        "WRONGPASS" => Refusal::WrongPass,
-        "NOPERM" => Refusal::NoPermission,
-        "OOM" => Refusal::OutOfMemory,
-        "READONLY" => Refusal::ReadOnly,
-        "MASTERDOWN" => Refusal::MasterDown,
-        "LOADING" => Refusal::Loading,
-        "WRONGTYPE" => Refusal::WrongType,
+        "NOAUTH" => ServerErrorKind::NoAuth,
+        "WRONGPASS" => ServerErrorKind::WrongPass,
+        "NOPERM" => ServerErrorKind::NoPermission,
+        "OOM" => ServerErrorKind::OutOfMemory,
+        "READONLY" => ServerErrorKind::ReadOnly,
+        "MASTERDOWN" => ServerErrorKind::MasterDown,
+        "LOADING" => ServerErrorKind::Loading,
+        "WRONGTYPE" => ServerErrorKind::WrongType,
         // A script that meets such a command is told so in a sentence of its own.
         _ if message.contains("ACL failure") || message.contains("can't run this command") => {
-            Refusal::NoPermission
+            ServerErrorKind::NoPermission
         }
-        _ => Refusal::Other,
+        _ => ServerErrorKind::Other,
     }
 }
 
 /// Why a link cannot be used, by the answers to what is sent first over it.
-pub(super) fn refusal_to_arm(replies: &[Reply]) -> Option<TierError> {
-    let error = replies.iter().find_map(Reply::as_error);
+pub(super) fn handshake_error(responses: &[Response]) -> Option<TierError> {
+    let error = responses.iter().find_map(Response::as_error);
     // A replica may lag behind, and nobody who invalidates there would be heard: it is no tier.
     let is_primary =
-        replies.last().cloned().map(Reply::role) == Some(Reply::Bytes(b"master".to_vec()));
+        responses.last().cloned().map(Response::role) == Some(Response::Bytes(b"master".to_vec()));
     let replica = || TierError::Refused {
-        refusal: Refusal::ReadOnly,
+        kind: ServerErrorKind::ReadOnly,
         message: "the server is a replica".into(),
     };
     error.or_else(|| (!is_primary).then(replica))
@@ -168,31 +168,31 @@ pub enum Push {
 impl Push {
     /// Reads a push message: its kind, and what follows.
     #[must_use]
-    pub fn read(kind: &str, data: &[Reply], layout: &Layout) -> Push {
+    pub fn read(kind: &str, data: &[Response], commands: &Commands) -> Push {
         match kind {
-            "invalidate" => Push::invalidation(data, layout),
+            "invalidate" => Push::invalidation(data, commands),
             // The server says that it could not tell us of a change.
             "tracking-redir-broken" => Push::Unreadable,
             _ => Push::Foreign,
         }
     }
 
-    fn invalidation(data: &[Reply], layout: &Layout) -> Push {
+    fn invalidation(data: &[Response], commands: &Commands) -> Push {
         let [what] = data else {
             return Push::Unreadable;
         };
         let keys = match what {
-            Reply::Nil => return Push::Everything,
-            Reply::List(keys) => keys,
+            Response::Nil => return Push::Everything,
+            Response::List(keys) => keys,
             _ => return Push::Unreadable,
         };
         let mut changes = Vec::with_capacity(keys.len());
         for key in keys {
-            let Reply::Bytes(key) = key else {
+            let Response::Bytes(key) = key else {
                 return Push::Unreadable;
             };
             // A key that is not ours, or whose changes nobody waits for, is nothing to tell.
-            changes.extend(layout.change(key));
+            changes.extend(commands.change(key));
         }
         Push::Changed(changes)
     }
@@ -200,58 +200,64 @@ impl Push {
 
 #[cfg(all(test, not(larder_shuttle)))]
 mod tests {
-    use super::{Layout, Push, Refusal, Reply, refusal_of};
+    use super::{Commands, Push, Response, ServerErrorKind, server_error_kind};
     use crate::tier::contract::Change;
 
     #[test]
     fn errors_are_told_apart_by_their_first_word() {
-        for (message, refusal) in [
-            ("NOAUTH Authentication required.", Refusal::NoAuth),
+        for (message, kind) in [
+            ("NOAUTH Authentication required.", ServerErrorKind::NoAuth),
             (
                 "WRONGPASS invalid username-password pair",
-                Refusal::WrongPass,
+                ServerErrorKind::WrongPass,
             ),
-            ("NOPERM this user has no permissions", Refusal::NoPermission),
-            ("OOM command not allowed", Refusal::OutOfMemory),
-            ("READONLY You can't write", Refusal::ReadOnly),
-            ("MASTERDOWN Link with MASTER is down", Refusal::MasterDown),
-            ("LOADING Redis is loading", Refusal::Loading),
-            ("WRONGTYPE Operation against", Refusal::WrongType),
-            ("ERR unknown command", Refusal::Other),
-            ("OOMPH", Refusal::Other),
-            ("", Refusal::Other),
+            (
+                "NOPERM this user has no permissions",
+                ServerErrorKind::NoPermission,
+            ),
+            ("OOM command not allowed", ServerErrorKind::OutOfMemory),
+            ("READONLY You can't write", ServerErrorKind::ReadOnly),
+            (
+                "MASTERDOWN Link with MASTER is down",
+                ServerErrorKind::MasterDown,
+            ),
+            ("LOADING Redis is loading", ServerErrorKind::Loading),
+            ("WRONGTYPE Operation against", ServerErrorKind::WrongType),
+            ("ERR unknown command", ServerErrorKind::Other),
+            ("OOMPH", ServerErrorKind::Other),
+            ("", ServerErrorKind::Other),
         ] {
-            assert_eq!(refusal_of(message), refusal, "{message}");
+            assert_eq!(server_error_kind(message), kind, "{message}");
         }
     }
 
     #[test]
     fn pushes_are_read_or_called_unreadable() {
-        let layout = Layout::new("p:");
-        let bytes = |text: &str| Reply::Bytes(text.into());
-        let read = |data: &[Reply]| Push::read("invalidate", data, &layout);
-        assert_eq!(read(&[Reply::Nil]), Push::Everything);
-        let two = Reply::List(vec![bytes("p:v:a"), bytes("p:t:b"), bytes("q:v:a")]);
+        let commands = Commands::new("p:");
+        let bytes = |text: &str| Response::Bytes(text.into());
+        let read = |data: &[Response]| Push::read("invalidate", data, &commands);
+        assert_eq!(read(&[Response::Nil]), Push::Everything);
+        let two = Response::List(vec![bytes("p:v:a"), bytes("p:t:b"), bytes("q:v:a")]);
         let changes = vec![Change::Key(b"a".to_vec()), Change::Version("b".into())];
         assert_eq!(read(&[two]), Push::Changed(changes));
         for odd in [
             vec![],
-            vec![Reply::Int(1)],
-            vec![Reply::Nil, Reply::Nil],
-            vec![Reply::List(vec![bytes("p:v:a"), Reply::Nil])],
+            vec![Response::Int(1)],
+            vec![Response::Nil, Response::Nil],
+            vec![Response::List(vec![bytes("p:v:a"), Response::Nil])],
         ] {
             assert_eq!(read(&odd), Push::Unreadable, "{odd:?}");
         }
         assert_eq!(
-            Push::read("tracking-redir-broken", &[], &layout),
+            Push::read("tracking-redir-broken", &[], &commands),
             Push::Unreadable
         );
-        assert_eq!(Push::read("message", &[], &layout), Push::Foreign);
+        assert_eq!(Push::read("message", &[], &commands), Push::Foreign);
     }
 
     #[test]
     fn an_answer_of_the_wrong_kind_is_said_without_its_bytes() {
-        let error = Reply::Bytes(b"secret".to_vec()).int().unwrap_err();
+        let error = Response::Bytes(b"secret".to_vec()).int().unwrap_err();
         let text = error.to_string();
         assert!(text.contains("6 bytes instead of a number"), "{text}");
         assert!(!text.contains("secret"));

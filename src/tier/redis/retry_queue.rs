@@ -7,10 +7,10 @@ use crate::tier::contract::Change;
 use crate::tier::tiered::EVERYTHING;
 
 /// Commands in the order in which they fell due, and what the listener is to be told once they are paid.
-pub(super) struct Debts {
-    owed: VecDeque<(Command, Vec<Change>)>,
+pub(super) struct RetryQueue {
+    queued: VecDeque<(Command, Vec<Change>)>,
     /// How many of these are being paid: they stand in front.
-    paying: usize,
+    sending: usize,
     words: usize,
     most_words: usize,
     /// What makes up for everything at once.
@@ -18,14 +18,14 @@ pub(super) struct Debts {
 }
 
 /// How many commands are paid at a time.
-const PORTION: usize = 256;
+const RETRY_BATCH: usize = 256;
 
-impl Debts {
+impl RetryQueue {
     /// With so many words in all, what else falls due is made up for by the command `all`.
     pub(super) fn new(most_words: usize, all: Command) -> Self {
-        Debts {
-            owed: VecDeque::new(),
-            paying: 0,
+        RetryQueue {
+            queued: VecDeque::new(),
+            sending: 0,
             words: 0,
             most_words,
             all,
@@ -33,16 +33,16 @@ impl Debts {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.owed.len()
+        self.queued.len()
     }
 
-    pub(super) fn is_paying(&self) -> bool {
-        self.paying > 0
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending > 0
     }
 
     pub(super) fn add(&mut self, command: Command, changes: Vec<Change>) {
         // The same once more, if it waits still, is paid with it.
-        let mut waiting = self.owed.range(self.paying..);
+        let mut waiting = self.queued.range(self.sending..);
         if waiting.any(|(other, _)| *other == command) {
             return;
         }
@@ -51,7 +51,7 @@ impl Debts {
             return;
         }
         // One that is being paid may have been carried out before the write that falls due now.
-        let waiting = self.owed.range(self.paying..);
+        let waiting = self.queued.range(self.sending..);
         if waiting.last().is_none_or(|(last, _)| *last != self.all) {
             let everything = Change::Version(EVERYTHING.into());
             self.push(self.all.clone(), vec![everything]);
@@ -60,21 +60,21 @@ impl Debts {
 
     fn push(&mut self, command: Command, changes: Vec<Change>) {
         self.words += command.len();
-        self.owed.push_back((command, changes));
+        self.queued.push_back((command, changes));
     }
 
     /// What to send now: as much as is surely answered in time.
-    pub(super) fn pay(&mut self) -> Vec<Command> {
-        self.paying = self.owed.len().min(PORTION);
-        let commands = self.owed.range(..self.paying);
+    pub(super) fn send(&mut self) -> Vec<Command> {
+        self.sending = self.queued.len().min(RETRY_BATCH);
+        let commands = self.queued.range(..self.sending);
         commands.map(|(command, _)| command.clone()).collect()
     }
 
     /// What was sent has been answered; what was carried out has changed, and is not owed any more.
-    pub(super) fn paid(&mut self, carried_out: impl Fn(usize) -> bool) -> Vec<Change> {
+    pub(super) fn ack(&mut self, carried_out: impl Fn(usize) -> bool) -> Vec<Change> {
         let mut changed = Vec::new();
         let mut refused = Vec::new();
-        let answered = self.owed.drain(..std::mem::take(&mut self.paying));
+        let answered = self.queued.drain(..std::mem::take(&mut self.sending));
         for (place, (command, changes)) in answered.enumerate() {
             if carried_out(place) {
                 self.words -= command.len();
@@ -83,21 +83,21 @@ impl Debts {
                 refused.push((command, changes));
             }
         }
-        for owed in refused.into_iter().rev() {
-            self.owed.push_front(owed);
+        for queued in refused.into_iter().rev() {
+            self.queued.push_front(queued);
         }
         changed
     }
 
     /// Nobody knows whether it was.
-    pub(super) fn unpaid(&mut self) {
-        self.paying = 0;
+    pub(super) fn unsent(&mut self) {
+        self.sending = 0;
     }
 }
 
 #[cfg(all(test, not(larder_shuttle)))]
 mod tests {
-    use super::{Change, Command, Debts, EVERYTHING};
+    use super::{Change, Command, EVERYTHING, RetryQueue};
 
     fn command(word: &str) -> Command {
         vec![word.into()]
@@ -109,47 +109,54 @@ mod tests {
 
     #[test]
     fn what_falls_due_while_others_are_paid_stays() {
-        let mut debts = Debts::new(9, command("all"));
-        debts.add(command("a"), key("a"));
-        assert_eq!(debts.pay(), [command("a")]);
-        debts.add(command("b"), key("b"));
-        assert_eq!(debts.paid(|_| true), key("a"));
-        assert_eq!(debts.pay(), [command("b")]);
-        assert_eq!(debts.paid(|_| false), [], "refused, it stays");
-        debts.pay();
-        debts.unpaid();
-        assert_eq!((debts.len(), debts.is_paying()), (1, false));
-        assert_eq!(debts.pay(), [command("b")]);
-        assert_eq!(debts.paid(|_| true), key("b"));
-        assert_eq!(debts.len(), 0);
+        let mut retry_queue = RetryQueue::new(9, command("all"));
+        retry_queue.add(command("a"), key("a"));
+        assert_eq!(retry_queue.send(), [command("a")]);
+        retry_queue.add(command("b"), key("b"));
+        assert_eq!(retry_queue.ack(|_| true), key("a"));
+        assert_eq!(retry_queue.send(), [command("b")]);
+        assert_eq!(retry_queue.ack(|_| false), [], "refused, it stays");
+        retry_queue.send();
+        retry_queue.unsent();
+        assert_eq!((retry_queue.len(), retry_queue.is_sending()), (1, false));
+        assert_eq!(retry_queue.send(), [command("b")]);
+        assert_eq!(retry_queue.ack(|_| true), key("b"));
+        assert_eq!(retry_queue.len(), 0);
     }
 
     #[test]
     fn many_are_paid_in_portions_and_the_same_once() {
-        let mut debts = Debts::new(10_000, command("all"));
+        let mut retry_queue = RetryQueue::new(10_000, command("all"));
         for name in 0..600 {
-            debts.add(command(&name.to_string()), Vec::new());
-            debts.add(command(&name.to_string()), Vec::new());
+            retry_queue.add(command(&name.to_string()), Vec::new());
+            retry_queue.add(command(&name.to_string()), Vec::new());
         }
-        assert_eq!(debts.len(), 600);
+        assert_eq!(retry_queue.len(), 600);
         for portion in [256, 256, 88] {
-            assert_eq!(debts.pay().len(), portion);
-            debts.paid(|_| true);
+            assert_eq!(retry_queue.send().len(), portion);
+            retry_queue.ack(|_| true);
         }
-        assert_eq!(debts.len(), 0);
+        assert_eq!(retry_queue.len(), 0);
     }
 
     #[test]
     fn more_than_is_remembered_is_everything_and_one_that_is_being_paid_covers_nothing_new() {
-        let mut debts = Debts::new(1, command("all"));
+        let mut retry_queue = RetryQueue::new(1, command("all"));
         for name in ["a", "b", "c"] {
-            debts.add(command(name), key(name));
+            retry_queue.add(command(name), key(name));
         }
-        assert_eq!(debts.pay(), [command("a"), command("all")]);
-        debts.add(command("d"), key("d"));
-        debts.add(command("e"), key("e"));
+        assert_eq!(retry_queue.send(), [command("a"), command("all")]);
+        retry_queue.add(command("d"), key("d"));
+        retry_queue.add(command("e"), key("e"));
         let everything = Change::Version(EVERYTHING.into());
-        assert_eq!(debts.paid(|_| true), [key("a"), vec![everything]].concat());
-        assert_eq!(debts.pay(), [command("all")], "for what fell due meanwhile");
+        assert_eq!(
+            retry_queue.ack(|_| true),
+            [key("a"), vec![everything]].concat()
+        );
+        assert_eq!(
+            retry_queue.send(),
+            [command("all")],
+            "for what fell due meanwhile"
+        );
     }
 }

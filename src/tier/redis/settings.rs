@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
-use super::client::{Port, RedisTier};
+use super::client::{Client, RedisTier};
 use super::coherence::Coherence;
-use super::commands::{Command, Layout};
-use super::connection::{self, Address, LinkPort};
-use super::counters::{LinkCounters, RedisStats};
-use super::event::Rules;
-use crate::tier::contract::{Pledge, Tier, TierFuture, TierListener};
-use crate::tier::envelope::Seal;
+use super::commands::{Command, Commands};
+use super::connection::{self, Address, ConnectionClient};
+use super::counters::{ConnectionCounters, RedisStats};
+use super::event::ConnectionRules;
+use crate::tier::contract::{AddReply, Tier, TierFuture, TierListener};
+use crate::tier::envelope::ContentId;
 
 /// A [`Tier`] on a Redis server (6.2 or newer), over one connection, kept by a thread of its own.
 ///
@@ -35,8 +35,8 @@ use crate::tier::envelope::Seal;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Redis {
-    tier: Arc<RedisTier<LinkPort>>,
-    counters: Arc<LinkCounters>,
+    tier: Arc<RedisTier<ConnectionClient>>,
+    counters: Arc<ConnectionCounters>,
 }
 
 /// Settings of a [`Redis`]; made by [`Redis::builder`].
@@ -51,7 +51,7 @@ pub struct RedisBuilder {
     backoff: (Duration, Duration),
     trips_at: u32,
     rest: Duration,
-    most_owed: usize,
+    max_retry_words: usize,
 }
 
 /// Why there is no tier.
@@ -132,7 +132,7 @@ impl Redis {
         Redis::builder(url).build()
     }
 
-    /// Starts the configuration. `redis://[[user]:[password]@]host[:port][/database]`, or
+    /// Starts the configuration. `redis://[[user]:[password]@]host[:client][/database]`, or
     /// `unix:///path[?db=…][&user=…][&pass=…]`.
     ///
     /// ```
@@ -150,7 +150,7 @@ impl Redis {
             backoff: (Duration::from_millis(20), Duration::from_secs(5)),
             trips_at: 5,
             rest: Duration::from_secs(1),
-            most_owed: 16_384,
+            max_retry_words: 16_384,
         }
     }
 
@@ -171,16 +171,16 @@ impl Redis {
     /// Another handle of the same link, to ask for its [`stats`](Self::stats) after this one went into a cache. A cache
     /// needs a link of its own.
     #[must_use]
-    pub fn watch(&self) -> RedisWatch {
-        RedisWatch(self.counters.clone())
+    pub fn stats_handle(&self) -> StatsHandle {
+        StatsHandle(self.counters.clone())
     }
 }
 
 /// Tells what a [`Redis`] has seen, wherever that is.
 #[derive(Clone, Debug)]
-pub struct RedisWatch(Arc<LinkCounters>);
+pub struct StatsHandle(Arc<ConnectionCounters>);
 
-impl RedisWatch {
+impl StatsHandle {
     /// What the link has seen.
     #[must_use]
     pub fn stats(&self) -> RedisStats {
@@ -247,27 +247,27 @@ impl RedisBuilder {
             }
         }
         let (address, hello) = read_url(&self.url)?;
-        let layout = Layout::new(&self.prefix);
-        let mut arming = hello;
-        arming.extend(layout.arming(self.broadcast));
-        let rules = Rules {
+        let layout = Commands::new(&self.prefix);
+        let mut handshake = hello;
+        handshake.extend(layout.handshake(self.broadcast));
+        let rules = ConnectionRules {
             timeout: self.timeout,
             heartbeat: self.heartbeat,
             backoff: self.backoff,
             trips_at: self.trips_at,
             rest: self.rest,
-            arming,
-            beat: layout.beat(),
-            invalidate_all: layout.bump(crate::tier::tiered::EVERYTHING),
-            most_owed: self.most_owed,
+            handshake,
+            ping: layout.ping(),
+            invalidate_all: layout.incr_version(crate::tier::tiered::EVERYTHING),
+            max_retry_words: self.max_retry_words,
         };
         let silence = self.heartbeat.saturating_add(self.timeout);
-        let counters = Arc::new(LinkCounters::new(self.broadcast, silence));
+        let counters = Arc::new(ConnectionCounters::new(self.broadcast, silence));
         let coherence = Coherence::new(rules, counters.clone(), Box::new(crate::util::rng::unit));
-        let port = connection::start(address, layout.clone(), coherence, self.timeout)
+        let client = connection::start(address, layout.clone(), coherence, self.timeout)
             .map_err(RedisError::Thread)?;
         Ok(Redis {
-            tier: Arc::new(RedisTier::new(port, layout)),
+            tier: Arc::new(RedisTier::new(client, layout)),
             counters,
         })
     }
@@ -281,7 +281,7 @@ fn read_url(url: &str) -> Result<(Address, Vec<Command>), RedisError> {
             why: error.to_string(),
         })?;
     let address = match info.addr() {
-        ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
+        ConnectionAddr::Tcp(host, client) => Address::Tcp(host.clone(), *client),
         ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
         ConnectionAddr::TcpTls { .. } => return Err(RedisError::Unsupported { what: "TLS" }),
         _ => {
@@ -313,25 +313,30 @@ impl Tier for Redis {
         self.tier.get_many(keys)
     }
 
-    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<Pledge> {
+    fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<AddReply> {
         self.tier.add(key, content, time_to_live)
     }
 
-    fn seize(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<u64> {
-        self.tier.seize(key, content, time_to_live)
-    }
-
-    fn put(
+    fn set_placeholder(
         &self,
         key: Vec<u8>,
         content: Vec<u8>,
-        over: Seal,
         time_to_live: Duration,
-    ) -> TierFuture<bool> {
-        self.tier.put(key, content, over, time_to_live)
+    ) -> TierFuture<u64> {
+        self.tier.set_placeholder(key, content, time_to_live)
     }
 
-    fn remove(&self, key: Vec<u8>, over: Seal) -> TierFuture<bool> {
+    fn compare_and_set(
+        &self,
+        key: Vec<u8>,
+        content: Vec<u8>,
+        over: ContentId,
+        time_to_live: Duration,
+    ) -> TierFuture<bool> {
+        self.tier.compare_and_set(key, content, over, time_to_live)
+    }
+
+    fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool> {
         self.tier.remove(key, over)
     }
 
@@ -347,12 +352,12 @@ impl Tier for Redis {
         self.tier.sequence()
     }
 
-    fn settle(&self, names: Vec<Box<str>>) -> TierFuture<()> {
-        self.tier.settle(names)
+    fn init_versions(&self, names: Vec<Box<str>>) -> TierFuture<()> {
+        self.tier.init_versions(names)
     }
 
-    fn bump(&self, name: Box<str>) -> TierFuture<u64> {
-        self.tier.bump(name)
+    fn incr_version(&self, name: Box<str>) -> TierFuture<u64> {
+        self.tier.incr_version(name)
     }
 
     fn listen(&self, listener: Weak<dyn TierListener>) {
@@ -364,6 +369,6 @@ impl Tier for Redis {
     }
 
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.tier.port().sleep(time)
+        self.tier.client().sleep(time)
     }
 }

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
-use super::namespace::place;
-use super::own_writes::{Wanted, Writes};
-use super::{Held, Inner, Loader, Rules, Scope, Tiered, TieredCounters};
+use super::namespace::qualified_key;
+use super::own_writes::{LoaderDemand, Writes};
+use super::{Inner, L1Value, Loader, Scope, Tiered, TieredCounters, TieredRules};
 use crate::cache::{Cache, CacheBuilder};
 use crate::entry::Loaded;
 use crate::tier::async_util::{Waiters, block_on};
 use crate::tier::codec::{Codec, Postcard};
-use crate::tier::content_id::Seals;
+use crate::tier::content_id::ContentIds;
 use crate::tier::contract::Tier;
 use crate::tier::envelope::Limits;
 use crate::tier::key::FromTierKey;
@@ -39,11 +39,11 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// ```
 #[must_use]
 pub struct TieredBuilder<K, V> {
-    l1: CacheBuilder<K, Held<V>>,
+    l1: CacheBuilder<K, L1Value<V>>,
     tier: Arc<dyn Tier>,
     clock: Clock,
     loader: Option<Loader<K, V>>,
-    rules: Rules,
+    rules: TieredRules,
 }
 
 /// Why a [`Tiered`] was not built.
@@ -105,15 +105,15 @@ where
             tier: tier.into(),
             clock: Clock::system(),
             loader: None,
-            rules: Rules {
+            rules: TieredRules {
                 schema: 0,
                 limits: Limits::default(),
                 time_to_live: Duration::from_secs(300),
-                own_time_to_live: Duration::from_secs(60),
+                l1_time_to_live: Duration::from_secs(60),
                 stale: Duration::ZERO,
                 lease: Duration::from_secs(30),
-                patience: Duration::ZERO,
-                keep_while_down: Duration::ZERO,
+                max_wait: Duration::ZERO,
+                serve_while_down: Duration::ZERO,
                 budget: None,
             },
         }
@@ -127,7 +127,7 @@ where
 
     /// What a value weighs in the own cache; see [`CacheBuilder::weigher`]. The news that there is none weighs 1.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.l1 = self.l1.weigher(move |key, held: &Held<V>| {
+        self.l1 = self.l1.weigher(move |key, held: &L1Value<V>| {
             held.value.as_ref().map_or(1, |value| weigher(key, value))
         });
         self
@@ -141,8 +141,8 @@ where
 
     /// The longest that the own cache keeps a value without asking the shared tier again: the last bound on staleness,
     /// whatever messages get lost. 60 s unless set.
-    pub fn own_time_to_live(mut self, time: Duration) -> Self {
-        self.rules.own_time_to_live = time;
+    pub fn l1_time_to_live(mut self, time: Duration) -> Self {
+        self.rules.l1_time_to_live = time;
         self
     }
 
@@ -170,14 +170,14 @@ where
     /// Waits this long for another process that loads the same key, instead of loading at the same time; then loads
     /// all the same. Woken by the tier's message. Zero, as is so unless set, waits for nobody.
     pub fn wait_for_others(mut self, time: Duration) -> Self {
-        self.rules.patience = time;
+        self.rules.max_wait = time;
         self
     }
 
     /// Keeps what is loaded while the tier is down for this long in the own cache, where nobody can invalidate it from
     /// elsewhere; all of it goes when the link is back. Zero, as is so unless set, keeps nothing.
-    pub fn keep_while_down(mut self, time: Duration) -> Self {
-        self.rules.keep_while_down = time;
+    pub fn serve_while_down(mut self, time: Duration) -> Self {
+        self.rules.serve_while_down = time;
         self
     }
 
@@ -261,7 +261,7 @@ where
             loader,
             rules,
         } = self;
-        if rules.time_to_live.is_zero() || rules.own_time_to_live.is_zero() {
+        if rules.time_to_live.is_zero() || rules.l1_time_to_live.is_zero() {
             return Err(TieredBuildError::ZeroTimeToLive);
         }
         if let Some(budget) = rules.budget.filter(|budget| *budget <= tier.timeout()) {
@@ -271,7 +271,7 @@ where
         let whole: Arc<OnceLock<Weak<Inner<K, V>>>> = Arc::default();
         let timer = tier.clone();
         let mut l1 = l1
-            .time_to_live(rules.own_time_to_live)
+            .time_to_live(rules.l1_time_to_live)
             .timer(move |time| timer.sleep(time));
         if let Some(loader) = loader.clone() {
             l1 = l1.loader_with_previous(attached(whole.clone(), loader));
@@ -281,7 +281,7 @@ where
         }
         let versions = Cache::builder()
             .max_capacity(VERSIONS)
-            .time_to_live(rules.own_time_to_live)
+            .time_to_live(rules.l1_time_to_live)
             .clock(clock.clone())
             .build();
         let inner = Arc::new(Inner {
@@ -290,13 +290,13 @@ where
             tier: tier.clone(),
             codec: Box::new(codec),
             rules,
-            seals: Seals::new(),
+            content_ids: ContentIds::new(),
             writes: Writes::default(),
-            wanted: Wanted::default(),
+            demand: LoaderDemand::default(),
             nothings: AtomicU64::new(0),
             waiters: Waiters::default(),
             loader,
-            linked: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
             clock,
             counters: TieredCounters::default(),
         });
@@ -307,7 +307,7 @@ where
             l1: inner.l1.clone(),
             inner,
             scope: Scope::default(),
-            space: None,
+            namespace: None,
         })
     }
 }
@@ -319,7 +319,7 @@ const VERSIONS: u64 = 65_536;
 fn attached<K, V>(
     whole: Arc<OnceLock<Weak<Inner<K, V>>>>,
     loader: Loader<K, V>,
-) -> impl Fn(&K, Option<&Held<V>>) -> Result<Loaded<Held<V>>, BoxError> + Send + Sync + 'static
+) -> impl Fn(&K, Option<&L1Value<V>>) -> Result<Loaded<L1Value<V>>, BoxError> + Send + Sync + 'static
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -328,8 +328,8 @@ where
         let inner = whole.get().and_then(Weak::upgrade);
         let inner = inner.ok_or("the cache is gone")?;
         let mut load = Some(|| async { loader(key) });
-        let place = place(None, &key.to_tier());
-        let fill = inner.fill(&place, previous.cloned(), &mut load);
+        let qualified_key = qualified_key(None, &key.to_tier());
+        let fill = inner.fill(&qualified_key, previous.cloned(), &mut load);
         block_on(fill).map_err(BoxError::from)?
     }
 }

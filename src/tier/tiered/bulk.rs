@@ -9,10 +9,10 @@ use std::time::Duration;
 use equivalent::Equivalent;
 
 use super::load::{TURNS, blocking_as, value_of};
-use super::miss::{Look, Pass};
+use super::miss::{QueryResult, StorePermit};
 use super::own_writes::{Leaders, leaders_here};
 use super::publish::Prepared;
-use super::{Held, Inner, Tiered, TieredCounters};
+use super::{Inner, L1Value, Tiered, TieredCounters};
 use crate::entry::Loaded;
 use crate::tier::async_util::block_on;
 use crate::tier::contract::TierError;
@@ -180,18 +180,22 @@ where
         Q: Hash + Eq + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
     {
         let inner = &self.inner;
-        if inner.wanted.any() {
+        if inner.demand.any() {
             return self.find_many_alone(keys).await;
         }
         // What the tier told this call, if it was asked and failed.
         let failure = &Mutex::new(None);
         let fill = |missing: Vec<K>| async move {
-            let places: Vec<Vec<u8>> = missing.iter().map(|key| self.place(key)).collect();
-            let found = inner.look_many_only(&places).await.map_err(|error| {
-                let text = error.to_string();
-                *failure.lock() = Some(error);
-                text
-            })?;
+            let qualified_keys: Vec<Vec<u8>> =
+                missing.iter().map(|key| self.qualified_key(key)).collect();
+            let found = inner
+                .query_many_only(&qualified_keys)
+                .await
+                .map_err(|error| {
+                    let text = error.to_string();
+                    *failure.lock() = Some(error);
+                    text
+                })?;
             let absent = |found: Option<_>| Some(found.unwrap_or_else(|| inner.nothing()));
             Ok::<_, String>(found.into_iter().map(absent).collect())
         };
@@ -221,11 +225,16 @@ where
     where
         Q: Hash + Equivalent<K> + TierKey + ?Sized,
     {
-        let own: Vec<Option<Held<V>>> = keys.iter().map(|key| self.l1.get(*key)).collect();
+        let own: Vec<Option<L1Value<V>>> = keys.iter().map(|key| self.l1.get(*key)).collect();
         let missing = keys.iter().zip(&own).filter(|(_, held)| held.is_none());
-        let places: Vec<Vec<u8>> = missing.map(|(key, _)| self.place(*key)).collect();
-        let mut found = self.inner.look_many_only(&places).await?.into_iter();
-        let value = |held: Option<Held<V>>| match held {
+        let qualified_keys: Vec<Vec<u8>> =
+            missing.map(|(key, _)| self.qualified_key(*key)).collect();
+        let mut found = self
+            .inner
+            .query_many_only(&qualified_keys)
+            .await?
+            .into_iter();
+        let value = |held: Option<L1Value<V>>| match held {
             Some(held) => held.value,
             None => found.next().flatten().and_then(value_of),
         };
@@ -254,38 +263,48 @@ where
         };
         let asked = &Mutex::new(HashSet::new());
         let fill = |missing: Vec<K>| {
-            let places: Vec<Vec<u8>> = missing.iter().map(|key| self.place(key)).collect();
-            asked.lock().extend(places.iter().cloned());
-            inner.fill_many(missing, places, load)
+            let qualified_keys: Vec<Vec<u8>> =
+                missing.iter().map(|key| self.qualified_key(key)).collect();
+            asked.lock().extend(qualified_keys.iter().cloned());
+            inner.fill_many(missing, qualified_keys, load)
         };
         let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..keys.len()).collect();
         let (mut wants, mut turns) = (Vec::new(), TURNS);
         loop {
             let before = inner.nothings();
-            let those = open.iter().map(|place| keys[*place]);
+            let those = open.iter().map(|qualified_key| keys[*qualified_key]);
             let found = self.l1.get_many_or_load_with_async(those, fill).await?;
             let mut again = Vec::new();
-            for (place, held) in open.into_iter().zip(found) {
-                if held.is_none() && !asked.lock().contains(&self.place(keys[place])) {
-                    again.push(place);
+            for (qualified_key, held) in open.into_iter().zip(found) {
+                if held.is_none()
+                    && !asked
+                        .lock()
+                        .contains(&self.qualified_key(keys[qualified_key]))
+                {
+                    again.push(qualified_key);
                 }
-                values[place] = held.and_then(|held| held.value);
+                values[qualified_key] = held.and_then(|held| held.value);
             }
             open = again;
             if open.is_empty() || inner.nothings() == before {
                 break;
             }
             // Perhaps the answers of calls without a loader. This one has one.
-            let places = open.iter().map(|place| self.place(keys[*place]));
-            wants.extend(places.map(|place| inner.wanted.begin(&place)));
+            let qualified_keys = open
+                .iter()
+                .map(|qualified_key| self.qualified_key(keys[*qualified_key]));
+            wants.extend(qualified_keys.map(|qualified_key| inner.demand.begin(&qualified_key)));
             turns -= 1;
             if turns == 0 {
                 // They never let this call lead: for it alone.
-                let missing: Vec<K> = open.iter().map(|place| keys[*place].to_owned()).collect();
+                let missing: Vec<K> = open
+                    .iter()
+                    .map(|qualified_key| keys[*qualified_key].to_owned())
+                    .collect();
                 let answers = fill(missing).await.map_err(TryLoadError::Own)?;
-                for (place, answer) in open.into_iter().zip(answers) {
-                    values[place] = answer.and_then(value_of);
+                for (qualified_key, answer) in open.into_iter().zip(answers) {
+                    values[qualified_key] = answer.and_then(value_of);
                 }
                 break;
             }
@@ -303,28 +322,28 @@ where
     async fn fill_many<F, Fut, E>(
         &self,
         keys: Vec<K>,
-        places: Vec<Vec<u8>>,
+        qualified_keys: Vec<Vec<u8>>,
         loader: F,
-    ) -> Result<Vec<Option<Loaded<Held<V>>>>, E>
+    ) -> Result<Vec<Option<Loaded<L1Value<V>>>>, E>
     where
         F: FnOnce(Vec<K>) -> Option<Fut>,
         Fut: Future<Output = Result<Vec<Option<Loaded<V>>>, E>>,
     {
         let leaders = leaders_here();
-        let looks = self.look_many(&places, &leaders).await;
+        let looks = self.query_many(&qualified_keys, &leaders).await;
         let looks = looks.unwrap_or_else(|error| {
             TieredCounters::count(&self.counters.l2_errors);
-            let pass = |_| Look::Load(Pass::without(&error));
-            places.iter().map(pass).collect()
+            let permit = |_| QueryResult::Load(StorePermit::without(&error));
+            qualified_keys.iter().map(permit).collect()
         });
         let mut answers = Vec::with_capacity(keys.len());
-        let mut passes = Vec::new();
+        let mut permits = Vec::new();
         let mut missing = Vec::new();
-        for ((key, place), look) in keys.into_iter().zip(&places).zip(looks) {
-            answers.push(match look {
-                Look::Found(loaded) => Some(loaded),
-                Look::Load(pass) => {
-                    passes.push((answers.len(), place, pass));
+        for ((key, qualified_key), query) in keys.into_iter().zip(&qualified_keys).zip(looks) {
+            answers.push(match query {
+                QueryResult::Found(loaded) => Some(loaded),
+                QueryResult::Load(permit) => {
+                    permits.push((answers.len(), qualified_key, permit));
                     missing.push(key);
                     None
                 }
@@ -340,17 +359,17 @@ where
         };
         let took = Duration::from_nanos(self.clock.now().saturating_sub(began));
         let values = match loaded {
-            Ok(values) if values.len() == passes.len() => values,
+            Ok(values) if values.len() == permits.len() => values,
             other => {
-                give_back(passes.iter_mut().map(|(_, _, pass)| pass)).await;
+                give_back(permits.iter_mut().map(|(_, _, permit)| permit)).await;
                 // Of a wrong number the own cache says so, and stores nothing.
-                let found = answers.len() - passes.len();
+                let found = answers.len() - permits.len();
                 let wrong = other?.len();
                 answers.resize_with(found + wrong, || None);
                 return Ok(answers);
             }
         };
-        self.publish_many(&mut answers, passes, values, took, &leaders)
+        self.publish_many(&mut answers, permits, values, took, &leaders)
             .await;
         Ok(answers)
     }
@@ -358,35 +377,35 @@ where
     /// Stores what was loaded: all are on their way before the first is waited for.
     async fn publish_many(
         &self,
-        answers: &mut [Option<Loaded<Held<V>>>],
-        passes: Vec<(usize, &Vec<u8>, Pass<'_, V>)>,
+        answers: &mut [Option<Loaded<L1Value<V>>>],
+        permits: Vec<(usize, &Vec<u8>, StorePermit<'_, V>)>,
         values: Vec<Option<Loaded<V>>>,
         took: Duration,
         leaders: &Leaders,
     ) {
-        let mut sent = Vec::with_capacity(passes.len());
+        let mut sent = Vec::with_capacity(permits.len());
         let mut unused = Vec::new();
-        for ((place, key, pass), value) in passes.into_iter().zip(values) {
+        for ((qualified_key, key, permit), value) in permits.into_iter().zip(values) {
             let Some(value) = value else {
                 // Nothing under this key: neither tier remembers that.
-                unused.push(pass);
+                unused.push(permit);
                 continue;
             };
-            let prepared = self.prepare(key, &pass, value, took).await;
+            let prepared = self.prepare(key, &permit, value, took).await;
             match prepared {
                 Prepared::Not(answer) => {
-                    answers[place] = Some(answer);
-                    unused.push(pass);
+                    answers[qualified_key] = Some(answer);
+                    unused.push(permit);
                 }
                 prepared => {
                     let put = self.send(key, &prepared, leaders);
-                    sent.push((place, pass, prepared, put));
+                    sent.push((qualified_key, permit, prepared, put));
                 }
             }
         }
         give_back(unused.iter_mut()).await;
-        for (place, mut pass, prepared, put) in sent {
-            answers[place] = Some(self.conclude(&mut pass, prepared, put).await);
+        for (qualified_key, mut permit, prepared, put) in sent {
+            answers[qualified_key] = Some(self.conclude(&mut permit, prepared, put).await);
         }
     }
 }
@@ -396,8 +415,8 @@ fn plain<V>(value: Option<V>) -> Option<Loaded<V>> {
 }
 
 /// Takes placeholders away: all are on their way before the first is waited for.
-async fn give_back<'p, 'a: 'p, V: 'p>(passes: impl Iterator<Item = &'p mut Pass<'a, V>>) {
-    let gone: Vec<_> = passes.filter_map(Pass::give_back).collect();
+async fn give_back<'p, 'a: 'p, V: 'p>(permits: impl Iterator<Item = &'p mut StorePermit<'a, V>>) {
+    let gone: Vec<_> = permits.filter_map(StorePermit::give_back).collect();
     for gone in gone {
         let _ = gone.await;
     }

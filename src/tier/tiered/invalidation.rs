@@ -3,9 +3,9 @@
 use std::hash::Hash;
 use std::sync::atomic::Ordering;
 
-use super::namespace::parts;
-use super::versions::{EVERYTHING, space_of, tag_of};
-use super::{Held, Inner, TieredCounters};
+use super::namespace::split_key;
+use super::versions::{EVERYTHING, namespace_of, tag_of};
+use super::{Inner, L1Value, TieredCounters};
 use crate::cache::Cache;
 use crate::tier::contract::{Change, FlushCause, TierListener};
 use crate::tier::key::FromTierKey;
@@ -15,7 +15,7 @@ where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    fn hear(&self, change: &Change) -> bool {
+    fn invalidate(&self, change: &Change) -> bool {
         match change {
             Change::Key(bytes) => {
                 let useful = match self.find(bytes) {
@@ -26,8 +26,8 @@ where
                 self.waiters.changed(bytes);
                 useful
             }
-            Change::Own(bytes, seal) => {
-                let leaders = self.writes.leaders_of(*seal);
+            Change::Own(bytes, content_id) => {
+                let leaders = self.writes.leaders_of(*content_id);
                 if let Some((l1, key)) = self.find(bytes) {
                     l1.invalidate_beside(&key, &leaders);
                 }
@@ -39,8 +39,8 @@ where
                 let known = self.versions.invalidate(name);
                 if let Some(tag) = tag_of(name) {
                     self.l1.invalidate_tag(tag);
-                } else if let Some(space) = space_of(name) {
-                    self.l1.namespace(space).clear();
+                } else if let Some(namespace) = namespace_of(name) {
+                    self.l1.namespace(namespace).clear();
                 } else if **name == *EVERYTHING {
                     self.l1.clear();
                 }
@@ -50,10 +50,10 @@ where
     }
 
     /// The key whose bytes these are, and the view of the own cache that has it.
-    fn find(&self, bytes: &[u8]) -> Option<(Cache<K, Held<V>>, K)> {
-        let (space, key) = parts(bytes)?;
-        let l1 = match space {
-            Some(space) => self.l1.namespace(space),
+    fn find(&self, bytes: &[u8]) -> Option<(Cache<K, L1Value<V>>, K)> {
+        let (namespace, key) = split_key(bytes)?;
+        let l1 = match namespace {
+            Some(namespace) => self.l1.namespace(namespace),
             None => self.l1.clone(),
         };
         Some((l1, K::from_tier(key)?))
@@ -74,7 +74,7 @@ where
 {
     fn changed(&self, changes: &[Change]) {
         for change in changes {
-            if self.hear(change) {
+            if self.invalidate(change) {
                 TieredCounters::count(&self.counters.useful_pushes);
             }
         }
@@ -85,7 +85,7 @@ where
         self.waiters.everything_changed();
     }
 
-    fn linked(&self, up: bool) {
-        self.linked.store(up, Ordering::Relaxed);
+    fn connection_changed(&self, up: bool) {
+        self.connected.store(up, Ordering::Relaxed);
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use equivalent::Equivalent;
 
-use super::miss::Look;
+use super::miss::QueryResult;
 use super::own_writes::leaders_here;
-use super::{Held, Inner, Tiered, TieredCounters};
+use super::{Inner, L1Value, Tiered, TieredCounters};
 use crate::entry::{Loaded, What};
-use crate::tier::async_util::{block_on, unless};
+use crate::tier::async_util::{block_on, with_timeout};
 use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
 use crate::util::error::{LoadError, TryLoadError};
@@ -63,16 +63,16 @@ where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
     {
         let inner = &self.inner;
-        if inner.wanted.any() && inner.wanted.has(&self.place(key)) {
+        if inner.demand.any() && inner.demand.has(&self.qualified_key(key)) {
             return match self.l1.get(key) {
                 Some(held) => Ok(held.value),
-                None => inner.look_alone(&self.place(key)).await,
+                None => inner.query_alone(&self.qualified_key(key)).await,
             };
         }
         // What this call itself was told by the tier, if it was the one that asked.
         let own = Mutex::new(None);
-        let look = || async {
-            let (told, answer) = match inner.look_only(&self.place(key)).await {
+        let query = || async {
+            let (told, answer) = match inner.query_only(&self.qualified_key(key)).await {
                 Ok(Some(loaded)) => (Ok(()), loaded),
                 Ok(None) => (Ok(()), inner.nothing()),
                 Err(error) => (Err(error), inner.nothing()),
@@ -80,7 +80,7 @@ where
             *own.lock() = Some(told);
             Ok::<_, TierError>(answer)
         };
-        let found = self.l1.get_or_load_with_async(key, look).await;
+        let found = self.l1.get_or_load_with_async(key, query).await;
         let told = own.lock().take();
         match (found, told) {
             (Ok(held), _) => Ok(held.value),
@@ -88,7 +88,7 @@ where
             (Err(TryLoadError::Shared(LoadError::Absent)), None) => Ok(None),
             // Another call's loader, or its tier. This call has none.
             (Err(TryLoadError::Shared(LoadError::Failed(_))), None) => {
-                inner.look_alone(&self.place(key)).await
+                inner.query_alone(&self.qualified_key(key)).await
             }
             (Err(error), None) => Err(TierError::NotWaited {
                 why: error.to_string().into(),
@@ -245,20 +245,24 @@ where
     {
         let inner = &self.inner;
         let mut loader = Some(loader);
-        let mut want = None;
+        let mut demand = None;
         for _ in 0..TURNS {
             let before = inner.nothings();
             let slot = &mut loader;
-            let fill = |previous| async move { inner.fill(&self.place(key), previous, slot).await };
+            let fill = |previous| async move {
+                inner.fill(&self.qualified_key(key), previous, slot).await
+            };
             let found = self.l1.get_or_load_with_previous_async(key, fill).await;
             let is_nothing = matches!(found, Err(TryLoadError::Shared(LoadError::Absent)));
             if !is_nothing || loader.is_none() || inner.nothings() == before {
                 return found.map(|held| held.value);
             }
             // Perhaps the answer of a call without a loader. This one has one.
-            want.get_or_insert_with(|| inner.wanted.begin(&self.place(key)));
+            demand.get_or_insert_with(|| inner.demand.begin(&self.qualified_key(key)));
         }
-        let alone = inner.fill(&self.place(key), None, &mut loader).await;
+        let alone = inner
+            .fill(&self.qualified_key(key), None, &mut loader)
+            .await;
         Ok(value_of(alone.map_err(TryLoadError::Own)?))
     }
 
@@ -285,7 +289,7 @@ where
     {
         let inner = &self.inner;
         let loader = inner.loader.as_ref().ok_or(LoadError::NoLoader)?;
-        if self.space.is_some() {
+        if self.namespace.is_some() {
             // The own cache's loader is not told of namespaces.
             let owned = key.to_owned();
             let found = self.get_or_load_with(key, || loader(&owned).map_err(Said));
@@ -294,13 +298,13 @@ where
                 TryLoadError::Shared(error) => error,
             });
         }
-        let mut want = None;
+        let mut demand = None;
         for _ in 0..TURNS {
             let before = inner.nothings();
             match self.l1.load(key) {
                 // Perhaps the answer of a call without a loader.
                 Err(LoadError::Absent) if inner.nothings() != before => {
-                    want.get_or_insert_with(|| inner.wanted.begin(&self.place(key)));
+                    demand.get_or_insert_with(|| inner.demand.begin(&self.qualified_key(key)));
                 }
                 found => return found.map(|held| held.value),
             }
@@ -327,20 +331,20 @@ where
     pub(super) async fn fill<F, Fut, E>(
         &self,
         key: &[u8],
-        previous: Option<Held<V>>,
+        previous: Option<L1Value<V>>,
         loader: &mut Option<F>,
-    ) -> Result<Loaded<Held<V>>, E>
+    ) -> Result<Loaded<L1Value<V>>, E>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded<V>, E>>,
     {
         let leaders = leaders_here();
-        let mut pass = match self.look(key, previous.as_ref(), &leaders).await {
-            Look::Found(loaded) => return Ok(loaded),
-            Look::Load(pass) => pass,
+        let mut permit = match self.query(key, previous.as_ref(), &leaders).await {
+            QueryResult::Found(loaded) => return Ok(loaded),
+            QueryResult::Load(permit) => permit,
         };
         let Some(load) = loader.take() else {
-            if let Some(gone) = pass.give_back() {
+            if let Some(gone) = permit.give_back() {
                 let _ = gone.await;
             }
             return Ok(self.nothing());
@@ -350,13 +354,13 @@ where
             Ok(answer) => {
                 let took = Duration::from_nanos(self.clock.now().saturating_sub(began));
                 let answer = self.renewed(answer, previous);
-                Ok(self.publish(key, &mut pass, answer, took, &leaders).await)
+                Ok(self.publish(key, &mut permit, answer, took, &leaders).await)
             }
             Err(error) => {
-                if let Some(gone) = pass.give_back() {
+                if let Some(gone) = permit.give_back() {
                     let _ = gone.await;
                 }
-                match pass.take_stale() {
+                match permit.take_stale() {
                     Some(stale) => {
                         TieredCounters::count(&self.counters.stale_served);
                         Ok(stale)
@@ -368,13 +372,13 @@ where
     }
 
     /// Asks the tier for this call alone: what it says is not kept.
-    async fn look_alone(&self, key: &[u8]) -> Result<Option<V>, TierError> {
-        let found = self.look_only(key).await?;
+    async fn query_alone(&self, key: &[u8]) -> Result<Option<V>, TierError> {
+        let found = self.query_only(key).await?;
         Ok(found.and_then(value_of))
     }
 
     /// What a call without a loader answers those who wait for it.
-    pub(super) fn nothing(&self) -> Loaded<Held<V>> {
+    pub(super) fn nothing(&self) -> Loaded<L1Value<V>> {
         // Relaxed: whoever waits for the answer has it through the flight's lock, and this was before it.
         self.nothings.fetch_add(1, Ordering::Relaxed);
         Loaded::absent().time_to_live(Duration::ZERO)
@@ -403,12 +407,12 @@ where
     pub(super) async fn within_budget<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         match self.rules.budget {
             None => Some(call.await),
-            Some(budget) => unless(call, async { self.tier.sleep(budget).await }).await,
+            Some(budget) => with_timeout(call, async { self.tier.sleep(budget).await }).await,
         }
     }
 }
 
-pub(super) fn value_of<V>(loaded: Loaded<Held<V>>) -> Option<V> {
+pub(super) fn value_of<V>(loaded: Loaded<L1Value<V>>) -> Option<V> {
     match loaded.what {
         What::Value(held) | What::Uncacheable(held) => held.value,
         What::Absent | What::Unchanged => None,

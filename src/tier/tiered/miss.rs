@@ -6,56 +6,56 @@ use std::time::Duration;
 use super::namespace;
 use super::own_writes::{Leaders, Placeholder};
 use super::versions::tag_of;
-use super::{Held, Inner, TieredCounters};
+use super::{Inner, L1Value, TieredCounters};
 use crate::entry::{EntryOptions, Loaded, What};
-use crate::tier::async_util::unless;
-use crate::tier::contract::{Pledge, TierError, TierFuture};
-use crate::tier::envelope::{Envelope, Kind, Seal, seal_of};
+use crate::tier::async_util::with_timeout;
+use crate::tier::contract::{AddReply, TierError, TierFuture};
+use crate::tier::envelope::{ContentId, Envelope, Kind, content_id_of};
 use crate::tier::key::FromTierKey;
 use crate::util::clock::nanos;
 
 /// What the shared tier has to say about a key.
-pub(super) enum Look<'a, V> {
+pub(super) enum QueryResult<'a, V> {
     /// This.
-    Found(Loaded<Held<V>>),
+    Found(Loaded<L1Value<V>>),
     /// Nothing that can be used: load it.
-    Load(Pass<'a, V>),
+    Load(StorePermit<'a, V>),
 }
 
 /// What a loader's value may be stored over, and what to serve if there is none.
-pub(super) struct Pass<'a, V> {
+pub(super) struct StorePermit<'a, V> {
     /// `None`: it is for the callers alone.
-    pub(super) right: Option<Right>,
+    pub(super) right: Option<Fence>,
     /// The tier cannot be reached: everything kept now goes when it can be again.
     pub(super) out_of_reach: bool,
     placeholder: Option<Placeholder<'a>>,
-    stale: Option<Loaded<Held<V>>>,
+    stale: Option<Loaded<L1Value<V>>>,
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Right {
+pub(super) struct Fence {
     /// The content that has to stand there still.
-    pub(super) over: Seal,
+    pub(super) over: ContentId,
     /// The sequence's number before the load began.
-    pub(super) born: u64,
+    pub(super) started_at: u64,
 }
 
 /// A content, as far as it could be read.
 pub(super) enum Read<V> {
     /// Another call, of this process or another, loads.
     Placeholder,
-    Fresh(Loaded<Held<V>>),
+    Fresh(Loaded<L1Value<V>>),
     /// Past its date, of a time before its tags moved, or not readable.
     Dead {
-        stale: Option<Loaded<Held<V>>>,
+        stale: Option<Loaded<L1Value<V>>>,
     },
 }
 
 /// How often a miss looks again because others were faster.
 const TURNS: usize = 8;
 
-impl<'a, V> Pass<'a, V> {
-    const NONE: Self = Pass {
+impl<'a, V> StorePermit<'a, V> {
+    const NONE: Self = StorePermit {
         right: None,
         out_of_reach: false,
         placeholder: None,
@@ -64,33 +64,37 @@ impl<'a, V> Pass<'a, V> {
 
     /// When the tier did not say what stands there.
     pub(super) fn without(error: &TierError) -> Self {
-        Pass {
+        StorePermit {
             out_of_reach: is_out_of_reach(error),
-            ..Pass::NONE
+            ..StorePermit::NONE
         }
     }
 
-    fn over(over: Seal, born: u64, stale: Option<Loaded<Held<V>>>) -> Self {
-        Pass {
-            right: Some(Right { over, born }),
+    fn over(over: ContentId, started_at: u64, stale: Option<Loaded<L1Value<V>>>) -> Self {
+        StorePermit {
+            right: Some(Fence { over, started_at }),
             stale,
-            ..Pass::NONE
+            ..StorePermit::NONE
         }
     }
 
     /// With a placeholder of ours, if it was put.
-    fn by(mut placeholder: Placeholder<'a>, seal: Seal, pledge: Pledge) -> Option<Self> {
-        if !pledge.stored {
+    fn by(
+        mut placeholder: Placeholder<'a>,
+        content_id: ContentId,
+        add_reply: AddReply,
+    ) -> Option<Self> {
+        if !add_reply.stored {
             placeholder.is_gone();
             return None;
         }
-        Some(Pass {
+        Some(StorePermit {
             placeholder: Some(placeholder),
-            ..Pass::over(seal, pledge.sequence, None)
+            ..StorePermit::over(content_id, add_reply.sequence, None)
         })
     }
 
-    pub(super) fn take_stale(&mut self) -> Option<Loaded<Held<V>>> {
+    pub(super) fn take_stale(&mut self) -> Option<Loaded<L1Value<V>>> {
         self.stale.take()
     }
 
@@ -114,21 +118,24 @@ where
 {
     /// What the shared tier says about a key, for a call that will load if it says nothing. `previous` is what is to
     /// be replaced: the same content once more is nothing.
-    pub(super) async fn look<'a>(
+    pub(super) async fn query<'a>(
         &'a self,
         key: &'a [u8],
-        previous: Option<&Held<V>>,
+        previous: Option<&L1Value<V>>,
         leaders: &Leaders,
-    ) -> Look<'a, V> {
-        let look = self.try_look(key, previous, leaders).await;
-        look.unwrap_or_else(|error| {
+    ) -> QueryResult<'a, V> {
+        let query = self.try_query(key, previous, leaders).await;
+        query.unwrap_or_else(|error| {
             TieredCounters::count(&self.counters.l2_errors);
-            Look::Load(Pass::without(&error))
+            QueryResult::Load(StorePermit::without(&error))
         })
     }
 
     /// The same for a call that has no loader: nothing is put there.
-    pub(super) async fn look_only(&self, key: &[u8]) -> Result<Option<Loaded<Held<V>>>, TierError> {
+    pub(super) async fn query_only(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<Loaded<L1Value<V>>>, TierError> {
         let read = self.read(key).await;
         if read.is_err() {
             TieredCounters::count(&self.counters.l2_errors);
@@ -137,16 +144,16 @@ where
             Some((_, Read::Fresh(loaded))) => Some(loaded),
             _ => None,
         };
-        self.count_look(found.is_some());
+        self.count_query(found.is_some());
         Ok(found)
     }
 
     /// The same for several keys, by one command.
-    pub(super) async fn look_many_only(
+    pub(super) async fn query_many_only(
         &self,
         keys: &[Vec<u8>],
-    ) -> Result<Vec<Option<Loaded<Held<V>>>>, TierError> {
-        let look = async {
+    ) -> Result<Vec<Option<Loaded<L1Value<V>>>>, TierError> {
+        let query = async {
             let contents = self.tier.get_many(keys.to_vec()).await?;
             let mut found = Vec::with_capacity(keys.len());
             for (key, content) in keys.iter().zip(contents) {
@@ -158,15 +165,16 @@ where
                     Some((_, Read::Fresh(loaded))) => Some(loaded),
                     _ => None,
                 });
-                self.count_look(found.last().is_some_and(Option::is_some));
+                self.count_query(found.last().is_some_and(Option::is_some));
             }
             Ok(found)
         };
-        look.await
+        query
+            .await
             .inspect_err(|_| TieredCounters::count(&self.counters.l2_errors))
     }
 
-    fn count_look(&self, hit: bool) {
+    fn count_query(&self, hit: bool) {
         TieredCounters::count(if hit {
             &self.counters.l2_hits
         } else {
@@ -174,38 +182,38 @@ where
         });
     }
 
-    async fn try_look<'a>(
+    async fn try_query<'a>(
         &'a self,
         key: &'a [u8],
-        previous: Option<&Held<V>>,
+        previous: Option<&L1Value<V>>,
         leaders: &Leaders,
-    ) -> Result<Look<'a, V>, TierError> {
-        let until = self.clock.now().saturating_add(nanos(self.rules.patience));
+    ) -> Result<QueryResult<'a, V>, TierError> {
+        let until = self.clock.now().saturating_add(nanos(self.rules.max_wait));
         // Others may come and go between our reading and our writing: not for ever.
         let mut turns = TURNS;
         while turns > 0 {
             turns -= 1;
             let left = Duration::from_nanos(until.saturating_sub(self.clock.now()));
             let changed = (!left.is_zero()).then(|| self.waiters.wait_for(key));
-            let Some((seal, read)) = self.read(key).await? else {
-                self.count_look(false);
-                let (placeholder, seal, added) = self.pledge(key, leaders)?;
-                match Pass::by(placeholder, seal, added.await?) {
-                    Some(pass) => return Ok(Look::Load(pass)),
+            let Some((content_id, read)) = self.read(key).await? else {
+                self.count_query(false);
+                let (placeholder, content_id, added) = self.add_reply(key, leaders)?;
+                match StorePermit::by(placeholder, content_id, added.await?) {
+                    Some(permit) => return Ok(QueryResult::Load(permit)),
                     None => continue,
                 }
             };
             let stale = match read {
                 Read::Fresh(loaded) if is_news(&loaded, previous, self.clock.now()) => {
-                    self.count_look(true);
-                    return Ok(Look::Found(loaded));
+                    self.count_query(true);
+                    return Ok(QueryResult::Found(loaded));
                 }
                 Read::Fresh(_) => None,
                 Read::Dead { stale } => stale,
                 Read::Placeholder => {
                     if let Some(changed) = changed {
                         TieredCounters::count(&self.counters.waits);
-                        unless(changed, self.tier.sleep(left)).await;
+                        with_timeout(changed, self.tier.sleep(left)).await;
                         // Bounded by the time that is left.
                         turns += 1;
                         continue;
@@ -213,35 +221,37 @@ where
                     None
                 }
             };
-            self.count_look(false);
+            self.count_query(false);
             // After what stands there was read and before the loader begins.
-            let born = self.tier.sequence().await?;
-            return Ok(Look::Load(Pass::over(seal, born, stale)));
+            let started_at = self.tier.sequence().await?;
+            return Ok(QueryResult::Load(StorePermit::over(
+                content_id, started_at, stale,
+            )));
         }
-        Ok(Look::Load(Pass::NONE))
+        Ok(QueryResult::Load(StorePermit::NONE))
     }
 
     /// A placeholder on its way to where there is nothing.
-    pub(super) fn pledge<'a>(
+    pub(super) fn add_reply<'a>(
         &'a self,
         key: &'a [u8],
         leaders: &Leaders,
-    ) -> Result<(Placeholder<'a>, Seal, TierFuture<Pledge>), TierError> {
-        let (seal, content) = self.placeholder(key)?;
-        let write = self.writes.begin(seal, leaders);
+    ) -> Result<(Placeholder<'a>, ContentId, TierFuture<AddReply>), TierError> {
+        let (content_id, content) = self.placeholder(key)?;
+        let write = self.writes.begin(content_id, leaders);
         let placeholder = Placeholder::new(&*self.tier, key, write);
         let added = self.tier.add(key.to_vec(), content, self.rules.lease);
-        Ok((placeholder, seal, added))
+        Ok((placeholder, content_id, added))
     }
 
     /// A placeholder's content.
-    pub(super) fn placeholder(&self, key: &[u8]) -> Result<(Seal, Vec<u8>), TierError> {
-        let seal = self.seals.next();
+    pub(super) fn placeholder(&self, key: &[u8]) -> Result<(ContentId, Vec<u8>), TierError> {
+        let content_id = self.content_ids.next();
         let placeholder = Envelope {
             kind: Kind::Placeholder,
             codec: 0,
             schema: self.rules.schema,
-            seal,
+            content_id,
             created: self.clock.unix_millis(),
             expires: u64::MAX,
             stale_until: u64::MAX,
@@ -252,49 +262,57 @@ where
         let content = placeholder
             .encode(key, &self.rules.limits)
             .map_err(unencodable)?;
-        Ok((seal, content))
+        Ok((content_id, content))
     }
 
     /// What the shared tier says about several keys, by one command for all and one for each that it has not. Waits
     /// for nobody.
-    pub(super) async fn look_many<'a>(
+    pub(super) async fn query_many<'a>(
         &'a self,
         keys: &'a [Vec<u8>],
         leaders: &Leaders,
-    ) -> Result<Vec<Look<'a, V>>, TierError> {
+    ) -> Result<Vec<QueryResult<'a, V>>, TierError> {
         let found = self.tier.get_many(keys.to_vec()).await?;
-        let mut looks: Vec<Look<'a, V>> = keys.iter().map(|_| Look::Load(Pass::NONE)).collect();
+        let mut looks: Vec<QueryResult<'a, V>> = keys
+            .iter()
+            .map(|_| QueryResult::Load(StorePermit::NONE))
+            .collect();
         let (mut pledges, mut fenced) = (Vec::new(), Vec::new());
-        for (place, (key, content)) in keys.iter().zip(found).enumerate() {
+        for (qualified_key, (key, content)) in keys.iter().zip(found).enumerate() {
             let read = match content {
                 Some(content) => self.decode(key, &content).await?,
                 None => None,
             };
             let hit = matches!(read, Some((_, Read::Fresh(_))));
-            self.count_look(hit);
+            self.count_query(hit);
             match read {
-                None => pledges.push((place, self.pledge(key, leaders)?)),
-                Some((_, Read::Fresh(loaded))) => looks[place] = Look::Found(loaded),
-                Some((seal, Read::Dead { stale })) => fenced.push((place, seal, stale)),
-                Some((seal, Read::Placeholder)) => fenced.push((place, seal, None)),
+                None => pledges.push((qualified_key, self.add_reply(key, leaders)?)),
+                Some((_, Read::Fresh(loaded))) => looks[qualified_key] = QueryResult::Found(loaded),
+                Some((content_id, Read::Dead { stale })) => {
+                    fenced.push((qualified_key, content_id, stale))
+                }
+                Some((content_id, Read::Placeholder)) => {
+                    fenced.push((qualified_key, content_id, None))
+                }
             }
         }
         if !fenced.is_empty() {
-            let born = self.tier.sequence().await?;
-            for (place, seal, stale) in fenced {
-                looks[place] = Look::Load(Pass::over(seal, born, stale));
+            let started_at = self.tier.sequence().await?;
+            for (qualified_key, content_id, stale) in fenced {
+                looks[qualified_key] =
+                    QueryResult::Load(StorePermit::over(content_id, started_at, stale));
             }
         }
-        for (place, (placeholder, seal, added)) in pledges {
+        for (qualified_key, (placeholder, content_id, added)) in pledges {
             // Somebody was faster: that one will store.
-            let pass = Pass::by(placeholder, seal, added.await?);
-            looks[place] = Look::Load(pass.unwrap_or(Pass::NONE));
+            let permit = StorePermit::by(placeholder, content_id, added.await?);
+            looks[qualified_key] = QueryResult::Load(permit.unwrap_or(StorePermit::NONE));
         }
         Ok(looks)
     }
 
     /// What stands under a key, with its seal.
-    pub(super) async fn read(&self, key: &[u8]) -> Result<Option<(Seal, Read<V>)>, TierError> {
+    pub(super) async fn read(&self, key: &[u8]) -> Result<Option<(ContentId, Read<V>)>, TierError> {
         let found = self.tier.get_many(vec![key.to_vec()]).await?;
         match found.into_iter().next().flatten() {
             Some(content) => self.decode(key, &content).await,
@@ -307,20 +325,27 @@ where
         &self,
         key: &[u8],
         content: &[u8],
-    ) -> Result<Option<(Seal, Read<V>)>, TierError> {
-        let Some(seal) = seal_of(content) else {
+    ) -> Result<Option<(ContentId, Read<V>)>, TierError> {
+        let Some(content_id) = content_id_of(content) else {
             TieredCounters::count(&self.counters.bad_contents);
             self.tier.remove_many(vec![key.to_vec()]).await?;
             return Ok(None);
         };
         let Ok(envelope) = Envelope::decode(content, key, &self.rules.limits) else {
             TieredCounters::count(&self.counters.bad_contents);
-            return Ok(Some((seal, Read::Dead { stale: None })));
+            return Ok(Some((content_id, Read::Dead { stale: None })));
         };
-        Ok(Some((seal, self.judge(key, &envelope).await?)))
+        Ok(Some((
+            content_id,
+            self.check_freshness(key, &envelope).await?,
+        )))
     }
 
-    async fn judge(&self, key: &[u8], envelope: &Envelope<'_>) -> Result<Read<V>, TierError> {
+    async fn check_freshness(
+        &self,
+        key: &[u8],
+        envelope: &Envelope<'_>,
+    ) -> Result<Read<V>, TierError> {
         if envelope.kind == Kind::Placeholder {
             return Ok(Read::Placeholder);
         }
@@ -343,12 +368,12 @@ where
             return Ok(Read::Dead { stale: None });
         };
         let left = Duration::from_millis(envelope.expires.saturating_sub(now));
-        let own = left.min(self.rules.own_time_to_live);
+        let own = left.min(self.rules.l1_time_to_live);
         let tags = names.iter().filter_map(|name| tag_of(name));
         let options = EntryOptions::new().time_to_live(own).tags(tags);
-        let held = Held {
+        let held = L1Value {
             value,
-            seal: Some(envelope.seal),
+            content_id: Some(envelope.content_id),
             created: envelope.created,
             fresh_until: self.clock.now().saturating_add(nanos(own)),
             tags: kept_tags(&options),
@@ -379,12 +404,12 @@ where
     }
 }
 
-impl<V> Held<V> {
+impl<V> L1Value<V> {
     /// What is in no shared tier.
-    pub(super) fn unsealed(value: Option<V>) -> Self {
-        Held {
+    pub(super) fn without_id(value: Option<V>) -> Self {
+        L1Value {
             value,
-            seal: None,
+            content_id: None,
             created: 0,
             fresh_until: 0,
             tags: None,
@@ -394,11 +419,11 @@ impl<V> Held<V> {
 
 /// Whether this is what a refresh is for: of a copy that is fresh still, something newer; of one whose time here is up,
 /// whatever is fresh there. But nothing older (a server may have lost the latest).
-fn is_news<V>(loaded: &Loaded<Held<V>>, previous: Option<&Held<V>>, now: u64) -> bool {
+fn is_news<V>(loaded: &Loaded<L1Value<V>>, previous: Option<&L1Value<V>>, now: u64) -> bool {
     let (What::Value(found), Some(previous)) = (&loaded.what, previous) else {
         return true;
     };
-    let is_same = found.seal == previous.seal;
+    let is_same = found.content_id == previous.content_id;
     let is_up = now >= previous.fresh_until;
     if is_same {
         return is_up;

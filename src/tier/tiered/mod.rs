@@ -45,17 +45,17 @@ use std::time::Duration;
 
 use super::async_util::Waiters;
 use super::codec::Codec;
-use super::content_id::Seals;
+use super::content_id::ContentIds;
 use super::contract::Tier;
 use super::counters::{TieredCounters, TieredStats};
-use super::envelope::{Limits, Seal};
+use super::envelope::{ContentId, Limits};
 use super::key::FromTierKey;
 use crate::cache::Cache;
 use crate::entry::Loaded;
 use crate::entry::stats::Stats;
 use crate::util::clock::Clock;
 use crate::util::sync::Arc;
-use own_writes::{Wanted, Writes};
+use own_writes::{LoaderDemand, Writes};
 
 /// A bounded cache of this process ahead of a [`Tier`](super::Tier) that is shared with others. A handle: clones are
 /// cheap and share one cache.
@@ -65,7 +65,7 @@ use own_writes::{Wanted, Writes};
 /// served here once the tier's message about it has come.
 ///
 /// The tier may be down or slow: then loading calls ask their loaders, and nothing is kept that could not be kept
-/// coherent (or, if [`keep_while_down`](TieredBuilder::keep_while_down) says so, for a short time).
+/// coherent (or, if [`serve_while_down`](TieredBuilder::serve_while_down) says so, for a short time).
 ///
 /// Every call that may wait comes in two forms, one for threads and one for tasks (`_async`) on any runtime; but
 /// [`load`](Self::load), whose loader blocks a thread in any case.
@@ -87,8 +87,8 @@ pub struct Tiered<K, V> {
     inner: Arc<Inner<K, V>>,
     scope: Scope,
     /// The own cache, in the namespace.
-    l1: Cache<K, Held<V>>,
-    space: Option<Arc<str>>,
+    l1: Cache<K, L1Value<V>>,
+    namespace: Option<Arc<str>>,
 }
 
 /// How far a change reaches.
@@ -105,19 +105,19 @@ pub enum Scope {
 }
 
 struct Inner<K, V> {
-    l1: Cache<K, Held<V>>,
+    l1: Cache<K, L1Value<V>>,
     /// The versions of tags that tracked reads have brought.
     versions: Cache<Box<str>, u64>,
     tier: Arc<dyn Tier>,
     codec: Box<dyn Codec<V>>,
-    rules: Rules,
-    seals: Seals,
+    rules: TieredRules,
+    content_ids: ContentIds,
     writes: Writes,
-    wanted: Wanted,
+    demand: LoaderDemand,
     nothings: AtomicU64,
     waiters: Waiters,
     loader: Option<Loader<K, V>>,
-    linked: AtomicBool,
+    connected: AtomicBool,
     clock: Clock,
     counters: TieredCounters,
 }
@@ -127,25 +127,25 @@ type Loader<K, V> =
     Arc<dyn Fn(&K) -> Result<Loaded<V>, Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 /// What the builder was told.
-struct Rules {
+struct TieredRules {
     schema: u32,
     limits: Limits,
     time_to_live: Duration,
-    own_time_to_live: Duration,
+    l1_time_to_live: Duration,
     stale: Duration,
     lease: Duration,
     /// How long to wait for another process's load; zero for not at all.
-    patience: Duration,
-    keep_while_down: Duration,
+    max_wait: Duration,
+    serve_while_down: Duration,
     budget: Option<Duration>,
 }
 
 /// A value in the own cache: `None` is the news that there is nothing.
 #[derive(Clone)]
-struct Held<V> {
+struct L1Value<V> {
     value: Option<V>,
     /// Which content of the shared tier this is; `None` for what never was there.
-    seal: Option<Seal>,
+    content_id: Option<ContentId>,
     /// When that was made, in milliseconds since 1970.
     created: u64,
     /// Until when this copy is served without a look, by the own clock.
@@ -184,7 +184,7 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn within(&self, scope: Scope) -> Self {
+    pub fn with_scope(&self, scope: Scope) -> Self {
         Tiered {
             scope,
             ..self.clone()
@@ -200,9 +200,9 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn is_linked(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         // Relaxed: a report, not a permission.
-        self.inner.linked.load(Ordering::Relaxed)
+        self.inner.connected.load(Ordering::Relaxed)
     }
 
     /// How many entries the own cache holds. O(shards).
@@ -265,7 +265,7 @@ impl<K, V> Clone for Tiered<K, V> {
             inner: self.inner.clone(),
             scope: self.scope,
             l1: self.l1.clone(),
-            space: self.space.clone(),
+            namespace: self.namespace.clone(),
         }
     }
 }
@@ -274,8 +274,8 @@ impl<K, V> fmt::Debug for Tiered<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tiered")
             .field("scope", &self.scope)
-            .field("namespace", &self.space)
-            .field("linked", &self.inner.linked)
+            .field("namespace", &self.namespace)
+            .field("linked", &self.inner.connected)
             .finish_non_exhaustive()
     }
 }

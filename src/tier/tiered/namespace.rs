@@ -7,21 +7,21 @@ use std::borrow::Cow;
 use std::hash::Hash;
 
 use super::Tiered;
-use super::versions::{EVERYTHING, name_of, name_of_space};
+use super::versions::{EVERYTHING, name_of, name_of_namespace};
 use crate::tier::key::{FromTierKey, TierKey};
 
 /// A key's bytes in the shared tier.
-pub(super) fn place(space: Option<&str>, key: &[u8]) -> Vec<u8> {
-    match space {
+pub(super) fn qualified_key(namespace: Option<&str>, key: &[u8]) -> Vec<u8> {
+    match namespace {
         None => [b":", key].concat(),
         Some(name) => [format!("{}:{name}:", name.len()).as_bytes(), key].concat(),
     }
 }
 
 /// The namespace, and the key's own bytes; `None` if nothing of ours lies there.
-pub(super) fn parts(place: &[u8]) -> Option<(Option<&str>, &[u8])> {
-    let colon = place.iter().position(|byte| *byte == b':')?;
-    let (digits, rest) = (&place[..colon], &place[colon + 1..]);
+pub(super) fn split_key(qualified_key: &[u8]) -> Option<(Option<&str>, &[u8])> {
+    let colon = qualified_key.iter().position(|byte| *byte == b':')?;
+    let (digits, rest) = (&qualified_key[..colon], &qualified_key[colon + 1..]);
     if digits.is_empty() {
         return Some((None, rest));
     }
@@ -32,10 +32,13 @@ pub(super) fn parts(place: &[u8]) -> Option<(Option<&str>, &[u8])> {
 }
 
 /// The names of the versions for which what lies here, under these tags, is valid.
-pub(super) fn names<'a>(place: &[u8], tags: impl Iterator<Item = &'a str>) -> Vec<Box<str>> {
-    let space = parts(place).and_then(|(space, _)| space);
+pub(super) fn names<'a>(
+    qualified_key: &[u8],
+    tags: impl Iterator<Item = &'a str>,
+) -> Vec<Box<str>> {
+    let namespace = split_key(qualified_key).and_then(|(namespace, _)| namespace);
     let mut names = vec![Box::from(EVERYTHING)];
-    names.extend(space.map(name_of_space));
+    names.extend(namespace.map(name_of_namespace));
     names.extend(tags.map(name_of));
     names
 }
@@ -64,19 +67,19 @@ where
             inner: self.inner.clone(),
             scope: self.scope,
             l1: self.inner.l1.namespace(name),
-            space: Some(name.into()),
+            namespace: Some(name.into()),
         }
     }
 
-    pub(super) fn place<Q: TierKey + ?Sized>(&self, key: &Q) -> Vec<u8> {
+    pub(super) fn qualified_key<Q: TierKey + ?Sized>(&self, key: &Q) -> Vec<u8> {
         let bytes: Cow<'_, [u8]> = key.to_tier();
-        place(self.space.as_deref(), &bytes)
+        qualified_key(self.namespace.as_deref(), &bytes)
     }
 }
 
 #[cfg(all(test, not(larder_shuttle)))]
 mod tests {
-    use super::{parts, place};
+    use super::{qualified_key, split_key};
 
     #[test]
     fn places_come_apart_as_they_were_put_together() {
@@ -85,9 +88,9 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for name in names {
             for key in keys {
-                let place = place(name, key);
-                assert_eq!(parts(&place), Some((name, key)));
-                assert!(seen.insert(place), "{name:?} {key:?}");
+                let qualified_key = qualified_key(name, key);
+                assert_eq!(split_key(&qualified_key), Some((name, key)));
+                assert!(seen.insert(qualified_key), "{name:?} {key:?}");
             }
         }
         for odd in [
@@ -98,7 +101,7 @@ mod tests {
             b"1:ab",
             b"99999999999999999999:a",
         ] {
-            assert_eq!(parts(odd), None, "{odd:?}");
+            assert_eq!(split_key(odd), None, "{odd:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::flight::wait_graph;
 use crate::tier::contract::{Tier, TierFuture};
-use crate::tier::envelope::Seal;
+use crate::tier::envelope::ContentId;
 use crate::util::sync::{Arc, Mutex};
 
 /// The leaders of one load: of one flight, or of all those that one call for many keys leads.
@@ -18,30 +18,33 @@ pub(super) fn leaders_here() -> Leaders {
 
 /// Which load makes which write, while it is under way: what the tier tells of the write spares that load alone.
 #[derive(Default)]
-pub(super) struct Writes(Mutex<HashMap<Seal, Leaders>>);
+pub(super) struct Writes(Mutex<HashMap<ContentId, Leaders>>);
 
 /// A write under way.
 pub(super) struct Write<'a> {
     writes: &'a Writes,
-    seal: Seal,
+    content_id: ContentId,
 }
 
 impl Writes {
     /// To be called before the write is sent.
-    pub(super) fn begin(&self, seal: Seal, leaders: &Leaders) -> Write<'_> {
-        self.0.lock().insert(seal, leaders.clone());
-        Write { writes: self, seal }
+    pub(super) fn begin(&self, content_id: ContentId, leaders: &Leaders) -> Write<'_> {
+        self.0.lock().insert(content_id, leaders.clone());
+        Write {
+            writes: self,
+            content_id,
+        }
     }
 
     /// Who makes the write with this seal; nobody, if it is no load's.
-    pub(super) fn leaders_of(&self, seal: Seal) -> Leaders {
-        self.0.lock().get(&seal).cloned().unwrap_or_default()
+    pub(super) fn leaders_of(&self, content_id: ContentId) -> Leaders {
+        self.0.lock().get(&content_id).cloned().unwrap_or_default()
     }
 }
 
 impl Drop for Write<'_> {
     fn drop(&mut self) {
-        self.writes.0.lock().remove(&self.seal);
+        self.writes.0.lock().remove(&self.content_id);
     }
 }
 
@@ -73,7 +76,7 @@ impl<'a> Placeholder<'a> {
     /// come.
     pub(super) fn take_away(&mut self) -> TierFuture<bool> {
         self.stands = false;
-        self.tier.remove(self.key.to_vec(), self.write.seal)
+        self.tier.remove(self.key.to_vec(), self.write.content_id)
     }
 }
 
@@ -89,21 +92,21 @@ impl Drop for Placeholder<'_> {
 /// Keys for which calls that bring a loader found that they had waited for a call without one: calls without one
 /// leave those to them.
 #[derive(Default)]
-pub(super) struct Wanted {
+pub(super) struct LoaderDemand {
     keys: Mutex<HashMap<Vec<u8>, usize>>,
     /// How many: nearly always none, and then no key is looked for.
     count: AtomicUsize,
 }
 
 /// A key that is wanted, for as long as this lives.
-pub(super) struct Want<'a>(&'a Wanted, Vec<u8>);
+pub(super) struct Demand<'a>(&'a LoaderDemand, Vec<u8>);
 
-impl Wanted {
-    pub(super) fn begin(&self, key: &[u8]) -> Want<'_> {
+impl LoaderDemand {
+    pub(super) fn begin(&self, key: &[u8]) -> Demand<'_> {
         *self.keys.lock().entry(key.to_vec()).or_default() += 1;
         // Relaxed, like all of it: who reads too few waits once more for a call without a loader.
         self.count.fetch_add(1, Ordering::Relaxed);
-        Want(self, key.to_vec())
+        Demand(self, key.to_vec())
     }
 
     pub(super) fn any(&self) -> bool {
@@ -115,7 +118,7 @@ impl Wanted {
     }
 }
 
-impl Drop for Want<'_> {
+impl Drop for Demand<'_> {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Ordering::Relaxed);
         let mut keys = self.0.keys.lock();

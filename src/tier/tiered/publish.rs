@@ -3,20 +3,20 @@
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::miss::{Pass, is_out_of_reach, kept_tags, unencodable};
+use super::miss::{StorePermit, is_out_of_reach, kept_tags, unencodable};
 use super::namespace::names;
 use super::own_writes::{Leaders, Write};
-use super::{Held, Inner, TieredCounters};
+use super::{Inner, L1Value, TieredCounters};
 use crate::entry::{EntryOptions, Loaded, Ttl, What};
 use crate::tier::contract::{TierError, TierFuture};
-use crate::tier::envelope::{Envelope, Kind, Seal};
+use crate::tier::envelope::{ContentId, Envelope, Kind};
 use crate::tier::key::FromTierKey;
 use crate::util::clock::nanos;
 
 /// An answer for those who wait for it, which is not kept. It names its tags: who began to wait after one of them had
 /// moved must not take it.
-fn for_callers<V>(value: Option<V>, options: EntryOptions) -> Loaded<Held<V>> {
-    Loaded::new(Held::unsealed(value))
+fn for_callers<V>(value: Option<V>, options: EntryOptions) -> Loaded<L1Value<V>> {
+    Loaded::new(L1Value::without_id(value))
         .time_to_live(Duration::ZERO)
         .tags(options.tags)
 }
@@ -27,11 +27,11 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A loader's answer on its way into the shared tier.
 pub(super) enum Prepared<V> {
     /// It does not go there.
-    Not(Loaded<Held<V>>),
+    Not(Loaded<L1Value<V>>),
     Store {
         value: Option<V>,
         options: EntryOptions,
-        over: Seal,
+        over: ContentId,
         content: Content,
     },
 }
@@ -42,7 +42,7 @@ pub(super) type Sent<'a> = (TierFuture<bool>, Write<'a>);
 /// Bytes for the shared tier, and what they say.
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
-    pub(super) seal: Seal,
+    pub(super) content_id: ContentId,
     created: u64,
     time_to_live: Duration,
     /// The same with the time for which it may be served stale.
@@ -58,16 +58,16 @@ where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Makes a content of a value, valid for the versions of its tags as of `born`. `None`: they have moved.
+    /// Makes a content of a value, valid for the versions of its tags as of `started_at`. `None`: they have moved.
     pub(super) async fn content_of(
         &self,
         key: &[u8],
         value: Option<&V>,
         options: &EntryOptions,
-        born: u64,
+        started_at: u64,
     ) -> Result<Option<Content>, TierError> {
         let names = names(key, options.tags.iter().map(|tag| &**tag));
-        let Some(versions) = self.versions_as_of(&names, born).await? else {
+        let Some(versions) = self.versions_as_of(&names, started_at).await? else {
             return Ok(None);
         };
         let mut payload = Vec::new();
@@ -86,7 +86,7 @@ where
             .saturating_add(self.rules.stale)
             .min(LONGEST * 2);
         let created = self.clock.unix_millis();
-        let seal = self.seals.next();
+        let content_id = self.content_ids.next();
         let load_time = options.load_time.unwrap_or_default().as_micros();
         let envelope = Envelope {
             kind: if value.is_some() {
@@ -96,7 +96,7 @@ where
             },
             codec: self.codec.id(),
             schema: self.rules.schema,
-            seal,
+            content_id,
             created,
             expires: created.saturating_add(millis(time_to_live)),
             stale_until: created.saturating_add(millis(kept_for)),
@@ -109,7 +109,7 @@ where
             .map_err(unencodable)?;
         Ok(Some(Content {
             bytes,
-            seal,
+            content_id,
             created,
             time_to_live,
             kept_for,
@@ -117,7 +117,7 @@ where
     }
 
     /// A loader's answer; if that is that nothing has changed, what was known before, for another life.
-    pub(super) fn renewed(&self, answer: Loaded<V>, previous: Option<Held<V>>) -> Loaded<V> {
+    pub(super) fn renewed(&self, answer: Loaded<V>, previous: Option<L1Value<V>>) -> Loaded<V> {
         let (What::Unchanged, Some(previous)) = (&answer.what, previous) else {
             return answer;
         };
@@ -135,27 +135,27 @@ where
     pub(super) async fn publish(
         &self,
         key: &[u8],
-        pass: &mut Pass<'_, V>,
+        permit: &mut StorePermit<'_, V>,
         answer: Loaded<V>,
         took: Duration,
         leaders: &Leaders,
-    ) -> Loaded<Held<V>> {
-        let prepared = self.prepare(key, pass, answer, took).await;
+    ) -> Loaded<L1Value<V>> {
+        let prepared = self.prepare(key, permit, answer, took).await;
         if let Prepared::Not(answer) = prepared {
-            if let Some(gone) = pass.give_back() {
+            if let Some(gone) = permit.give_back() {
                 let _ = gone.await;
             }
             return answer;
         }
         let sent = self.send(key, &prepared, leaders);
-        self.conclude(pass, prepared, sent).await
+        self.conclude(permit, prepared, sent).await
     }
 
     /// The first part: what to store.
     pub(super) async fn prepare(
         &self,
         key: &[u8],
-        pass: &Pass<'_, V>,
+        permit: &StorePermit<'_, V>,
         answer: Loaded<V>,
         took: Duration,
     ) -> Prepared<V> {
@@ -165,19 +165,19 @@ where
             What::Value(value) => Some(value),
             What::Absent => None,
             What::Uncacheable(value) => {
-                return Prepared::Not(Loaded::uncacheable(Held::unsealed(Some(value))));
+                return Prepared::Not(Loaded::uncacheable(L1Value::without_id(Some(value))));
             }
             What::Unchanged => return Prepared::Not(Loaded::unchanged()),
         };
-        let right = match pass.right {
+        let right = match permit.right {
             Some(_) if options.ttl == Ttl::For(Duration::ZERO) => {
                 return Prepared::Not(for_callers(value, options));
             }
             Some(right) => right,
-            None => return Prepared::Not(self.kept_alone(value, options, pass.out_of_reach)),
+            None => return Prepared::Not(self.kept_alone(value, options, permit.out_of_reach)),
         };
         match self
-            .content_of(key, value.as_ref(), &options, right.born)
+            .content_of(key, value.as_ref(), &options, right.started_at)
             .await
         {
             Ok(Some(content)) => Prepared::Store {
@@ -207,19 +207,21 @@ where
         let Prepared::Store { over, content, .. } = prepared else {
             return None;
         };
-        let write = self.writes.begin(content.seal, leaders);
+        let write = self.writes.begin(content.content_id, leaders);
         let bytes = content.bytes.clone();
-        let put = self.tier.put(key.to_vec(), bytes, *over, content.kept_for);
+        let put = self
+            .tier
+            .compare_and_set(key.to_vec(), bytes, *over, content.kept_for);
         Some((put, write))
     }
 
     /// The third: it is there, or is not.
     pub(super) async fn conclude(
         &self,
-        pass: &mut Pass<'_, V>,
+        permit: &mut StorePermit<'_, V>,
         prepared: Prepared<V>,
         sent: Option<Sent<'_>>,
-    ) -> Loaded<Held<V>> {
+    ) -> Loaded<L1Value<V>> {
         let (value, mut options, content, put) = match (prepared, sent) {
             (
                 Prepared::Store {
@@ -235,11 +237,11 @@ where
         };
         match put {
             Ok(true) => {
-                pass.is_used();
-                let own = content.time_to_live.min(self.rules.own_time_to_live);
-                let held = Held {
+                permit.is_used();
+                let own = content.time_to_live.min(self.rules.l1_time_to_live);
+                let held = L1Value {
                     value,
-                    seal: Some(content.seal),
+                    content_id: Some(content.content_id),
                     created: content.created,
                     fresh_until: self.clock.now().saturating_add(nanos(own)),
                     tags: kept_tags(&options),
@@ -267,12 +269,12 @@ where
         value: Option<V>,
         options: EntryOptions,
         out_of_reach: bool,
-    ) -> Loaded<Held<V>> {
+    ) -> Loaded<L1Value<V>> {
         if !out_of_reach {
             return for_callers(value, options);
         }
-        let own = self.rules.keep_while_down.min(self.rules.own_time_to_live);
-        Loaded::new(Held::unsealed(value))
+        let own = self.rules.serve_while_down.min(self.rules.l1_time_to_live);
+        Loaded::new(L1Value::without_id(value))
             .time_to_live(own)
             .tags(options.tags)
     }

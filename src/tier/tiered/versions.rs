@@ -17,12 +17,12 @@ pub(super) fn name_of(tag: &str) -> Box<str> {
 }
 
 /// The name of a namespace's version.
-pub(super) fn name_of_space(space: &str) -> Box<str> {
-    ["@", space].concat().into()
+pub(super) fn name_of_namespace(namespace: &str) -> Box<str> {
+    ["@", namespace].concat().into()
 }
 
 /// The namespace of a version's name.
-pub(super) fn space_of(name: &str) -> Option<&str> {
+pub(super) fn namespace_of(name: &str) -> Option<&str> {
     name.strip_prefix('@')
 }
 
@@ -65,12 +65,12 @@ where
         }
     }
 
-    /// The versions under these names for a value whose load began when the sequence stood at `born`; `None` if one of
+    /// The versions under these names for a value whose load began when the sequence stood at `started_at`; `None` if one of
     /// them has moved since, or may have.
     pub(super) async fn versions_as_of(
         &self,
         names: &[Box<str>],
-        born: u64,
+        started_at: u64,
     ) -> Result<Option<Vec<u64>>, TierError> {
         let mut found = self.versions_of(names).await?;
         if found.contains(&None) {
@@ -79,10 +79,10 @@ where
                 .zip(&found)
                 .filter(|(_, found)| found.is_none());
             let nameless = nameless.map(|(name, _)| name.clone()).collect();
-            self.tier.settle(nameless).await?;
+            self.tier.init_versions(nameless).await?;
             found = self.versions_of(names).await?;
         }
-        let known = |version: Option<u64>| version.filter(|version| *version <= born);
+        let known = |version: Option<u64>| version.filter(|version| *version <= started_at);
         Ok(found.into_iter().map(known).collect())
     }
 }

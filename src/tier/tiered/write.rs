@@ -6,8 +6,8 @@ use equivalent::Equivalent;
 
 use super::miss::Read;
 use super::own_writes::{Leaders, Placeholder};
-use super::versions::{EVERYTHING, name_of, name_of_space};
-use super::{Held, Inner, Scope, Tiered, TieredCounters};
+use super::versions::{EVERYTHING, name_of, name_of_namespace};
+use super::{Inner, L1Value, Scope, Tiered, TieredCounters};
 use crate::entry::{EntryOptions, Ttl, What};
 use crate::tier::async_util::{all, block_on};
 use crate::tier::contract::TierError;
@@ -81,7 +81,7 @@ where
     ) -> Result<(), TierError> {
         let inner = &self.inner;
         if self.scope == Scope::Local {
-            let (held, options) = inner.held_here(value, options);
+            let (held, options) = inner.l1_value(value, options);
             // Refused, it is not kept: as with `Cache::insert`.
             let _ = self.l1.insert_with(key, held, options);
             return Ok(());
@@ -89,7 +89,9 @@ where
         if self.scope == Scope::Both {
             self.l1.invalidate(&key);
         }
-        let stored = inner.store(&self.place(&key), &value, &options).await;
+        let stored = inner
+            .store(&self.qualified_key(&key), &value, &options)
+            .await;
         stored.inspect_err(|_| TieredCounters::count(&inner.counters.l2_errors))
     }
 
@@ -191,11 +193,13 @@ where
     ) -> Result<bool, TierError> {
         let inner = &self.inner;
         if self.scope == Scope::Local {
-            let (held, options) = inner.held_here(value, options);
+            let (held, options) = inner.l1_value(value, options);
             let added = self.l1.add_with(key, held, options);
             return Ok(added.is_ok_and(|added| added.is_stored()));
         }
-        let added = inner.add_shared(&self.place(&key), &value, &options).await;
+        let added = inner
+            .add_shared(&self.qualified_key(&key), &value, &options)
+            .await;
         added.inspect_err(|_| TieredCounters::count(&inner.counters.l2_errors))
     }
 
@@ -275,7 +279,7 @@ where
                     here += u64::from(self.l1.invalidate(*key));
                 }
             })
-            .map(|key| self.place(key))
+            .map(|key| self.qualified_key(key))
             .collect();
         if self.scope == Scope::Local {
             return Ok(here);
@@ -311,7 +315,7 @@ where
         if self.scope != Scope::Shared {
             self.inner.l1.invalidate_tag(tag);
         }
-        self.bump(name_of(tag)).await
+        self.incr_version(name_of(tag)).await
     }
 
     /// Removes everything that was ever stored under this tier's prefix (of a [`namespace`](Self::namespace), what was
@@ -340,15 +344,16 @@ where
         if self.scope != Scope::Shared {
             self.l1.clear();
         }
-        let name = self.space.as_deref().map(name_of_space);
-        self.bump(name.unwrap_or_else(|| EVERYTHING.into())).await
+        let name = self.namespace.as_deref().map(name_of_namespace);
+        self.incr_version(name.unwrap_or_else(|| EVERYTHING.into()))
+            .await
     }
 
-    async fn bump(&self, name: Box<str>) -> Result<(), TierError> {
+    async fn incr_version(&self, name: Box<str>) -> Result<(), TierError> {
         if self.scope == Scope::Local {
             return Ok(());
         }
-        let bumped = self.inner.tier.bump(name).await;
+        let bumped = self.inner.tier.incr_version(name).await;
         bumped
             .map(|_| ())
             .inspect_err(|_| TieredCounters::count(&self.inner.counters.l2_errors))
@@ -361,32 +366,36 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// A value that no other process knows of, and its time here.
-    fn held_here(&self, value: V, mut options: EntryOptions) -> (Held<V>, EntryOptions) {
-        let own = self.rules.own_time_to_live;
+    fn l1_value(&self, value: V, mut options: EntryOptions) -> (L1Value<V>, EntryOptions) {
+        let own = self.rules.l1_time_to_live;
         let time = match options.ttl {
             Ttl::For(time) => time.min(own),
             Ttl::Default => self.rules.time_to_live.min(own),
             Ttl::Forever => own,
         };
         options.ttl = Ttl::For(time);
-        (Held::unsealed(Some(value)), options)
+        (L1Value::without_id(Some(value)), options)
     }
 
     /// Takes the key's place, and stores over that once it is answered: see the module's argument.
     async fn store(&self, key: &[u8], value: &V, options: &EntryOptions) -> Result<(), TierError> {
         let nobody = Leaders::default();
         for _ in 0..TURNS {
-            let (seal, content) = self.placeholder(key)?;
-            let write = self.writes.begin(seal, &nobody);
+            let (content_id, content) = self.placeholder(key)?;
+            let write = self.writes.begin(content_id, &nobody);
             // However this ends, nobody shall wait for it.
             let mut placeholder = Placeholder::new(&*self.tier, key, write);
-            let seized = self.tier.seize(key.to_vec(), content, self.rules.lease);
-            let born = seized.await?;
-            let content = self.content_of(key, Some(value), options, born).await;
+            let seized = self
+                .tier
+                .set_placeholder(key.to_vec(), content, self.rules.lease);
+            let started_at = seized.await?;
+            let content = self.content_of(key, Some(value), options, started_at).await;
             let stored = match content {
                 Ok(Some(content)) => {
                     let (bytes, kept_for) = (content.bytes, content.kept_for);
-                    self.tier.put(key.to_vec(), bytes, seal, kept_for).await
+                    self.tier
+                        .compare_and_set(key.to_vec(), bytes, content_id, kept_for)
+                        .await
                 }
                 // A tag has moved meanwhile. The version it has now is as of the next turn.
                 Ok(None) => continue,
@@ -417,25 +426,29 @@ where
     ) -> Result<bool, TierError> {
         let nobody = Leaders::default();
         for _ in 0..TURNS {
-            let (mut placeholder, seal, added) = self.pledge(key, &nobody)?;
-            let pledge = added.await?;
-            let over = if pledge.stored {
-                seal
+            let (mut placeholder, content_id, added) = self.add_reply(key, &nobody)?;
+            let add_reply = added.await?;
+            let over = if add_reply.stored {
+                content_id
             } else {
                 placeholder.is_gone();
                 match self.read(key).await? {
                     Some((_, Read::Fresh(loaded))) if is_value(&loaded.what) => return Ok(false),
                     // What stands there counts as absent: its place is taken, if it stands there still.
-                    Some((seal, _)) => seal,
+                    Some((content_id, _)) => content_id,
                     None => continue,
                 }
             };
-            let content = self.content_of(key, Some(value), options, pledge.sequence);
+            let content = self.content_of(key, Some(value), options, add_reply.sequence);
             let Some(content) = content.await? else {
                 continue;
             };
             let (bytes, kept_for) = (content.bytes, content.kept_for);
-            if self.tier.put(key.to_vec(), bytes, over, kept_for).await? {
+            if self
+                .tier
+                .compare_and_set(key.to_vec(), bytes, over, kept_for)
+                .await?
+            {
                 placeholder.is_gone();
                 return Ok(true);
             }
@@ -445,6 +458,6 @@ where
 }
 
 /// The news that there is nothing is no value.
-fn is_value<V>(what: &What<Held<V>>) -> bool {
+fn is_value<V>(what: &What<L1Value<V>>) -> bool {
     matches!(what, What::Value(held) if held.value.is_some())
 }

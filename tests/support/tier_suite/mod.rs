@@ -31,7 +31,7 @@ pub(crate) trait World: Sized {
 
     fn node(&self) -> Tiered<String, u64> {
         let node = self.builder().build().unwrap();
-        while !node.is_linked() {
+        while !node.is_connected() {
             std::thread::yield_now();
         }
         // The first value ever, so that what every value is valid for has a version.
@@ -327,23 +327,23 @@ pub(crate) fn a_scope_bounds_a_change<W: World>() {
     assert_eq!(there.get("k").unwrap(), Some(1));
     world.until(|| {
         assert_eq!(here.get("k").unwrap(), Some(1));
-        here.within(Scope::Local).invalidate("k").unwrap()
+        here.with_scope(Scope::Local).invalidate("k").unwrap()
     });
-    assert!(!here.within(Scope::Local).invalidate("k").unwrap());
+    assert!(!here.with_scope(Scope::Local).invalidate("k").unwrap());
     assert_eq!(
         here.get("k").unwrap(),
         Some(1),
         "the shared tier has it still"
     );
-    here.within(Scope::Local)
+    here.with_scope(Scope::Local)
         .insert("mine".to_owned(), 7)
         .unwrap();
     assert_eq!(here.get("mine").unwrap(), Some(7));
     assert_eq!(there.get("mine").unwrap(), None);
-    assert!(here.within(Scope::Shared).invalidate("k").unwrap());
+    assert!(here.with_scope(Scope::Shared).invalidate("k").unwrap());
     assert_eq!(here.get("k").unwrap(), None);
     world.until(|| there.get("k").unwrap().is_none());
-    here.within(Scope::Local).clear().unwrap();
+    here.with_scope(Scope::Local).clear().unwrap();
     assert!(here.is_empty());
 }
 
@@ -361,7 +361,7 @@ pub(crate) fn what_cannot_be_read_is_loaded_again<W: World>() {
         bad.resize(bad.len().max(24), 0);
         let place = format!(":{key}").into_bytes();
         world.until(|| {
-            let seized = raw.seize(place.clone(), bad.clone(), minute);
+            let seized = raw.set_placeholder(place.clone(), bad.clone(), minute);
             pollster::block_on(seized).is_ok()
         });
         world.until(|| node.get(&key).unwrap().is_none());
@@ -370,7 +370,7 @@ pub(crate) fn what_cannot_be_read_is_loaded_again<W: World>() {
     }
     // Another version of the type.
     let newer = world.builder().schema(1).build().unwrap();
-    while !newer.is_linked() {
+    while !newer.is_connected() {
         std::thread::yield_now();
     }
     node.insert("k".to_owned(), 1).unwrap();
@@ -386,7 +386,7 @@ pub(crate) fn who_waits_for_others_does_not_load<W: World>() {
         let builder = world.builder();
         let node = builder.wait_for_others(std::time::Duration::from_secs(20));
         let node = node.build().unwrap();
-        while !node.is_linked() {
+        while !node.is_connected() {
             std::thread::yield_now();
         }
         node.get_or_load("warm", || 0).unwrap();

@@ -17,7 +17,7 @@ pub(super) struct Attached<F> {
 }
 
 /// A loader that was given to the builder, for threads.
-pub(super) type Loader<K, V> =
+pub(super) type BlockingLoader<K, V> =
     Box<dyn Fn(&K, Option<&V>) -> Result<Loaded<V>, BoxError> + Send + Sync>;
 
 /// The future of an attached loader.

@@ -10,7 +10,7 @@ use super::executor::{Executor, Job};
 use super::observe::span::LoadSpan;
 use super::step::unless_nothing_is_unchanged;
 use super::timeout::LoadReason;
-use super::{Cache, Inner};
+use super::{Cache, CacheInner};
 use crate::entry::Loaded;
 use crate::entry::generation::Namespace;
 use crate::entry::removal::drop_catching;
@@ -20,7 +20,7 @@ use crate::util::sync::{Arc, Weak};
 
 /// What a job keeps of its cache: enough to end a load, and not enough to keep it alive.
 struct WeakCache<K, V, S> {
-    inner: Weak<Inner<K, V, S>>,
+    inner: Weak<CacheInner<K, V, S>>,
     namespace: Arc<Namespace>,
 }
 
@@ -48,7 +48,7 @@ where
         // Made here: it belongs to what this call belongs to.
         let span = LoadSpan::new(self.label(), name_of(reason));
         if reason == LoadReason::Refresh {
-            leader.hand_over();
+            leader.queue_refresh();
         }
         let job: Job = Box::new(move || {
             let Some(cache) = weak.cache() else { return };
@@ -91,7 +91,7 @@ where
             let load = (loader.call)(key, leader.previous().cloned());
             drop(running);
             if reason == LoadReason::Refresh {
-                leader.hand_over();
+                leader.queue_refresh();
             }
             spawn(Box::pin(async move {
                 if !begins(&mut leader, reason) {
@@ -157,8 +157,8 @@ where
 /// A loader begins for a lead that was handed to whoever runs it. `false`: it need not, or may not.
 fn begins<K, V>(leader: &mut LeaderGuard<K, V>, reason: LoadReason) -> bool {
     match reason {
-        LoadReason::Refresh => leader.begin_now(),
-        LoadReason::Load => leader.begin_elsewhere(),
+        LoadReason::Refresh => leader.begin_queued_refresh(),
+        LoadReason::Load => leader.begin_queued_load(),
     }
 }
 

@@ -47,7 +47,7 @@ struct Bulk<'q, Q: ?Sized, K, V> {
 }
 
 /// What a round has the loader load.
-struct RemovedBatch<K, V> {
+struct BulkLoad<K, V> {
     /// Those to be loaded, each with its place among the keys.
     leads: Vec<(usize, Option<LeaderGuard<K, V>>)>,
     keys: Each<K>,
@@ -148,7 +148,7 @@ where
                 let running = (batch.enter(), span.enter());
                 let answers = loader(&batch.keys.0);
                 drop(running);
-                self.settle(&mut bulk, batch, answers)?;
+                self.publish_answers(&mut bulk, batch, answers)?;
             }
             while let Some((place, mut follower)) = bulk.next_follow() {
                 let outcome = follower.wait(follower.deadline());
@@ -235,7 +235,7 @@ where
                     load.as_mut().poll(context)
                 })
                 .await;
-                self.settle(&mut bulk, batch, answers)?;
+                self.publish_answers(&mut bulk, batch, answers)?;
             }
             while let Some((place, mut follower)) = bulk.next_follow() {
                 let until = follower.deadline();
@@ -247,13 +247,13 @@ where
     }
 
     /// Looks at every open key. Returns what the loader is to load, if anything, and leaves what others load.
-    fn look_at_all<Q>(&self, bulk: &mut Bulk<'_, Q, K, V>) -> Option<RemovedBatch<K, V>>
+    fn look_at_all<Q>(&self, bulk: &mut Bulk<'_, Q, K, V>) -> Option<BulkLoad<K, V>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         K: Clone,
         V: Clone,
     {
-        let mut batch = RemovedBatch {
+        let mut batch = BulkLoad {
             leads: Vec::new(),
             keys: Each(Vec::new()),
         };
@@ -288,10 +288,10 @@ where
     }
 
     /// Publishes what the loader answered, key by key.
-    fn settle<Q, E>(
+    fn publish_answers<Q, E>(
         &self,
         bulk: &mut Bulk<'_, Q, K, V>,
-        mut batch: RemovedBatch<K, V>,
+        mut batch: BulkLoad<K, V>,
         answers: Result<Vec<Option<Loaded<V>>>, E>,
     ) -> Result<(), TryLoadError<E>>
     where
@@ -442,14 +442,14 @@ impl<Q: ?Sized, K, V> Bulk<'_, Q, K, V> {
 }
 
 /// Goes without a result: a listener that is told meanwhile must not wait for what is still led.
-impl<K, V> Drop for RemovedBatch<K, V> {
+impl<K, V> Drop for BulkLoad<K, V> {
     fn drop(&mut self) {
         let _running = self.enter();
         self.leads.clear();
     }
 }
 
-impl<K, V> RemovedBatch<K, V> {
+impl<K, V> BulkLoad<K, V> {
     /// Puts all that is loaded on this thread's stack of loads.
     fn enter(&self) -> Vec<RunningLoad> {
         let leads = self.leads.iter().filter_map(|(_, leader)| leader.as_ref());

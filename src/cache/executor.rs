@@ -13,7 +13,7 @@ use crate::entry::removal::drop_catching;
 use crate::util::sync::{Arc, Mutex};
 
 /// The future of a refresh.
-pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type LoadTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Who runs refreshes with the attached loader for threads.
 pub(super) enum Executor {
@@ -22,7 +22,7 @@ pub(super) enum Executor {
 }
 
 /// Who runs refreshes with the attached loader for tasks.
-pub(super) type Spawn = Box<dyn Fn(Task) + Send + Sync>;
+pub(super) type Spawn = Box<dyn Fn(LoadTask) + Send + Sync>;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 

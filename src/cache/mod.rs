@@ -25,7 +25,7 @@ pub use write::Added;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
-use attached::{AsyncLoader, Attached, Loader};
+use attached::{AsyncLoader, Attached, BlockingLoader};
 use executor::{Executor, Spawn};
 
 use crate::entry::expiry::{Expiry, Lifetime};
@@ -63,13 +63,13 @@ use crate::util::sync::{Arc, Mutex};
 /// # Ok::<(), larder::BuildError>(())
 /// ```
 pub struct Cache<K, V, S = DefaultHashBuilder> {
-    inner: Arc<Inner<K, V, S>>,
+    inner: Arc<CacheInner<K, V, S>>,
     namespace: Arc<Namespace>,
     /// A hit has no more to write down than that it happened, and this is the root: nearly always.
     is_ordinary: bool,
 }
 
-struct Inner<K, V, S> {
+struct CacheInner<K, V, S> {
     store: Arc<Store<K, V>>,
     hasher: S,
     rules: CacheRules<K, V>,
@@ -94,12 +94,12 @@ struct CacheRules<K, V> {
     /// The entry bound follows the weight bound unless it was set by itself.
     max_entries: Option<u64>,
     expiry: Option<Box<dyn Expiry<K, V>>>,
-    loader: Option<Attached<Loader<K, V>>>,
+    loader: Option<Attached<BlockingLoader<K, V>>>,
     async_loader: Option<Attached<AsyncLoader<K, V>>>,
 }
 
 impl<K, V, S> Cache<K, V, S> {
-    fn of(inner: Arc<Inner<K, V, S>>, namespace: Arc<Namespace>) -> Self {
+    fn of(inner: Arc<CacheInner<K, V, S>>, namespace: Arc<Namespace>) -> Self {
         Cache {
             is_ordinary: !inner.hits_may_write && namespace.id == Namespace::ROOT,
             inner,

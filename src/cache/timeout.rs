@@ -114,7 +114,7 @@ where
         V: Clone,
     {
         let follower = leader.follow();
-        leader.queue();
+        leader.queue_load();
         let clock = &self.inner.store.clock;
         let (_, hard_at) = timeouts.moments(clock);
         let late = clock.now() >= hard_at;

@@ -34,19 +34,19 @@ const TELLING: u32 = 64;
 /// ...and of so many, half is forgotten, so that the last ones count most.
 const PLENTY: u32 = 1024;
 
-type Bucket = u128;
+type FingerprintBucket = u128;
 
 #[derive(Debug, Default)]
-struct Table {
-    buckets: Vec<Bucket>,
+struct FingerprintTable {
+    buckets: Vec<FingerprintBucket>,
     capacity: u32,
 }
 
 /// A bounded memory of hashes.
 #[derive(Debug, Default)]
 pub(crate) struct Ghost {
-    table: Table,
-    old: Option<Table>,
+    table: FingerprintTable,
+    old: Option<FingerprintTable>,
     /// Insertions since `old` was set aside.
     since: u32,
     returns: Returns,
@@ -73,7 +73,7 @@ impl Returns {
     }
 }
 
-impl Table {
+impl FingerprintTable {
     fn new(capacity: u32) -> Self {
         Self {
             buckets: Vec::new(),
@@ -124,7 +124,7 @@ impl Table {
 
 /// The youngest place with this fingerprint; `PLACES` if there is none.
 #[inline]
-fn place_of(bucket: Bucket, print: u16) -> u32 {
+fn place_of(bucket: FingerprintBucket, print: u16) -> u32 {
     // A bit beyond the last place stands for none.
     (equal_parts(bucket, print) | 1 << PLACES).trailing_zeros()
 }
@@ -154,7 +154,7 @@ impl Ghost {
         if capacity == self.table.capacity {
             return;
         }
-        let old = std::mem::replace(&mut self.table, Table::new(capacity));
+        let old = std::mem::replace(&mut self.table, FingerprintTable::new(capacity));
         if !old.buckets.is_empty() && capacity > 0 {
             self.old = Some(old);
             self.since = 0;
@@ -231,7 +231,7 @@ impl Ghost {
     #[cfg(test)]
     pub(crate) fn heap_bytes(&self) -> usize {
         let old = self.old.as_ref().map_or(0, |old| old.buckets.capacity());
-        (self.table.buckets.capacity() + old) * size_of::<Bucket>()
+        (self.table.buckets.capacity() + old) * size_of::<FingerprintBucket>()
     }
 
     /// Hashes remembered, by a walk over the whole table.

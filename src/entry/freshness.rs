@@ -420,13 +420,13 @@ mod tests {
     }
 
     /// Sixteen bins of the window: how far what was drawn is from the exponential, as a chi-square.
-    fn chi_square(judge: impl Fn(u64, f64) -> bool) -> f64 {
+    fn chi_square(check: impl Fn(u64, f64) -> bool) -> f64 {
         const DRAWS: u32 = 100_000;
         let mut draws = Draws(0x9E37_79B9_7F4A_7C15);
         let mut sum = 0.0;
         for bin in 0..8 {
             let left = 10 * MILLI * bin / 2;
-            let early = (0..DRAWS / 8).filter(|_| judge(left, draws.next()));
+            let early = (0..DRAWS / 8).filter(|_| check(left, draws.next()));
             let (n, seen) = (f64::from(DRAWS / 8), early.count() as f64);
             let p = (-(left as f64) / (10 * MILLI) as f64).exp();
             if bin == 0 {

@@ -59,12 +59,12 @@ pub(crate) struct LivenessBound {
 }
 
 impl LivenessBound {
-    /// For entries born under `floor` or more, which is at most one above [`MAX_EPOCH`], whose deadlines are
+    /// For entries born under `min_epoch` or more, which is at most one above [`MAX_EPOCH`], whose deadlines are
     /// after `moment`.
     #[inline]
-    pub(crate) fn new(floor: u64, moment: u64) -> Self {
+    pub(crate) fn new(min_epoch: u64, moment: u64) -> Self {
         LivenessBound {
-            second: floor << EPOCH_AT,
+            second: min_epoch << EPOCH_AT,
             first: compact(moment) << DEADLINE_AT | ((1 << DEADLINE_AT) - 1),
         }
     }
@@ -309,10 +309,10 @@ mod tests {
                     .saturating_add(next() % (3 * FINE))
                     .saturating_sub(FINE),
             };
-            let (floor, epoch) = (next() % 3, next() % 3);
+            let (min_epoch, epoch) = (next() % 3, next() % 3);
             let header = EntryHeader::new(1, epoch, check_at, next() % 8 == 0);
-            let is_surely_live = header.is_surely_live(LivenessBound::new(floor, moment));
-            let alive = epoch >= floor && header.check_at() > moment;
+            let is_surely_live = header.is_surely_live(LivenessBound::new(min_epoch, moment));
+            let alive = epoch >= min_epoch && header.check_at() > moment;
             assert!(!is_surely_live || alive, "{moment} {check_at}");
             let far = check_at == NEVER || check_at / 2 > moment.saturating_add(COARSE);
             assert!(is_surely_live || !(alive && far), "{moment} {check_at}");

@@ -59,14 +59,14 @@ pub(crate) enum FlightOutcome<V> {
     Superseded,
 }
 
-enum Phase<V> {
+enum FlightPhase<V> {
     Led,
     Leaderless,
     Over(Arc<FlightOutcome<V>>),
 }
 
-struct State<V> {
-    phase: Phase<V>,
+struct FlightState<V> {
+    phase: FlightPhase<V>,
     term: u64,
     epoch: u64,
     /// When the leader's term began.
@@ -85,7 +85,7 @@ pub(crate) struct Flight<K, V> {
     pub(crate) hash: KeyHash,
     pub(crate) namespace: u32,
     key: K,
-    state: Mutex<State<V>>,
+    state: Mutex<FlightState<V>>,
     /// The chain node of the current leader, by which circles of loads are found.
     leader_id: Arc<AtomicU64>,
 }
@@ -188,8 +188,8 @@ impl<K, V> Flight<K, V> {
             hash,
             namespace,
             key,
-            state: Mutex::new(State {
-                phase: Phase::Led,
+            state: Mutex::new(FlightState {
+                phase: FlightPhase::Led,
                 term: FIRST_TERM,
                 epoch,
                 since: now,
@@ -237,7 +237,7 @@ impl<K, V> Flight<K, V> {
             return FlightJoin::Obsolete;
         }
         match &state.phase {
-            Phase::Over(outcome) => match &**outcome {
+            FlightPhase::Over(outcome) => match &**outcome {
                 FlightOutcome::Absent { .. } if now < state.negative.by_all => FlightJoin::Absent,
                 FlightOutcome::Failed(error) if takes_errors && now < state.negative.by_all => {
                     FlightJoin::Failed(error.clone())
@@ -247,11 +247,11 @@ impl<K, V> Flight<K, V> {
                 }
                 _ => FlightJoin::Obsolete,
             },
-            Phase::Led if state.since > overdue && (!state.wait_edge || queues) => {
+            FlightPhase::Led if state.since > overdue && (!state.wait_edge || queues) => {
                 let ticket = state.add_follower();
                 FlightJoin::Follower { ticket }
             }
-            Phase::Led | Phase::Leaderless => {
+            FlightPhase::Led | FlightPhase::Leaderless => {
                 if may_lead() {
                     let term = state.begin_term(epoch, now);
                     FlightJoin::Leader { term }
@@ -279,9 +279,9 @@ impl<K, V> Flight<K, V> {
     ) -> Option<(u64, Option<Wake>)> {
         let mut state = self.state.lock();
         let claimable = match state.phase {
-            Phase::Leaderless => true,
-            Phase::Led => state.since <= overdue,
-            Phase::Over(_) => false,
+            FlightPhase::Leaderless => true,
+            FlightPhase::Led => state.since <= overdue,
+            FlightPhase::Over(_) => false,
         };
         if !claimable {
             return None;
@@ -302,9 +302,9 @@ impl<K, V> Flight<K, V> {
             wakes = !matches!(place, Wake::Nobody);
         }
         let view = match &state.phase {
-            Phase::Over(outcome) => FollowerView::Over(Arc::clone(outcome)),
-            Phase::Leaderless => FollowerView::Claim,
-            Phase::Led => FollowerView::Waiting {
+            FlightPhase::Over(outcome) => FollowerView::Over(Arc::clone(outcome)),
+            FlightPhase::Leaderless => FollowerView::Claim,
+            FlightPhase::Led => FollowerView::Waiting {
                 since: state.since,
                 wakes,
             },
@@ -321,7 +321,7 @@ impl<K, V> Flight<K, V> {
         let own = state.followers.remove(&ticket);
         let mut next = None;
         let mut deserted = false;
-        if matches!(state.phase, Phase::Leaderless) {
+        if matches!(state.phase, FlightPhase::Leaderless) {
             // The wake that was meant for this follower goes on to the next.
             next = state.take_next_wake();
             deserted = state.followers.is_empty();
@@ -337,13 +337,13 @@ impl<K, V> Flight<K, V> {
     /// Whether `term` still leads. Called under the stripe's lock before publishing.
     pub(crate) fn is_led_by(&self, term: u64) -> bool {
         let state = self.state.lock();
-        state.term == term && matches!(state.phase, Phase::Led)
+        state.term == term && matches!(state.phase, FlightPhase::Led)
     }
 
     /// Whether nobody leads and nobody waits.
     pub(crate) fn is_deserted(&self) -> bool {
         let state = self.state.lock();
-        matches!(state.phase, Phase::Leaderless) && state.followers.is_empty()
+        matches!(state.phase, FlightPhase::Leaderless) && state.followers.is_empty()
     }
 
     /// The loader of this term's leader has to wait for a thread: whoever would wait for it takes over.
@@ -355,7 +355,7 @@ impl<K, V> Flight<K, V> {
     /// It begins, if the term still leads. (Also of a flight that has left the table: some may wait for it.)
     pub(crate) fn leader_begins(&self, term: u64) -> bool {
         let mut state = self.state.lock();
-        let leads = state.term == term && matches!(state.phase, Phase::Led);
+        let leads = state.term == term && matches!(state.phase, FlightPhase::Led);
         state.wait_edge &= !leads;
         leads
     }
@@ -363,7 +363,7 @@ impl<K, V> Flight<K, V> {
     /// Whether a leader that began after `overdue` runs its loader.
     pub(crate) fn is_under_way(&self, overdue: u64) -> bool {
         let state = self.state.lock();
-        matches!(state.phase, Phase::Led) && state.since > overdue
+        matches!(state.phase, FlightPhase::Led) && state.since > overdue
     }
 
     /// Whether anybody waits.
@@ -375,10 +375,10 @@ impl<K, V> Flight<K, V> {
     /// the table. Returns the wake of the follower that should claim it, to be called after the lock.
     pub(crate) fn abandon(&self, term: u64) -> Option<Wake> {
         let mut state = self.state.lock();
-        if state.term != term || !matches!(state.phase, Phase::Led) {
+        if state.term != term || !matches!(state.phase, FlightPhase::Led) {
             return None;
         }
-        state.phase = Phase::Leaderless;
+        state.phase = FlightPhase::Leaderless;
         state.take_next_wake()
     }
 
@@ -393,10 +393,12 @@ impl<K, V> Flight<K, V> {
     ) -> Wakes<V> {
         let outcome = Arc::new(outcome);
         let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Over(_)) || term.is_some_and(|term| term != state.term) {
+        if matches!(state.phase, FlightPhase::Over(_))
+            || term.is_some_and(|term| term != state.term)
+        {
             return Wakes(Vec::new(), Some(outcome));
         }
-        state.phase = Phase::Over(outcome);
+        state.phase = FlightPhase::Over(outcome);
         state.negative = negative;
         let wakes = state
             .followers
@@ -409,7 +411,7 @@ impl<K, V> Flight<K, V> {
     /// The flight has been taken out of the table. If a write did it, or if nobody leads, its followers
     /// are told to look again; otherwise they wait on for what the leader brings.
     pub(crate) fn detach(&self, written: bool) -> Wakes<V> {
-        let leaderless = matches!(self.state.lock().phase, Phase::Leaderless);
+        let leaderless = matches!(self.state.lock().phase, FlightPhase::Leaderless);
         // Out of the table, a leaderless flight gains no leader: the answer cannot change meanwhile.
         if written || leaderless {
             self.end(None, FlightOutcome::Superseded, NegativeResult::default())
@@ -427,13 +429,13 @@ impl<K, V> Flight<K, V> {
         } else {
             state.negative.by_served
         };
-        matches!(state.phase, Phase::Over(_)).then_some(until)
+        matches!(state.phase, FlightPhase::Over(_)).then_some(until)
     }
 
     /// When the end of this load may be forgotten; `None` for a flight that is not over.
     pub(crate) fn remembered_until(&self) -> Option<u64> {
         let state = self.state.lock();
-        matches!(state.phase, Phase::Over(_)).then_some(state.negative.until())
+        matches!(state.phase, FlightPhase::Over(_)).then_some(state.negative.until())
     }
 }
 
@@ -444,9 +446,9 @@ pub(crate) fn first_term() -> u64 {
     FIRST_TERM
 }
 
-impl<V> State<V> {
+impl<V> FlightState<V> {
     fn begin_term(&mut self, epoch: u64, now: u64) -> u64 {
-        self.phase = Phase::Led;
+        self.phase = FlightPhase::Led;
         self.wait_edge = false;
         self.term += 1;
         self.epoch = epoch;

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[derive(Clone, Copy, Default)]
-    struct Slot {
+    struct TestSlot {
         key: u32,
         hits: u8,
         queue: u8,
@@ -158,9 +158,9 @@ mod tests {
     }
 
     /// Puts a new entry into a free slot, as an owner does.
-    fn insert(policy: &mut AnyPolicy, slots: &mut Vec<Slot>, id: u32, key: u32, weight: u64) {
+    fn insert(policy: &mut AnyPolicy, slots: &mut Vec<TestSlot>, id: u32, key: u32, weight: u64) {
         let queue = policy.admit(hash_of(key));
-        slots[id as usize] = Slot {
+        slots[id as usize] = TestSlot {
             key,
             hits: 0,
             queue,
@@ -169,7 +169,7 @@ mod tests {
         policy.insert(id, queue, weight, slots);
     }
 
-    impl Slots for Vec<Slot> {
+    impl Slots for Vec<TestSlot> {
         fn view(&self, id: u32) -> EntryView {
             let slot = self[id as usize];
             EntryView {
@@ -194,14 +194,14 @@ mod tests {
     }
 
     /// A toy cache of entries of weight 1.
-    struct Cache {
+    struct TestCache {
         policy: AnyPolicy,
-        slots: Vec<Slot>,
+        slots: Vec<TestSlot>,
         map: HashMap<u32, u32>,
         capacity: usize,
     }
 
-    impl Cache {
+    impl TestCache {
         fn new(policy: AnyPolicy, capacity: usize) -> Self {
             Self {
                 policy,
@@ -224,7 +224,7 @@ mod tests {
                 self.map.remove(&self.slots[id as usize].key);
                 id
             } else {
-                self.slots.push(Slot::default());
+                self.slots.push(TestSlot::default());
                 self.slots.len() as u32 - 1
             };
             self.map.insert(key, id);
@@ -233,10 +233,10 @@ mod tests {
         }
     }
 
-    fn both(capacity: u64) -> [Cache; 2] {
+    fn both(capacity: u64) -> [TestCache; 2] {
         let s3 = S3Fifo::new(Settings::DEFAULT, capacity, UNLIMITED);
         [AnyPolicy::S3Fifo(s3), AnyPolicy::Lru(Lru::new())]
-            .map(|policy| Cache::new(policy, capacity as usize))
+            .map(|policy| TestCache::new(policy, capacity as usize))
     }
 
     /// Keys, the k-th in proportion to 1 / k^0.9.
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn probation_is_as_long_as_it_helps() {
-        let on_probation = |cache: &Cache| {
+        let on_probation = |cache: &TestCache| {
             let lens = cache.policy.queue_lens();
             lens.fresh + lens.small
         };
@@ -341,7 +341,7 @@ mod tests {
             } else {
                 AnyPolicy::S3Fifo(S3Fifo::new(Settings::DEFAULT, limits.0, limits.1))
             };
-            let mut slots = vec![Slot::default(); 1_000];
+            let mut slots = vec![TestSlot::default(); 1_000];
             let (mut live, mut cleared) = (BTreeSet::new(), BTreeSet::new());
             for _ in 0..6_000 {
                 let id = rand.next(1_000) as u32;
@@ -409,11 +409,11 @@ mod tests {
         for (round, capacity) in [1_u32, 2, 7, 60, 300, 3_000].into_iter().enumerate() {
             let new = || S3Fifo::new(Settings::DEFAULT, u64::from(capacity), u64::from(capacity));
             let (mut one, mut other) = (new(), AnyPolicy::S3Fifo(new()));
-            let mut slots = [vec![Slot::default(); capacity as usize], Vec::new()];
+            let mut slots = [vec![TestSlot::default(); capacity as usize], Vec::new()];
             slots[1] = slots[0].clone();
             for id in 0..capacity {
                 for slot in &mut slots {
-                    slot[id as usize] = Slot {
+                    slot[id as usize] = TestSlot {
                         key: id,
                         hits: 0,
                         queue: 1,
@@ -441,7 +441,7 @@ mod tests {
                     }
                 }
                 let (id, seen, queue) = one.evict_and_admit(hash_of(key), &mut slots[0]).unwrap();
-                slots[0][id as usize] = Slot {
+                slots[0][id as usize] = TestSlot {
                     key,
                     hits: 0,
                     queue,
@@ -486,7 +486,7 @@ mod tests {
 
     #[test]
     fn nothing_to_evict() {
-        let mut slots: Vec<Slot> = Vec::new();
+        let mut slots: Vec<TestSlot> = Vec::new();
         for [mut cache, mut lru] in [both(0), both(10)] {
             assert!(cache.policy.victim(&mut slots).is_none());
             assert!(lru.policy.victim(&mut slots).is_none());

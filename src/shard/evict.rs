@@ -3,7 +3,7 @@
 use super::remove::Victim;
 use super::side_tables::{PolicyView, hash_of};
 use super::slab::Slab;
-use super::{Limits, STEPS_PER_EVICTION, Shard};
+use super::{STEPS_PER_EVICTION, Shard, ShardCapacity};
 use crate::ds::index::Index;
 use crate::entry::generation::EpochCounter;
 use crate::entry::removal::{RemovalCause, RemovedBatch};
@@ -13,11 +13,11 @@ use crate::util::cpu::prefetch_owned;
 
 impl<K, V> Shard<K, V> {
     /// New limits. What is over them goes a slice a visit.
-    pub(crate) fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
-        self.policy.resize(limits.entries, limits.weight);
+    pub(crate) fn set_capacity(&mut self, capacity: ShardCapacity) {
+        self.capacity = capacity;
+        self.policy.resize(capacity.entries, capacity.weight);
         self.index
-            .set_max_entries(u32::try_from(limits.entries).ok());
+            .set_max_entries(u32::try_from(capacity.entries).ok());
         self.over_capacity = self.is_over(0, 0);
     }
 
@@ -87,8 +87,8 @@ impl<K, V> Shard<K, V> {
         // A sum beyond all numbers is over every limit.
         let exceeds = |sum: Option<u64>, limit| sum.is_none_or(|sum| sum > limit);
         let usage = self.usage();
-        exceeds(usage.entries.checked_add(entries), self.limits.entries)
-            || exceeds(usage.weight.checked_add(weight), self.limits.weight)
+        exceeds(usage.entries.checked_add(entries), self.capacity.entries)
+            || exceeds(usage.weight.checked_add(weight), self.capacity.weight)
     }
 
     /// Evicts until `entries` more of `weight` fit; returns the last victim, whose slot is still taken.
@@ -103,10 +103,10 @@ impl<K, V> Shard<K, V> {
         now: &mut Now<'_>,
         out: &mut RemovedBatch<K, V>,
     ) -> Option<Victim> {
-        let (mut usage, limits) = (self.usage(), self.limits);
-        let enough = Limits {
-            entries: usage.entries.max(limits.entries).saturating_sub(entries),
-            weight: usage.weight.max(limits.weight).saturating_sub(weight),
+        let (mut usage, capacity) = (self.usage(), self.capacity);
+        let enough = ShardCapacity {
+            entries: usage.entries.max(capacity.entries).saturating_sub(entries),
+            weight: usage.weight.max(capacity.weight).saturating_sub(weight),
         };
         let mut last = None;
         while usage.entries > enough.entries || usage.weight > enough.weight {

@@ -2,7 +2,7 @@
 
 use super::evict::prepare_to_evict;
 use super::side_tables::{EntryMeta, PolicyView, hash_of};
-use super::{Found, NewEntry, Outcome, Scope, Shard};
+use super::{Found, LookupScope, NewEntry, Outcome, Shard};
 use crate::entry::Entry;
 use crate::entry::freshness::Early;
 use crate::entry::generation::{EpochCounter, Namespace};
@@ -41,7 +41,7 @@ impl<K, V> Shard<K, V> {
         &mut self,
         incoming: NewEntry<K, V>,
         found: Found,
-        scope: Scope<'_>,
+        scope: LookupScope<'_>,
         now: &mut Now<'_>,
         out: &mut RemovedBatch<K, V>,
     ) -> Outcome<K, V> {
@@ -75,7 +75,7 @@ impl<K, V> Shard<K, V> {
         &mut self,
         id: u32,
         incoming: NewEntry<K, V>,
-        scope: Scope<'_>,
+        scope: LookupScope<'_>,
         now: &mut Now<'_>,
         out: &mut RemovedBatch<K, V>,
     ) -> Outcome<K, V> {
@@ -96,7 +96,7 @@ impl<K, V> Shard<K, V> {
     fn store_new(
         &mut self,
         incoming: NewEntry<K, V>,
-        scope: Scope<'_>,
+        scope: LookupScope<'_>,
         now: &mut Now<'_>,
         out: &mut RemovedBatch<K, V>,
     ) -> Outcome<K, V> {
@@ -155,7 +155,7 @@ impl<K, V> Shard<K, V> {
         &mut self,
         id: u32,
         incoming: NewEntry<K, V>,
-        scope: Scope<'_>,
+        scope: LookupScope<'_>,
         now: &mut Now<'_>,
     ) -> Outcome<K, V> {
         let NewEntry {

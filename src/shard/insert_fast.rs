@@ -107,7 +107,7 @@ impl<K, V> Shard<K, V> {
     #[inline(always)]
     fn is_full(&self) -> bool {
         let entries = self.policy.live().entries;
-        entries >= self.limits.entries.min(self.limits.weight) && entries > 0
+        entries >= self.capacity.entries.min(self.capacity.weight) && entries > 0
     }
 
     /// Whether nothing lies beside the slots, and nothing is to be done but what the time may bring; and the policy

@@ -2,7 +2,7 @@
 
 use equivalent::Equivalent;
 
-use super::{Found, ReadContext, Scope, Shard};
+use super::{Found, LookupScope, ReadContext, Shard};
 use crate::ds::index::BucketProbe;
 use crate::entry::Entry;
 use crate::entry::generation::{EpochCounter, Namespace};
@@ -243,7 +243,7 @@ impl<K, V> Shard<K, V> {
         epochs: &EpochCounter,
         now: &mut Now<'_>,
     ) -> bool {
-        let scope = Scope {
+        let scope = LookupScope {
             namespace: namespace.id,
             min_epoch: namespace.min_epoch(),
             cache_min_epoch: epochs.min_epoch(),
@@ -254,7 +254,13 @@ impl<K, V> Shard<K, V> {
 
     /// Finds what `key` stands for. Runs `Eq` and changes nothing.
     #[inline(always)]
-    pub(crate) fn lookup<Q>(&self, hash: u32, key: &Q, scope: Scope<'_>, now: &mut Now<'_>) -> Found
+    pub(crate) fn lookup<Q>(
+        &self,
+        hash: u32,
+        key: &Q,
+        scope: LookupScope<'_>,
+        now: &mut Now<'_>,
+    ) -> Found
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -270,7 +276,7 @@ impl<K, V> Shard<K, V> {
         &self,
         id: u32,
         entry: &Entry<K, V>,
-        scope: Scope<'_>,
+        scope: LookupScope<'_>,
         now: &mut Now<'_>,
     ) -> Found {
         if self.is_dead(id, entry, scope) {
@@ -283,7 +289,7 @@ impl<K, V> Shard<K, V> {
     }
 
     #[inline]
-    fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: Scope<'_>) -> bool {
+    fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: LookupScope<'_>) -> bool {
         // A floor this shard has not seen yet kills all it holds.
         self.seen_min_epoch < scope.cache_min_epoch
             || entry.header.epoch() < self.min_epoch.max(scope.min_epoch)

@@ -59,14 +59,14 @@ const STEPS_PER_EVICTION: u32 = 8;
 
 /// What a shard may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct ShardCapacity {
     pub(crate) entries: u64,
     pub(crate) weight: u64,
 }
 
 /// Whose entries a call may see: a namespace, and the floor below which it is dead.
 #[derive(Clone, Copy)]
-pub(crate) struct Scope<'a> {
+pub(crate) struct LookupScope<'a> {
     pub(crate) namespace: u32,
     pub(crate) min_epoch: u64,
     /// The floor of the whole cache, for calls that visit the shard shared. An exclusive visit goes by
@@ -128,7 +128,7 @@ pub(super) struct Compaction {
 #[repr(C)]
 pub(crate) struct Shard<K, V> {
     policy: AnyPolicy,
-    limits: Limits,
+    capacity: ShardCapacity,
     cleared: Usage,
     /// The limits were lowered, and there may be more than they say.
     over_capacity: bool,
@@ -148,7 +148,7 @@ pub(crate) struct Shard<K, V> {
 impl<K, V> Shard<K, V> {
     pub(crate) fn new(
         policy: AnyPolicy,
-        limits: Limits,
+        capacity: ShardCapacity,
         weighted: bool,
         idle_after: Option<u64>,
         windows: Windows,
@@ -156,13 +156,13 @@ impl<K, V> Shard<K, V> {
     ) -> Self {
         Shard {
             slab: Slab::new(),
-            index: Index::new(u32::try_from(limits.entries).ok()),
+            index: Index::new(u32::try_from(capacity.entries).ok()),
             policy,
             wheel: Wheel::new(now),
             side_tables: SideTables::new(weighted, idle_after, windows),
             deferred_free: Vec::new(),
             compaction: Compaction::default(),
-            limits,
+            capacity,
             cleared: Usage::default(),
             over_capacity: false,
             min_epoch: 0,
@@ -292,8 +292,8 @@ impl<K, V> Shard<K, V> {
         self.min_epoch
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
+    pub(crate) fn capacity(&self) -> ShardCapacity {
+        self.capacity
     }
 
     /// One above the highest slot address that may hold an entry.

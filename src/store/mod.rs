@@ -43,7 +43,7 @@ use crate::policy::any::AnyPolicy;
 use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
 use crate::policy::settings::Settings;
-use crate::shard::{Limits, MAINTENANCE_BATCH, Scope, Shard};
+use crate::shard::{LookupScope, MAINTENANCE_BATCH, Shard, ShardCapacity};
 use crate::util::clock::{Clock, Now};
 use crate::util::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::util::sync::locks::RwLockWriteGuard;
@@ -119,12 +119,12 @@ pub(crate) struct Capacity {
 
 impl Capacity {
     /// The part of shard `number` out of `shards`: equal slices, the remainder on the first ones.
-    fn slice(self, number: usize, shards: usize) -> Limits {
+    fn slice(self, number: usize, shards: usize) -> ShardCapacity {
         let part = |whole: u64| {
             let shards = shards as u64;
             whole / shards + u64::from((number as u64) < whole % shards)
         };
-        Limits {
+        ShardCapacity {
             entries: part(self.entries),
             weight: part(self.weight),
         }
@@ -167,19 +167,19 @@ impl<K, V> Store<K, V> {
     pub(crate) fn new(config: StoreConfig<K, V>) -> Self {
         let now = config.clock.now();
         let stripe = |number| {
-            let limits = config.capacity.slice(number, config.shards);
+            let capacity = config.capacity.slice(number, config.shards);
             let policy = if config.lru {
                 AnyPolicy::Lru(Lru::new())
             } else {
                 AnyPolicy::S3Fifo(S3Fifo::new(
                     Settings::DEFAULT,
-                    limits.entries,
-                    limits.weight,
+                    capacity.entries,
+                    capacity.weight,
                 ))
             };
             let mut shard = Shard::new(
                 policy,
-                limits,
+                capacity,
                 config.weighted,
                 config.idle_after,
                 config.loads.windows,
@@ -228,8 +228,8 @@ impl<K, V> Store<K, V> {
         &self.stripes[hash.shard(self.stripes.len())]
     }
 
-    fn scope(&self, namespace: &Namespace) -> Scope<'_> {
-        Scope {
+    fn scope(&self, namespace: &Namespace) -> LookupScope<'_> {
+        LookupScope {
             namespace: namespace.id,
             min_epoch: namespace.min_epoch(),
             cache_min_epoch: self.epochs.min_epoch(),
@@ -238,8 +238,8 @@ impl<K, V> Store<K, V> {
     }
 
     /// The scope of an exclusive visit, which has noticed the last `clear` already.
-    pub(crate) fn scope_when_locked(&self, namespace: &Namespace) -> Scope<'_> {
-        Scope {
+    pub(crate) fn scope_when_locked(&self, namespace: &Namespace) -> LookupScope<'_> {
+        LookupScope {
             cache_min_epoch: 0,
             ..self.scope(namespace)
         }

@@ -369,19 +369,21 @@ fn refusal<K, V>(
     request: &WriteRequest<K, V>,
     epoch: u64,
 ) -> Option<RejectReason> {
-    let limits = stripe.shard.limits();
+    let capacity = stripe.shard.capacity();
     if request.excess_tags > 0 {
         Some(RejectReason::TooManyTags {
             tags: request.excess_tags,
             limit: EntryOptions::MAX_TAGS,
         })
-    } else if limits.entries == 0 || (limits.weight == 0 && request.weight > 0) || epoch > MAX_EPOCH
+    } else if capacity.entries == 0
+        || (capacity.weight == 0 && request.weight > 0)
+        || epoch > MAX_EPOCH
     {
         Some(RejectReason::NoCapacity)
-    } else if request.weight > limits.weight {
+    } else if request.weight > capacity.weight {
         Some(RejectReason::TooHeavy {
             weight: request.weight,
-            limit: limits.weight,
+            limit: capacity.weight,
         })
     } else if request.lifetime == Lifetime::NOTHING {
         Some(RejectReason::ZeroTimeToLive)

@@ -162,7 +162,7 @@ impl<K, V> Store<K, V> {
         let shards = self.stripes.len();
         for (number, stripe) in self.stripes.iter().enumerate() {
             self.with_stripe_mut(stripe, |stripe| {
-                stripe.shard.set_limits(capacity().slice(number, shards));
+                stripe.shard.set_capacity(capacity().slice(number, shards));
             });
         }
     }
@@ -171,12 +171,12 @@ impl<K, V> Store<K, V> {
     pub(crate) fn smallest_slice(&self) -> u64 {
         self.stripes
             .iter()
-            .map(|stripe| stripe.read().shard.limits())
-            .map(|limits| {
-                if limits.entries == 0 {
+            .map(|stripe| stripe.read().shard.capacity())
+            .map(|capacity| {
+                if capacity.entries == 0 {
                     0
                 } else {
-                    limits.weight
+                    capacity.weight
                 }
             })
             .min()

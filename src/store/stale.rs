@@ -8,7 +8,7 @@ use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::RemovalCause;
 use crate::flight::Flight;
-use crate::shard::{Found, Hit, Scope, Shard};
+use crate::shard::{Found, Hit, LookupScope, Shard};
 use crate::util::clock::Now;
 
 /// What is served instead of an error.
@@ -106,7 +106,7 @@ impl<K, V> Store<K, V> {
     fn look_for_use<Q>(
         shard: &Shard<K, V>,
         hash: KeyHash,
-        scope: Scope<'_>,
+        scope: LookupScope<'_>,
         key: &Q,
         now: &mut Now<'_>,
     ) -> Option<(u32, Option<Stale>)>

@@ -70,7 +70,7 @@ pub(crate) struct Envelope<'a> {
 
 /// What is refused before anything is allocated.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct EnvelopeLimits {
     /// Bytes.
     pub(crate) payload: usize,
     pub(crate) tags: usize,
@@ -78,9 +78,9 @@ pub(crate) struct Limits {
     pub(crate) tag_name: usize,
 }
 
-impl Default for Limits {
+impl Default for EnvelopeLimits {
     fn default() -> Self {
-        Limits {
+        EnvelopeLimits {
             payload: 64 << 20,
             // An entry's own tags, its namespace, and everything.
             tags: crate::entry::EntryOptions::MAX_TAGS + 2,
@@ -161,7 +161,11 @@ impl Error for EnvelopeError {}
 
 impl<'a> Envelope<'a> {
     /// The bytes.
-    pub(crate) fn encode(&self, key: &[u8], limits: &Limits) -> Result<Vec<u8>, EnvelopeError> {
+    pub(crate) fn encode(
+        &self,
+        key: &[u8],
+        limits: &EnvelopeLimits,
+    ) -> Result<Vec<u8>, EnvelopeError> {
         let payload = self.payload.len();
         if payload > limits.payload || u32::try_from(payload).is_err() {
             let limit = limits.payload.min(u32::MAX as usize);
@@ -206,7 +210,7 @@ impl<'a> Envelope<'a> {
     pub(crate) fn decode(
         bytes: &'a [u8],
         key: &[u8],
-        limits: &Limits,
+        limits: &EnvelopeLimits,
     ) -> Result<Self, EnvelopeError> {
         Self::decode_with(bytes, key, limits, |sealed, checksum| {
             xxh3_64(sealed) == checksum
@@ -216,7 +220,7 @@ impl<'a> Envelope<'a> {
     fn decode_with(
         bytes: &'a [u8],
         key: &[u8],
-        limits: &Limits,
+        limits: &EnvelopeLimits,
         is_whole: impl FnOnce(&[u8], u64) -> bool,
     ) -> Result<Self, EnvelopeError> {
         if bytes.len() < HEADER + CHECKSUM {
@@ -294,7 +298,7 @@ impl<'a> ContentReader<'a> {
     fn tags(
         &mut self,
         count: usize,
-        limits: &Limits,
+        limits: &EnvelopeLimits,
     ) -> Result<Vec<(&'a str, u64)>, EnvelopeError> {
         // A tag takes ten bytes at the least.
         if count > limits.tags || count > self.0.len() / 10 {
@@ -303,7 +307,7 @@ impl<'a> ContentReader<'a> {
         (0..count).map(|_| self.tag(limits)).collect()
     }
 
-    fn tag(&mut self, limits: &Limits) -> Result<(&'a str, u64), EnvelopeError> {
+    fn tag(&mut self, limits: &EnvelopeLimits) -> Result<(&'a str, u64), EnvelopeError> {
         let length = usize::from(u16::from_le_bytes(self.array()?));
         if length > limits.tag_name {
             return Err(EnvelopeError::Tags);
@@ -318,7 +322,7 @@ impl<'a> ContentReader<'a> {
 #[cfg(all(test, not(larder_shuttle)))]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use super::{ContentId, Envelope, EnvelopeError, Kind, Limits, content_id_of, xxh3_64};
+    use super::{ContentId, Envelope, EnvelopeError, EnvelopeLimits, Kind, content_id_of, xxh3_64};
     use crate::util::rng::next_u64;
 
     const KEY: &[u8] = b"price:7";
@@ -358,7 +362,7 @@ mod tests {
     }
 
     fn decode(bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
-        Envelope::decode(bytes, KEY, &Limits::default())
+        Envelope::decode(bytes, KEY, &EnvelopeLimits::default())
     }
 
     #[test]
@@ -366,7 +370,7 @@ mod tests {
         for _ in 0..2_000 {
             let payload = bytes();
             let envelope = random(&payload);
-            let encoded = envelope.encode(KEY, &Limits::default()).unwrap();
+            let encoded = envelope.encode(KEY, &EnvelopeLimits::default()).unwrap();
             assert_eq!(decode(&encoded).unwrap(), envelope);
             assert_eq!(content_id_of(&encoded), Some(envelope.content_id));
         }
@@ -375,7 +379,9 @@ mod tests {
     /// Damages an envelope in every way; the first damage that a decoder takes for whole.
     fn first_unnoticed(takes: impl Fn(&[u8]) -> bool) -> Option<String> {
         let payload = bytes();
-        let whole = random(&payload).encode(KEY, &Limits::default()).unwrap();
+        let whole = random(&payload)
+            .encode(KEY, &EnvelopeLimits::default())
+            .unwrap();
         for bit in 0..whole.len() * 8 {
             let mut damaged = whole.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -401,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_decoder_that_skips_the_checksum_is_caught() {
-        let limits = Limits::default();
+        let limits = EnvelopeLimits::default();
         let careless =
             |bytes: &[u8]| Envelope::decode_with(bytes, KEY, &limits, |_, _| true).is_ok();
         assert!(first_unnoticed(careless).is_some());
@@ -409,7 +415,7 @@ mod tests {
 
     #[test]
     fn another_keys_content_and_other_versions_are_told_apart() {
-        let limits = Limits::default();
+        let limits = EnvelopeLimits::default();
         let whole = random(b"x").encode(b"other", &limits).unwrap();
         assert_eq!(decode(&whole), Err(EnvelopeError::Key));
         let mut newer = random(b"x").encode(KEY, &limits).unwrap();
@@ -429,7 +435,7 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_are_refused_before_anything_is_allocated() {
-        let limits = Limits::default();
+        let limits = EnvelopeLimits::default();
         let whole = Envelope {
             tags: vec![("*", 1)],
             ..random(b"payload")
@@ -461,7 +467,7 @@ mod tests {
 
     #[test]
     fn limits_hold_when_writing() {
-        let limits = Limits {
+        let limits = EnvelopeLimits {
             payload: 3,
             tags: 1,
             tag_name: 2,
@@ -498,7 +504,7 @@ mod tests {
             tags: vec![("#t", 8)],
             payload: b"value",
         };
-        let bytes = envelope.encode(b"key", &Limits::default()).unwrap();
+        let bytes = envelope.encode(b"key", &EnvelopeLimits::default()).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, GOLDEN);
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::async_util::{Waiters, block_on, with_timeout};
 use super::content_id::ContentIds;
 use super::contract::{Change, FlushCause, Tier, TierError, TierListener};
-use super::envelope::{ContentId, Envelope, Kind, Limits, content_id_of};
+use super::envelope::{ContentId, Envelope, EnvelopeLimits, Kind, content_id_of};
 use crate::util::clock::{Clock, nanos};
 use crate::util::sync::Arc;
 
@@ -40,17 +40,17 @@ use crate::util::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct LockManager {
-    shared: Arc<Shared>,
+    shared: Arc<LockManagerInner>,
 }
 
-struct Shared {
+struct LockManagerInner {
     tier: Arc<dyn Tier>,
     waiters: Waiters,
     clock: Clock,
     content_ids: ContentIds,
 }
 
-impl TierListener for Shared {
+impl TierListener for LockManagerInner {
     fn changed(&self, changes: &[Change]) {
         for change in changes {
             if let Change::Key(key) | Change::Own(key, _) = change {
@@ -69,7 +69,7 @@ impl TierListener for Shared {
 /// A lock that is held; given back when it is dropped, if it is held still.
 #[must_use = "a lock that is dropped is given back"]
 pub struct LockGuard {
-    shared: Arc<Shared>,
+    shared: Arc<LockManagerInner>,
     key: Vec<u8>,
     content_id: ContentId,
     number: u64,
@@ -113,7 +113,7 @@ impl LockManager {
     /// # let _ = locks;
     /// ```
     pub fn with_clock(tier: impl Tier, clock: Clock) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LockManagerInner {
             tier: Arc::new(tier),
             waiters: Waiters::default(),
             clock,
@@ -247,7 +247,7 @@ fn token(key: &[u8], content_id: ContentId) -> Result<Vec<u8>, TierError> {
         tags: Vec::new(),
         payload: &[],
     };
-    let token = token.encode(key, &Limits::default());
+    let token = token.encode(key, &EnvelopeLimits::default());
     token.map_err(|error| TierError::Unencodable(std::sync::Arc::new(error)))
 }
 

@@ -23,23 +23,23 @@ use crate::util::sync::Mutex;
 /// ```
 #[derive(Clone)]
 pub struct MemoryServer {
-    shared: Arc<Shared>,
+    shared: Arc<ServerInner>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct ServerInner {
+    state: Mutex<MemoryState>,
     clock: Clock,
 }
 
 #[derive(Default)]
-struct State {
-    contents: HashMap<Vec<u8>, Content>,
+struct MemoryState {
+    contents: HashMap<Vec<u8>, StoredContent>,
     versions: HashMap<Box<str>, u64>,
     sequence: u64,
     listeners: Vec<Weak<dyn TierListener>>,
 }
 
-struct Content {
+struct StoredContent {
     bytes: Vec<u8>,
     expires_at: u64,
 }
@@ -66,8 +66,8 @@ impl MemoryServer {
     #[must_use]
     pub fn with_clock(clock: Clock) -> Self {
         MemoryServer {
-            shared: Arc::new(Shared {
-                state: Mutex::new(State::default()),
+            shared: Arc::new(ServerInner {
+                state: Mutex::new(MemoryState::default()),
                 clock,
             }),
         }
@@ -112,7 +112,7 @@ impl fmt::Debug for MemoryServer {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct MemoryTier {
-    shared: Arc<Shared>,
+    shared: Arc<ServerInner>,
     own: Mutex<Option<Weak<dyn TierListener>>>,
 }
 
@@ -122,9 +122,9 @@ impl fmt::Debug for MemoryTier {
     }
 }
 
-impl State {
+impl MemoryState {
     /// What lives under a key. The dead is dropped.
-    fn live(&mut self, key: &[u8], now: u64) -> Option<&Content> {
+    fn live(&mut self, key: &[u8], now: u64) -> Option<&StoredContent> {
         if self.contents.get(key)?.expires_at <= now {
             self.contents.remove(key);
         }
@@ -138,12 +138,13 @@ impl State {
 
     fn store(&mut self, key: Vec<u8>, bytes: Vec<u8>, now: u64, time_to_live: Duration) {
         let expires_at = now.saturating_add(nanos(time_to_live));
-        self.contents.insert(key, Content { bytes, expires_at });
+        self.contents
+            .insert(key, StoredContent { bytes, expires_at });
     }
 }
 
 impl MemoryTier {
-    fn with<T>(&self, work: impl FnOnce(&mut State, u64) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut MemoryState, u64) -> T) -> T {
         let now = self.shared.clock.now();
         work(&mut self.shared.state.lock(), now)
     }

@@ -114,7 +114,7 @@ impl<T> RwLock<T> {
 pub(crate) struct Locked<G> {
     // Dropped in this order: the count falls once the lock is free.
     guard: G,
-    _held: depth::Held,
+    _held: depth::DepthGuard,
 }
 
 impl<G> Locked<G> {
@@ -122,7 +122,7 @@ impl<G> Locked<G> {
     fn new(guard: G) -> Self {
         Locked {
             guard,
-            _held: depth::Held::new(),
+            _held: depth::DepthGuard::new(),
         }
     }
 }
@@ -171,9 +171,9 @@ mod depth {
         static LONGEST: Cell<u64> = const { Cell::new(0) };
     }
 
-    pub(super) struct Held(());
+    pub(super) struct DepthGuard(());
 
-    impl Held {
+    impl DepthGuard {
         pub(super) fn new() -> Self {
             DEPTH.with(|depth| {
                 if depth.get() == 0 {
@@ -181,11 +181,11 @@ mod depth {
                 }
                 depth.set(depth.get() + 1);
             });
-            Held(())
+            DepthGuard(())
         }
     }
 
-    impl Drop for Held {
+    impl Drop for DepthGuard {
         fn drop(&mut self) {
             DEPTH.with(|depth| depth.set(depth.get() - 1));
             let slots = SLOTS.with(Cell::get);
@@ -216,12 +216,12 @@ mod depth {
 
 #[cfg(not(debug_assertions))]
 mod depth {
-    pub(super) struct Held(());
+    pub(super) struct DepthGuard(());
 
-    impl Held {
+    impl DepthGuard {
         #[inline]
         pub(super) fn new() -> Self {
-            Held(())
+            DepthGuard(())
         }
     }
 

@@ -430,17 +430,15 @@ impl Run {
         while !healed(self) && !self.is_wrong() {
             if self.network.now > end {
                 let waiting = self.calls.len();
-                let owed = self.network.processes.iter().map(|process| {
+                let states = self.network.processes.iter().map(|process| {
                     let stats = process.counters.snapshot();
-                    (
-                        process.cache.is_connected(),
-                        stats.retries,
-                        stats.breaker_open,
-                    )
+                    let connected = process.cache.is_connected();
+                    (connected, stats.retries, stats.breaker_open)
                 });
-                let owed: Vec<_> = owed.collect();
-                let stuck =
-                    format!("not healed: {waiting} calls wait; linked, owed, resting: {owed:?}");
+                let states: Vec<_> = states.collect();
+                let stuck = format!(
+                    "not healed: {waiting} calls wait; connected, retries, breaker open: {states:?}"
+                );
                 return self.oracle.borrow_mut().wrong(stuck);
             }
             if self.network.dice.one_in(50) {

@@ -143,6 +143,7 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
             "write",
         ],
     ),
+    ("tier/redis/coherence", &["mod", "retries"]),
     (
         "tier/redis",
         &[

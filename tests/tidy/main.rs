@@ -9,6 +9,7 @@
 )]
 
 mod layers;
+mod names;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,16 @@ const FUNCTION_LINES: usize = 70;
 #[test]
 fn modules_import_only_from_below() {
     let complaints = layers::complaints(&sources(), layers::ROOMS);
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn each_concept_has_the_name_that_the_field_uses() {
+    let sources = sources();
+    let retired = sources
+        .iter()
+        .flat_map(|(path, text)| names::retired(path, text));
+    let complaints: Vec<String> = retired.chain(names::doubles(&sources)).collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 

@@ -18,7 +18,7 @@ use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
 use crate::policy::settings::Settings;
 use crate::policy::usage::UNLIMITED;
-use crate::shard::{Limits, Shard};
+use crate::shard::{ShardCapacity, Shard};
 use crate::util::clock::{Clock, ManualClock, NEVER};
 
 pub const TARGET: Target = Target {
@@ -106,7 +106,7 @@ enum Op {
     Clear(bool),
     ClearSpace(usize),
     InvalidateTag(u8),
-    Limit(Limits),
+    Limit(ShardCapacity),
     Advance(u64),
 }
 
@@ -117,7 +117,7 @@ struct Setup {
     idle: Option<u64>,
     /// How keys are hashed: well, into four hashes, or into one bucket.
     hashing: u32,
-    limits: Limits,
+    capacity: ShardCapacity,
 }
 
 /// An entry that has not left, under its value, which no other entry ever had.
@@ -141,7 +141,7 @@ struct Run {
     time: ManualClock,
     clock: Clock,
     now: u64,
-    limits: Limits,
+    capacity: ShardCapacity,
     /// Entries and weight after the operation before.
     most: (u64, u64),
     held: BTreeMap<u64, Held>,
@@ -169,18 +169,18 @@ pub fn drive(data: &[u8], bug: Bug) -> Counts {
     std::mem::take(&mut run.counts)
 }
 
-fn draw_limits(input: &mut Input<'_>, weighted: bool) -> Limits {
+fn draw_limits(input: &mut Input<'_>, weighted: bool) -> ShardCapacity {
     let entries = input.pick(&[8, 24, 3, 1, 0, 60, 200]);
     match weighted {
-        false => Limits {
+        false => ShardCapacity {
             entries,
             weight: entries,
         },
-        true if input.flag() => Limits {
+        true if input.flag() => ShardCapacity {
             entries: UNLIMITED >> 33,
             weight: entries * 3,
         },
-        true => Limits {
+        true => ShardCapacity {
             entries,
             weight: 10 + u64::from(input.byte()),
         },
@@ -200,16 +200,16 @@ impl Run {
             weighted,
             idle: input.flag().then(|| 50 + input.span(30)),
             hashing: input.below(3),
-            limits: draw_limits(input, weighted),
+            capacity: draw_limits(input, weighted),
         };
-        let limits = setup.limits;
+        let capacity = setup.capacity;
         let policy = if setup.lru {
             AnyPolicy::Lru(Lru::new())
         } else {
             AnyPolicy::S3Fifo(S3Fifo::new(
                 Settings::DEFAULT,
-                limits.entries,
-                limits.weight,
+                capacity.entries,
+                capacity.weight,
             ))
         };
         let time = ManualClock::new();
@@ -223,7 +223,7 @@ impl Run {
             setup,
             shard: Shard::new(
                 policy,
-                limits,
+                capacity,
                 weighted,
                 setup.idle,
                 Windows::default(),
@@ -235,7 +235,7 @@ impl Run {
             time,
             clock,
             now,
-            limits,
+            capacity,
             most: (0, 0),
             held: BTreeMap::new(),
             ordered: None,
@@ -356,7 +356,7 @@ impl Run {
 
     fn is_over(&self) -> bool {
         let (entries, weight) = self.totals();
-        entries > self.limits.entries || weight > self.limits.weight
+        entries > self.capacity.entries || weight > self.capacity.weight
     }
 
     /// Something left: it was there, and the cause is true.
@@ -392,11 +392,11 @@ impl Run {
         // Over a limit only since it was lowered, and then ever less.
         let (most_entries, most_weight) = self.most;
         assert!(
-            entries <= self.limits.entries.max(most_entries),
+            entries <= self.capacity.entries.max(most_entries),
             "{entries} entries"
         );
         assert!(
-            weight <= self.limits.weight.max(most_weight),
+            weight <= self.capacity.weight.max(most_weight),
             "a weight of {weight}"
         );
         self.most = (entries, weight);

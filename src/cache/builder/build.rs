@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{CacheBuilder, EvictionPolicy};
 use crate::cache::executor::{Executor, Pool};
-use crate::cache::{Cache, Inner, maintenance};
+use crate::cache::{Cache, CacheInner, maintenance};
 use crate::entry::freshness::Windows;
 use crate::entry::generation::Namespace;
 use crate::entry::removal::Notifier;
@@ -92,7 +92,7 @@ where
         // What lives shorter than a deadline is kept to may be over, and is swept, as it is stored.
         let lifetime = self.rules.time_to_live.unwrap_or(Lifetime::FOREVER);
         let plain = plain && lifetime.nanos().is_none_or(|nanos| nanos >= SHORT_LIFETIME);
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(CacheInner {
             plain_lifetime: plain.then_some(lifetime),
             hits_may_write: store.hit_needs_lock || self.rules.expiry.is_some(),
             executor,

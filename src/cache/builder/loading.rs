@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::CacheBuilder;
-use crate::cache::attached::{AsyncLoader, Attached, Loader};
+use crate::cache::attached::{AsyncLoader, Attached, BlockingLoader};
 use crate::entry::Loaded;
 
 impl<K, V, S> CacheBuilder<K, V, S> {
@@ -323,7 +323,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         F: Fn(&K) -> Result<Loaded<V>, E> + Send + Sync + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let loader: Loader<K, V> = Box::new(move |key, _| loader(key).map_err(Into::into));
+        let loader: BlockingLoader<K, V> = Box::new(move |key, _| loader(key).map_err(Into::into));
         self.rules.loader = Some(Attached {
             call: loader,
             shows_previous: false,
@@ -355,7 +355,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         F: Fn(&K, Option<&V>) -> Result<Loaded<V>, E> + Send + Sync + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let loader: Loader<K, V> =
+        let loader: BlockingLoader<K, V> =
             Box::new(move |key, previous| loader(key, previous).map_err(Into::into));
         self.rules.loader = Some(Attached {
             call: loader,

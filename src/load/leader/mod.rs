@@ -111,13 +111,13 @@ impl<K, V> LeaderGuard<K, V> {
 
     /// The loader will run elsewhere, for a call that waits. Until it begins it is in flight, but no load is counted,
     /// and who brings a loader of its own takes over.
-    pub(crate) fn queue(&mut self) {
+    pub(crate) fn queue_load(&mut self) {
         self.flight.wait_for_leader(self.term);
         self.since = None;
     }
 
     /// The loader that was queued begins. `false`: it need not, as another took over.
-    pub(crate) fn begin_elsewhere(&mut self) -> bool {
+    pub(crate) fn begin_queued_load(&mut self) -> bool {
         let begins = self.flight.leader_begins(self.term);
         if begins {
             self.since = Some(self.store.clock.now());
@@ -127,7 +127,7 @@ impl<K, V> LeaderGuard<K, V> {
 
     /// The loader will begin later, or never: until then whoever has nothing to be served takes over, no load is
     /// counted, and none is in flight.
-    pub(crate) fn hand_over(&mut self) {
+    pub(crate) fn queue_refresh(&mut self) {
         self.flight.wait_for_leader(self.term);
         self.since = None;
         drop(Permit(&self.store.loads_in_flight));
@@ -136,7 +136,7 @@ impl<K, V> LeaderGuard<K, V> {
 
     /// The loader that was handed over begins. `false`: it need not, as another took over, or may not, as too many
     /// loads are in flight.
-    pub(crate) fn begin_now(&mut self) -> bool {
+    pub(crate) fn begin_queued_refresh(&mut self) -> bool {
         let Some(permit) = self.store.take_permit() else {
             return false;
         };

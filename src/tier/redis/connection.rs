@@ -182,9 +182,9 @@ struct Driver {
 }
 
 /// A task that ends when nobody holds it.
-struct Task(JoinHandle<()>);
+struct AbortOnDrop(JoinHandle<()>);
 
-impl Drop for Task {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -195,8 +195,8 @@ struct Connection {
     link: ConnectionId,
     outgoing: UnboundedSender<Vec<u8>>,
     expected: Arc<Mutex<VecDeque<(u64, usize)>>>,
-    _reader: Task,
-    _writer: Task,
+    _reader: AbortOnDrop,
+    _writer: AbortOnDrop,
 }
 
 impl Driver {
@@ -305,7 +305,7 @@ impl Driver {
         let (weak, layout) = (self.messages.clone(), self.layout.clone());
         drop(messages);
         let reader_expects = expected.clone();
-        let (hand_over, writes) = tokio::sync::oneshot::channel();
+        let (start_writer, writes) = tokio::sync::oneshot::channel();
         let reader = tokio::spawn(async move {
             let told = weak.clone();
             let tell = move |event| {
@@ -315,7 +315,7 @@ impl Driver {
             };
             match connect(&address).await {
                 Ok((read, write)) => {
-                    let _ = hand_over.send(write);
+                    let _ = start_writer.send(write);
                     tell(Event::Dialed(link));
                     let why = read_all(read, link, &layout, &reader_expects, &tell).await;
                     tell(Event::Lost(link, why));
@@ -335,8 +335,8 @@ impl Driver {
             link,
             outgoing,
             expected,
-            _reader: Task(reader),
-            _writer: Task(writer),
+            _reader: AbortOnDrop(reader),
+            _writer: AbortOnDrop(writer),
         });
     }
 
@@ -354,10 +354,10 @@ impl Driver {
     }
 }
 
-type Reading = Box<dyn AsyncRead + Send + Unpin>;
-type Writing = Box<dyn AsyncWrite + Send + Unpin>;
+type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 
-async fn connect(address: &Address) -> io::Result<(Reading, Writing)> {
+async fn connect(address: &Address) -> io::Result<(ReadHalf, WriteHalf)> {
     match address {
         Address::Tcp(host, client) => {
             let stream = TcpStream::connect((host.as_str(), *client)).await?;
@@ -372,7 +372,7 @@ async fn connect(address: &Address) -> io::Result<(Reading, Writing)> {
     }
 }
 
-async fn write_all(mut write: Writing, mut outgoing: UnboundedReceiver<Vec<u8>>) {
+async fn write_all(mut write: WriteHalf, mut outgoing: UnboundedReceiver<Vec<u8>>) {
     while let Some(mut bytes) = outgoing.recv().await {
         // What is waiting goes with it.
         while bytes.len() < PACKET {
@@ -387,7 +387,7 @@ async fn write_all(mut write: Writing, mut outgoing: UnboundedReceiver<Vec<u8>>)
 
 /// Reads until the connection ends, and says why it did.
 async fn read_all(
-    read: Reading,
+    read: ReadHalf,
     link: ConnectionId,
     layout: &Commands,
     expected: &Mutex<VecDeque<(u64, usize)>>,
@@ -423,7 +423,7 @@ async fn read_all(
 
 /// The parser keeps what it has of a message until it has all of it: this bounds that.
 struct Bounded {
-    read: Reading,
+    read: ReadHalf,
     left: usize,
 }
 

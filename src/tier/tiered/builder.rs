@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use super::namespace::qualified_key;
 use super::own_writes::{LoaderDemand, Writes};
-use super::{Inner, L1Value, Loader, Scope, Tiered, TieredCounters, TieredRules};
+use super::{L1Value, Scope, Tiered, TieredCounters, TieredInner, TieredLoader, TieredRules};
 use crate::cache::{Cache, CacheBuilder};
 use crate::entry::Loaded;
 use crate::tier::async_util::{Waiters, block_on};
 use crate::tier::codec::{Codec, Postcard};
 use crate::tier::content_id::ContentIds;
 use crate::tier::contract::Tier;
-use crate::tier::envelope::Limits;
+use crate::tier::envelope::EnvelopeLimits;
 use crate::tier::key::FromTierKey;
 use crate::util::clock::Clock;
 use crate::util::error::BuildError;
@@ -42,7 +42,7 @@ pub struct TieredBuilder<K, V> {
     l1: CacheBuilder<K, L1Value<V>>,
     tier: Arc<dyn Tier>,
     clock: Clock,
-    loader: Option<Loader<K, V>>,
+    loader: Option<TieredLoader<K, V>>,
     rules: TieredRules,
 }
 
@@ -107,7 +107,7 @@ where
             loader: None,
             rules: TieredRules {
                 schema: 0,
-                limits: Limits::default(),
+                limits: EnvelopeLimits::default(),
                 time_to_live: Duration::from_secs(300),
                 l1_time_to_live: Duration::from_secs(60),
                 stale: Duration::ZERO,
@@ -268,7 +268,7 @@ where
             let timeout = tier.timeout();
             return Err(TieredBuildError::Budget { budget, timeout });
         }
-        let whole: Arc<OnceLock<Weak<Inner<K, V>>>> = Arc::default();
+        let whole: Arc<OnceLock<Weak<TieredInner<K, V>>>> = Arc::default();
         let timer = tier.clone();
         let mut l1 = l1
             .time_to_live(rules.l1_time_to_live)
@@ -284,7 +284,7 @@ where
             .time_to_live(rules.l1_time_to_live)
             .clock(clock.clone())
             .build();
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(TieredInner {
             l1: l1.build().map_err(TieredBuildError::Own)?,
             versions: versions.map_err(TieredBuildError::Own)?,
             tier: tier.clone(),
@@ -317,8 +317,8 @@ const VERSIONS: u64 = 65_536;
 
 /// The attached loader as the own cache runs it: the shared tier first.
 fn attached<K, V>(
-    whole: Arc<OnceLock<Weak<Inner<K, V>>>>,
-    loader: Loader<K, V>,
+    whole: Arc<OnceLock<Weak<TieredInner<K, V>>>>,
+    loader: TieredLoader<K, V>,
 ) -> impl Fn(&K, Option<&L1Value<V>>) -> Result<Loaded<L1Value<V>>, BoxError> + Send + Sync + 'static
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,

@@ -12,7 +12,7 @@ use super::load::{TURNS, blocking_as, value_of};
 use super::miss::{QueryResult, StorePermit};
 use super::own_writes::{Leaders, leaders_here};
 use super::publish::Prepared;
-use super::{Inner, L1Value, Tiered, TieredCounters};
+use super::{L1Value, Tiered, TieredCounters, TieredInner};
 use crate::entry::Loaded;
 use crate::tier::async_util::block_on;
 use crate::tier::contract::TierError;
@@ -313,7 +313,7 @@ where
     }
 }
 
-impl<K, V> Inner<K, V>
+impl<K, V> TieredInner<K, V>
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use super::namespace::split_key;
 use super::versions::{EVERYTHING, namespace_of, tag_of};
-use super::{Inner, L1Value, TieredCounters};
+use super::{L1Value, TieredCounters, TieredInner};
 use crate::cache::Cache;
 use crate::tier::contract::{Change, FlushCause, TierListener};
 use crate::tier::key::FromTierKey;
 
-impl<K, V> Inner<K, V>
+impl<K, V> TieredInner<K, V>
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -67,7 +67,7 @@ where
     }
 }
 
-impl<K, V> TierListener for Inner<K, V>
+impl<K, V> TierListener for TieredInner<K, V>
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

@@ -9,7 +9,7 @@ use equivalent::Equivalent;
 
 use super::miss::QueryResult;
 use super::own_writes::leaders_here;
-use super::{Inner, L1Value, Tiered, TieredCounters};
+use super::{L1Value, Tiered, TieredCounters, TieredInner};
 use crate::entry::{Loaded, What};
 use crate::tier::async_util::{block_on, with_timeout};
 use crate::tier::contract::TierError;
@@ -322,7 +322,7 @@ impl Display for Said {
     }
 }
 
-impl<K, V> Inner<K, V>
+impl<K, V> TieredInner<K, V>
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

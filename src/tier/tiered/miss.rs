@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::namespace;
 use super::own_writes::{Leaders, Placeholder};
 use super::versions::tag_of;
-use super::{Inner, L1Value, TieredCounters};
+use super::{L1Value, TieredCounters, TieredInner};
 use crate::entry::{EntryOptions, Loaded, What};
 use crate::tier::async_util::with_timeout;
 use crate::tier::contract::{AddReply, TierError, TierFuture};
@@ -111,7 +111,7 @@ impl<'a, V> StorePermit<'a, V> {
     }
 }
 
-impl<K, V> Inner<K, V>
+impl<K, V> TieredInner<K, V>
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

@@ -48,7 +48,7 @@ use super::codec::Codec;
 use super::content_id::ContentIds;
 use super::contract::Tier;
 use super::counters::{TieredCounters, TieredStats};
-use super::envelope::{ContentId, Limits};
+use super::envelope::{ContentId, EnvelopeLimits};
 use super::key::FromTierKey;
 use crate::cache::Cache;
 use crate::entry::Loaded;
@@ -84,7 +84,7 @@ use own_writes::{LoaderDemand, Writes};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Tiered<K, V> {
-    inner: Arc<Inner<K, V>>,
+    inner: Arc<TieredInner<K, V>>,
     scope: Scope,
     /// The own cache, in the namespace.
     l1: Cache<K, L1Value<V>>,
@@ -104,7 +104,7 @@ pub enum Scope {
     Both,
 }
 
-struct Inner<K, V> {
+struct TieredInner<K, V> {
     l1: Cache<K, L1Value<V>>,
     /// The versions of tags that tracked reads have brought.
     versions: Cache<Box<str>, u64>,
@@ -116,20 +116,20 @@ struct Inner<K, V> {
     demand: LoaderDemand,
     nothings: AtomicU64,
     waiters: Waiters,
-    loader: Option<Loader<K, V>>,
+    loader: Option<TieredLoader<K, V>>,
     connected: AtomicBool,
     clock: Clock,
     counters: TieredCounters,
 }
 
 /// The loader that the builder was given.
-type Loader<K, V> =
+type TieredLoader<K, V> =
     Arc<dyn Fn(&K) -> Result<Loaded<V>, Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 /// What the builder was told.
 struct TieredRules {
     schema: u32,
-    limits: Limits,
+    limits: EnvelopeLimits,
     time_to_live: Duration,
     l1_time_to_live: Duration,
     stale: Duration,

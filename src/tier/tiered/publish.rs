@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::miss::{StorePermit, is_out_of_reach, kept_tags, unencodable};
 use super::namespace::names;
 use super::own_writes::{Leaders, Write};
-use super::{Inner, L1Value, TieredCounters};
+use super::{L1Value, TieredCounters, TieredInner};
 use crate::entry::{EntryOptions, Loaded, Ttl, What};
 use crate::tier::contract::{TierError, TierFuture};
 use crate::tier::envelope::{ContentId, Envelope, Kind};
@@ -32,7 +32,7 @@ pub(super) enum Prepared<V> {
         value: Option<V>,
         options: EntryOptions,
         over: ContentId,
-        content: Content,
+        content: EncodedContent,
     },
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Prepared<V> {
 pub(super) type Sent<'a> = (TierFuture<bool>, Write<'a>);
 
 /// Bytes for the shared tier, and what they say.
-pub(super) struct Content {
+pub(super) struct EncodedContent {
     pub(super) bytes: Vec<u8>,
     pub(super) content_id: ContentId,
     created: u64,
@@ -53,7 +53,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl<K, V> Inner<K, V>
+impl<K, V> TieredInner<K, V>
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -65,7 +65,7 @@ where
         value: Option<&V>,
         options: &EntryOptions,
         started_at: u64,
-    ) -> Result<Option<Content>, TierError> {
+    ) -> Result<Option<EncodedContent>, TierError> {
         let names = names(key, options.tags.iter().map(|tag| &**tag));
         let Some(versions) = self.versions_as_of(&names, started_at).await? else {
             return Ok(None);
@@ -107,7 +107,7 @@ where
         let bytes = envelope
             .encode(key, &self.rules.limits)
             .map_err(unencodable)?;
-        Ok(Some(Content {
+        Ok(Some(EncodedContent {
             bytes,
             content_id,
             created,

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use super::Inner;
+use super::TieredInner;
 use crate::entry::Loaded;
 use crate::tier::contract::TierError;
 use crate::tier::key::FromTierKey;
@@ -31,7 +31,7 @@ pub(super) fn tag_of(name: &str) -> Option<&str> {
     name.strip_prefix('#')
 }
 
-impl<K, V> Inner<K, V>
+impl<K, V> TieredInner<K, V>
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

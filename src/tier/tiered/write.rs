@@ -7,7 +7,7 @@ use equivalent::Equivalent;
 use super::miss::Read;
 use super::own_writes::{Leaders, Placeholder};
 use super::versions::{EVERYTHING, name_of, name_of_namespace};
-use super::{Inner, L1Value, Scope, Tiered, TieredCounters};
+use super::{L1Value, Scope, Tiered, TieredCounters, TieredInner};
 use crate::entry::{EntryOptions, Ttl, What};
 use crate::tier::async_util::{all, block_on};
 use crate::tier::contract::TierError;
@@ -360,7 +360,7 @@ where
     }
 }
 
-impl<K, V> Inner<K, V>
+impl<K, V> TieredInner<K, V>
 where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

@@ -8,7 +8,7 @@ use crate::entry::freshness::{Early, OwnWindows, RefreshPlan};
 use crate::entry::generation::{EpochCounter, Namespace};
 use crate::entry::header::EntryHeader;
 use crate::entry::removal::{RemovalCause, RemovedBatch, RemovedEntry};
-use crate::shard::{Found, Limits, MAINTENANCE_BATCH, NewEntry, Outcome, Scope};
+use crate::shard::{Found, ShardCapacity, MAINTENANCE_BATCH, NewEntry, Outcome, LookupScope};
 use crate::targets::{GRAIN, kept};
 use crate::util::clock::{NEVER, Now};
 
@@ -73,13 +73,13 @@ impl Run {
                     .filter(|held| held.tags >> tag & 1 != 0);
                 all.for_each(|held| held.dead = true);
             }
-            Op::Limit(limits) => {
-                self.limits = limits;
+            Op::Limit(capacity) => {
+                self.capacity = capacity;
                 let over = u64::from(self.bug.is("shard-bound"));
-                let entries = limits.entries + over;
-                self.shard.set_limits(Limits {
+                let entries = capacity.entries + over;
+                self.shard.set_capacity(ShardCapacity {
                     entries,
-                    weight: limits.weight + over,
+                    weight: capacity.weight + over,
                 });
                 self.counts.add("trimming", u64::from(self.is_over()));
             }
@@ -198,7 +198,7 @@ impl Run {
         let mut out = RemovedBatch::new();
         let before = self.holder(slot).map(|(value, _)| value);
         // The store refuses these before the shard hears of them.
-        if self.limits.entries == 0 || weight > self.limits.weight {
+        if self.capacity.entries == 0 || weight > self.capacity.weight {
             if let Found::Live(id) | Found::Dead(id, _) = found {
                 let cause = match found {
                     Found::Dead(_, cause) => cause,
@@ -358,8 +358,8 @@ impl Run {
     }
 }
 
-fn scope<'a>(epochs: &'a EpochCounter, space: &Namespace, cleared: u64) -> Scope<'a> {
-    Scope {
+fn scope<'a>(epochs: &'a EpochCounter, space: &Namespace, cleared: u64) -> LookupScope<'a> {
+    LookupScope {
         namespace: space.id,
         min_epoch: space.min_epoch(),
         cache_min_epoch: cleared,

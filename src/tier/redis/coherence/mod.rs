@@ -19,6 +19,8 @@
 //! about older contents, and the listener is told of [`Change::Own`]: everything under the key goes, but the load
 //! that wrote. Otherwise it is told of what was set aside as of any change.
 
+mod retries;
+
 use std::sync::Arc;
 
 use super::backoff::Backoff;
@@ -33,7 +35,7 @@ use crate::tier::contract::{Change, FlushCause, ServerErrorKind, TierError};
 use crate::util::clock::{NEVER, nanos};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     Down {
         dial_at: u64,
     },
@@ -54,7 +56,7 @@ enum Phase {
 /// The state machine.
 pub struct Coherence {
     rules: ConnectionRules,
-    phase: Phase,
+    phase: ConnectionPhase,
     next_connection: ConnectionId,
     /// Requests and the machine's own errands have numbers of two kinds: the latter are odd.
     next_own_id: u64,
@@ -86,7 +88,7 @@ impl Coherence {
         Coherence {
             breaker: Breaker::new(rules.trips_at, nanos(rules.rest)),
             backoff: Backoff::new(nanos(rules.backoff.0), nanos(rules.backoff.1)),
-            phase: Phase::Down { dial_at: 0 },
+            phase: ConnectionPhase::Down { dial_at: 0 },
             next_connection: 1,
             next_own_id: 1,
             in_flight: InFlight::default(),
@@ -102,10 +104,10 @@ impl Coherence {
     #[must_use]
     pub fn next_tick(&self) -> u64 {
         let own = match self.phase {
-            Phase::Down { dial_at } => dial_at,
-            Phase::Dialing { overdue_at, .. } => overdue_at,
-            Phase::Handshaking { .. } => NEVER,
-            Phase::Up { ask_at, .. } => ask_at,
+            ConnectionPhase::Down { dial_at } => dial_at,
+            ConnectionPhase::Dialing { overdue_at, .. } => overdue_at,
+            ConnectionPhase::Handshaking { .. } => NEVER,
+            ConnectionPhase::Up { ask_at, .. } => ask_at,
         };
         own.min(self.in_flight.overdue_at())
     }
@@ -113,7 +115,7 @@ impl Coherence {
     /// Whether requests are sent.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(self.phase, Phase::Up { .. })
+        matches!(self.phase, ConnectionPhase::Up { .. })
     }
 
     /// Takes an event; what is to be done about it is added to `out`.
@@ -122,7 +124,7 @@ impl Coherence {
             Event::Request(request) => self.request(now, request, out),
             Event::Dialed(connection) => self.dialed(now, connection, out),
             Event::DialFailed(connection, error) => {
-                if matches!(self.phase, Phase::Dialing { connection: current, .. } if current == connection)
+                if matches!(self.phase, ConnectionPhase::Dialing { connection: current, .. } if current == connection)
                 {
                     self.back_off(now, &error);
                 }
@@ -144,8 +146,9 @@ impl Coherence {
 
     fn connection(&self) -> Option<ConnectionId> {
         match self.phase {
-            Phase::Down { .. } | Phase::Dialing { .. } => None,
-            Phase::Handshaking { connection } | Phase::Up { connection, .. } => Some(connection),
+            ConnectionPhase::Down { .. } | ConnectionPhase::Dialing { .. } => None,
+            ConnectionPhase::Handshaking { connection }
+            | ConnectionPhase::Up { connection, .. } => Some(connection),
         }
     }
 
@@ -159,7 +162,7 @@ impl Coherence {
             commands,
             effect,
         } = request;
-        let Phase::Up { connection, .. } = self.phase else {
+        let ConnectionPhase::Up { connection, .. } = self.phase else {
             self.enqueue_retry(effect);
             out.push(Action::Answer(id, Err(TierError::Down)));
             return;
@@ -204,13 +207,13 @@ impl Coherence {
     }
 
     fn dialed(&mut self, now: u64, connection: ConnectionId, out: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Dialing { connection: current, .. } if current == connection)
+        if !matches!(self.phase, ConnectionPhase::Dialing { connection: current, .. } if current == connection)
         {
             // It came too late.
             out.push(Action::Close(connection));
             return;
         }
-        self.phase = Phase::Handshaking { connection };
+        self.phase = ConnectionPhase::Handshaking { connection };
         let handshake = self.rules.handshake.clone();
         self.send_own(now, connection, handshake, RequestKind::Handshake, out);
     }
@@ -268,63 +271,6 @@ impl Coherence {
         self.drain_retries(now, connection, out);
     }
 
-    /// Sends what is owed, and opens the link to everybody once nothing is.
-    fn drain_retries(&mut self, now: u64, connection: ConnectionId, out: &mut Vec<Action>) {
-        if self.retry_queue.len() > 0 {
-            self.send_retries(now, connection, out);
-            return;
-        }
-        self.phase = Phase::Up {
-            connection,
-            ask_at: now.saturating_add(nanos(self.rules.heartbeat)),
-        };
-        self.breaker.succeeded();
-        self.counters.breaker_is(false);
-        self.counters.flushed(FlushCause::Connected);
-        // What was kept while there was no link, if anything was, was never tracked.
-        out.push(Action::Flush(FlushCause::Connected));
-        out.push(Action::ConnectionChanged(true));
-    }
-
-    fn send_retries(&mut self, now: u64, connection: ConnectionId, out: &mut Vec<Action>) {
-        let commands = self.retry_queue.send();
-        self.send_own(now, connection, commands, RequestKind::Retry, out);
-    }
-
-    /// Over a link that stands: for what was refused, or asked for while the server was left alone.
-    fn send_retries_soon(&mut self, now: u64, connection: ConnectionId, out: &mut Vec<Action>) {
-        if self.retry_queue.len() > 0 && !self.retry_queue.is_sending() {
-            self.send_retries(now, connection, out);
-        }
-    }
-
-    fn retries_acked(
-        &mut self,
-        now: u64,
-        connection: ConnectionId,
-        responses: &[Response],
-        out: &mut Vec<Action>,
-    ) {
-        let refused = |place: usize| responses.get(place).and_then(Response::as_error);
-        let changes = self.retry_queue.ack(|place| refused(place).is_none());
-        self.counters.set_retries(self.retry_queue.len() as u64);
-        let error = responses.iter().find_map(Response::as_error);
-        match error {
-            // A link that stands goes on; what was refused is tried again with the next heartbeat.
-            Some(_) if self.is_up() => out.push(Action::Tell(changes)),
-            Some(error) => {
-                out.push(Action::Close(connection));
-                self.take_in_flight();
-                self.back_off(now, &error);
-            }
-            None if self.is_up() => {
-                out.push(Action::Tell(changes));
-                self.send_retries_soon(now, connection, out);
-            }
-            None => self.drain_retries(now, connection, out),
-        }
-    }
-
     fn ping(&mut self, now: u64, mut responses: Vec<Response>, out: &mut Vec<Action>) {
         match responses.pop() {
             Some(response) if response.as_error().is_none() => {
@@ -361,7 +307,7 @@ impl Coherence {
                 if kind.is_some() {
                     // It has not come to pass, and somebody counts on it.
                     self.enqueue_retry(Effect::Write { changes, on_loss });
-                    if let Phase::Up { connection, .. } = self.phase {
+                    if let ConnectionPhase::Up { connection, .. } = self.phase {
                         self.send_retries_soon(now, connection, out);
                     }
                 }
@@ -456,17 +402,6 @@ impl Coherence {
         }
     }
 
-    /// Remembers what makes up for a write that was lost or refused, or that could not be made.
-    fn enqueue_retry(&mut self, effect: Effect) {
-        let Effect::Write { on_loss, changes } = effect else {
-            return;
-        };
-        for command in on_loss {
-            self.retry_queue.add(command, changes.clone());
-        }
-        self.counters.set_retries(self.retry_queue.len() as u64);
-    }
-
     fn back_off(&mut self, now: u64, error: &TierError) {
         self.counters.connection_failed(error);
         let wait = match error {
@@ -477,7 +412,7 @@ impl Coherence {
             } => self.backoff.longest(),
             _ => self.backoff.next((self.draw)()),
         };
-        self.phase = Phase::Down {
+        self.phase = ConnectionPhase::Down {
             dial_at: now.saturating_add(wait),
         };
     }
@@ -491,17 +426,17 @@ impl Coherence {
             self.disconnect(now, FlushCause::TimedOut, &error, out);
         }
         match self.phase {
-            Phase::Down { dial_at } if dial_at <= now => {
+            ConnectionPhase::Down { dial_at } if dial_at <= now => {
                 let connection = self.next_connection;
                 self.next_connection += 1;
-                self.phase = Phase::Dialing {
+                self.phase = ConnectionPhase::Dialing {
                     connection,
                     overdue_at: now.saturating_add(nanos(self.rules.timeout)),
                 };
                 self.counters.dialled();
                 out.push(Action::Dial(connection));
             }
-            Phase::Dialing {
+            ConnectionPhase::Dialing {
                 connection,
                 overdue_at,
             } if overdue_at <= now => {
@@ -509,8 +444,8 @@ impl Coherence {
                 let after = self.rules.timeout;
                 self.back_off(now, &TierError::TimedOut { after });
             }
-            Phase::Up { connection, ask_at } if ask_at <= now => {
-                self.phase = Phase::Up {
+            ConnectionPhase::Up { connection, ask_at } if ask_at <= now => {
+                self.phase = ConnectionPhase::Up {
                     connection,
                     ask_at: now.saturating_add(nanos(self.rules.heartbeat)),
                 };

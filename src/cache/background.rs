@@ -77,7 +77,8 @@ where
         taken
     }
 
-    /// The same with the attached loader for tasks.
+    /// Spawns a task that runs the attached asynchronous loader for a leader. Returns `false` if there is no spawner
+    /// or it panics: the leader is dropped, and the key is free for the next caller.
     pub(super) fn run_in_a_task(&self, mut leader: LeaderGuard<K, V>, reason: LoadReason) -> bool {
         let (Some(spawn), Some(loader)) = (&self.inner.spawner, &self.inner.rules.async_loader)
         else {

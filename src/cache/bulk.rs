@@ -114,10 +114,11 @@ where
         })
     }
 
-    /// As [`get_many_or_load`](Self::get_many_or_load), for a loader that also says how to keep each value.
+    /// The values of several keys; one call of the loader loads all that are missing, and says for each how to keep it:
+    /// how long, under which tags, or not at all. See [`get_many_or_load`](Self::get_many_or_load).
     ///
     /// # Errors
-    /// As [`get_many_or_load`](Self::get_many_or_load).
+    /// Those of [`get_many_or_load`](Self::get_many_or_load).
     ///
     /// ```
     /// use larder::{Cache, Loaded};
@@ -158,10 +159,11 @@ where
         bulk.into_answers(&places).map_err(TryLoadError::Shared)
     }
 
-    /// [`get_many_or_load`](Self::get_many_or_load) for tasks.
+    /// Asynchronous form of [`get_many_or_load`](Self::get_many_or_load): waits without blocking the thread, on any
+    /// runtime.
     ///
     /// # Errors
-    /// As [`get_many_or_load`](Self::get_many_or_load).
+    /// Those of [`get_many_or_load`](Self::get_many_or_load).
     ///
     /// ```
     /// # pollster::block_on(async {
@@ -193,10 +195,11 @@ where
         self.get_many_or_load_with_async(keys, loader).await
     }
 
-    /// [`get_many_or_load_with`](Self::get_many_or_load_with) for tasks.
+    /// Asynchronous form of [`get_many_or_load_with`](Self::get_many_or_load_with): waits without blocking the thread,
+    /// on any runtime.
     ///
     /// # Errors
-    /// As [`get_many_or_load`](Self::get_many_or_load).
+    /// Those of [`get_many_or_load`](Self::get_many_or_load).
     ///
     /// ```
     /// # pollster::block_on(async {

@@ -304,10 +304,9 @@ where
             })
     }
 
-    /// Removes the live value of a key if the closure says so, and returns it. The closure runs without
-    /// a lock, and again if the value it judged was replaced meanwhile. Revokes the load in flight of
-    /// the key whatever the closure says, and ends a stale value, which counts as absent, without asking it. O(1) beside
-    /// the closure.
+    /// Removes the live value of a key if the closure says so, and returns it. The closure runs without a lock, and
+    /// again if the value it judged was replaced meanwhile. Revokes the load in flight of the key whatever the closure
+    /// says, and ends a stale value, which counts as absent, without asking it. O(1) beside the closure.
     ///
     /// ```
     /// let cache = larder::Cache::builder().max_capacity(100).build()?;
@@ -342,10 +341,10 @@ where
         }
     }
 
-    /// Keeps only the entries for which the closure says so, and returns how many it removed. The
-    /// closure runs without a lock on clones; an entry is removed only if it is still the version that
-    /// was judged. Stale values, if any are kept, are judged and removed like others, and not counted. Entries written while this runs may or may not be visited. Revokes every load in
-    /// flight of this handle's namespace. O(entries), 64 slots under a lock at a time.
+    /// Keeps only the entries for which the closure says so, and returns how many it removed. The closure runs without
+    /// a lock on clones; an entry is removed only if it is still the version that was judged. Stale values, if any are
+    /// kept, are judged and removed like others, and not counted. Entries written while this runs may or may not be
+    /// visited. Revokes every load in flight of this handle's namespace. O(entries), 64 slots under a lock at a time.
     ///
     /// ```
     /// let cache = larder::Cache::builder().max_capacity(100).build()?;

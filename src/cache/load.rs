@@ -55,9 +55,9 @@ where
         }
     }
 
-    /// As [`get_or_load`](Self::get_or_load), for a loader that can fail. A failure is not stored
-    /// (unless the builder set a [`error_time_to_live`](crate::CacheBuilder::error_time_to_live));
-    /// those who waited share it.
+    /// The live value, or that of a loader that can fail, which is then stored. One loader runs for a key at a time:
+    /// see [`get_or_load`](Self::get_or_load). A failure is shared by all callers that waited, and is not stored
+    /// (unless the builder set an [`error_time_to_live`](crate::CacheBuilder::error_time_to_live)).
     ///
     /// # Errors
     /// [`TryLoadError::Own`] with the error of this call's loader, by value; [`TryLoadError::Shared`]
@@ -81,11 +81,12 @@ where
         self.get_or_load_with(key, || loader().map(Loaded::new))
     }
 
-    /// As [`try_get_or_load`](Self::try_get_or_load), for a loader that also says how to keep its value:
-    /// a time to live, tags, or not at all.
+    /// The live value, or that of a loader that can fail and that says how to keep its value: a time to live, tags, a
+    /// weight, or not at all ([`Loaded`]). One loader runs for a key at a time: see
+    /// [`get_or_load`](Self::get_or_load).
     ///
     /// # Errors
-    /// As [`try_get_or_load`](Self::try_get_or_load).
+    /// Those of [`try_get_or_load`](Self::try_get_or_load).
     ///
     /// ```
     /// use larder::{Cache, Loaded};
@@ -109,13 +110,14 @@ where
         present(self.load_blocking(key, Accepts::RESULT, loader, Told::of, None, None))
     }
 
-    /// As [`get_or_load_with`](Self::get_or_load_with), for a loader that is given what it is to take the place of, to
-    /// ask its source whether that has changed, and to answer [`Loaded::unchanged`] if not: the live value, if this
-    /// is an early load, or a stale one inside its windows; otherwise `None`, also where a call that waited takes over
-    /// from another's load.
+    /// The live value, or that of a loader that is given the previous value: it can ask its source whether that has
+    /// changed, and answer [`Loaded::unchanged`] if not. The previous value is the live one if this is an early load,
+    /// or a stale one inside its windows; otherwise it is `None`, also where a call that waited takes over another
+    /// call's load. One loader runs for a key at a time: see [`get_or_load`](Self::get_or_load).
     ///
     /// # Errors
-    /// As [`try_get_or_load`](Self::try_get_or_load); and [`LoadError::NoPrevious`] if `None` is called unchanged.
+    /// Those of [`try_get_or_load`](Self::try_get_or_load); and [`LoadError::NoPrevious`] if `None` is called
+    /// unchanged.
     ///
     /// ```
     /// use larder::{Cache, Loaded, ManualClock};
@@ -155,8 +157,9 @@ where
         present(self.load_blocking(key, accepts, loader, Told::of, None, None))
     }
 
-    /// As [`get_or_load`](Self::get_or_load), for a loader that may find nothing. Nothing is not stored;
-    /// those who waited with this method are told of it, too.
+    /// The live value, or that of a loader that may find nothing (`None`). An absence is not stored as a value; all
+    /// callers of this method that waited get `None`, too. One loader runs for a key at a time: see
+    /// [`get_or_load`](Self::get_or_load).
     ///
     /// ```
     /// let cache: larder::Cache<u64, &str> = larder::Cache::builder().max_capacity(100).build()?;

@@ -26,9 +26,9 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// [`get_or_load`](Self::get_or_load) for tasks, on any runtime. Waits by waking, shares flights with
-    /// the blocking forms, and hands the key to another caller if this future is dropped while its
-    /// loader runs.
+    /// Asynchronous form of [`get_or_load`](Self::get_or_load), which waits without blocking the thread, on any
+    /// runtime. Waits by waking, shares flights with the blocking forms, and hands the key to another caller if this
+    /// future is dropped while its loader runs.
     ///
     /// A leader whose future is held but never polled keeps others waiting until its load deadline.
     /// Tasks notice that deadline by themselves if the builder was given a
@@ -59,10 +59,11 @@ where
         }
     }
 
-    /// [`try_get_or_load`](Self::try_get_or_load) for tasks.
+    /// Asynchronous form of [`try_get_or_load`](Self::try_get_or_load): waits without blocking the thread, on any
+    /// runtime.
     ///
     /// # Errors
-    /// As [`try_get_or_load`](Self::try_get_or_load).
+    /// Those of [`try_get_or_load`](Self::try_get_or_load).
     ///
     /// ```
     /// # pollster::block_on(async {
@@ -89,10 +90,11 @@ where
             .await
     }
 
-    /// [`get_or_load_with`](Self::get_or_load_with) for tasks.
+    /// Asynchronous form of [`get_or_load_with`](Self::get_or_load_with): waits without blocking the thread, on any
+    /// runtime.
     ///
     /// # Errors
-    /// As [`try_get_or_load`](Self::try_get_or_load).
+    /// Those of [`try_get_or_load`](Self::try_get_or_load).
     ///
     /// ```
     /// # pollster::block_on(async {
@@ -124,10 +126,11 @@ where
         )
     }
 
-    /// [`get_or_load_with_previous`](Self::get_or_load_with_previous) for tasks. The loader owns what it is given.
+    /// Asynchronous form of [`get_or_load_with_previous`](Self::get_or_load_with_previous): waits without blocking the
+    /// thread, on any runtime. The loader owns what it is given.
     ///
     /// # Errors
-    /// As [`get_or_load_with_previous`](Self::get_or_load_with_previous).
+    /// Those of [`get_or_load_with_previous`](Self::get_or_load_with_previous).
     ///
     /// ```
     /// # pollster::block_on(async {
@@ -162,7 +165,8 @@ where
         )
     }
 
-    /// [`get_or_load_optional`](Self::get_or_load_optional) for tasks.
+    /// Asynchronous form of [`get_or_load_optional`](Self::get_or_load_optional): waits without blocking the thread, on
+    /// any runtime.
     ///
     /// ```
     /// # pollster::block_on(async {
@@ -186,11 +190,11 @@ where
             .unwrap_or_else(|_: TryLoadError<std::convert::Infallible>| no_such_answer())
     }
 
-    /// [`load`](Self::load) for tasks, with the loader given to
+    /// Asynchronous form of [`load`](Self::load), which waits without blocking the thread, with the loader given to
     /// [`async_loader`](crate::CacheBuilder::async_loader).
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Those of [`load`](Self::load).
     ///
     /// ```
     /// # pollster::block_on(async {

@@ -176,7 +176,8 @@ where
         self.inner.store.get_in_root(hash, &self.namespace, key)
     }
 
-    /// The same in a namespace, or where a hit may have more to write down than that it happened.
+    /// `get` without the counts, for a namespace, or for a cache in which a hit may write (an LRU queue, or an expiry
+    /// policy that hears of reads).
     #[inline(never)]
     fn get_otherwise<Q>(&self, key: &Q) -> Option<V>
     where
@@ -186,7 +187,7 @@ where
         self.get_and_write(self.hash(key), key)
     }
 
-    /// The same where a hit may have more to write down than that it happened.
+    /// `get` without the counts, for a cache in which a hit may write.
     fn get_and_write<Q>(&self, hash: KeyHash, key: &Q) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,

@@ -95,7 +95,8 @@ where
         self.try_insert(key, value).unwrap_or(None)
     }
 
-    /// As [`insert`](Self::insert); a value that cannot be kept comes back.
+    /// Stores a value, replacing what is there, and returns the value that was live. A value that cannot be kept comes
+    /// back in the error. O(1), plus the evictions that its weight needs.
     ///
     /// # Errors
     /// [`Rejected`], with the value and the reason.
@@ -114,7 +115,8 @@ where
         inserted(self.write(key, value, EntryOptions::new(), Mode::Insert))
     }
 
-    /// As [`try_insert`](Self::try_insert), with a time to live or tags for this entry.
+    /// Stores a value with options of its own (time to live, tags, weight, windows), replacing what is there, and
+    /// returns the value that was live. A value that cannot be kept comes back in the error.
     ///
     /// # Errors
     /// [`Rejected`], with the value and the reason; naming too many tags is one.
@@ -159,7 +161,8 @@ where
             .unwrap_or(Added::Stored)
     }
 
-    /// As [`add`](Self::add), with a time to live or tags for this entry.
+    /// Stores a value with options of its own (time to live, tags, weight, windows) if nothing live is there. Of all
+    /// callers that find a key absent, one stores.
     ///
     /// # Errors
     /// [`Rejected`] if nothing live was there, so that this caller won, and the value could not be kept.

@@ -20,7 +20,7 @@ use crate::util::clock::NEVER;
 const REACH: f64 = 16.0;
 /// Nanoseconds in a unit of a window: as deadlines are kept.
 const WINDOW_UNIT: u64 = 20_000;
-/// The same where the window is a long one.
+/// Nanoseconds in a unit of a window that is too long for [`WINDOW_UNIT`].
 const COARSE_UNIT: u64 = 1_000 * WINDOW_UNIT;
 /// Nanoseconds in a unit of δ.
 const DELTA_UNIT: u64 = 1_000;
@@ -99,7 +99,7 @@ impl Early {
         }
     }
 
-    /// The same δ, and a window so long before the deadline in which every read is due.
+    /// Keeps δ, and sets a window of this length before the deadline in which every read is due.
     pub(crate) fn surely(self, window: u64) -> Early {
         Early(SURE | window_of(window) | u64::from(self.0 as u32))
     }

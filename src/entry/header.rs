@@ -46,7 +46,8 @@ const FINE: u64 = 20_000;
 /// Nanoseconds in a unit of a far one.
 const COARSE: u64 = 1 << 21;
 
-/// The last number that an entry can be born under: 7 * 10^13. See [`EpochCounter`](crate::entry::generation::EpochCounter).
+/// The last number that an entry can be born under: 7 * 10^13. See
+/// [`EpochCounter`](crate::entry::generation::EpochCounter).
 pub(crate) const MAX_EPOCH: u64 = (1 << 46) - 2;
 
 /// What an entry must be above to be served without a closer look: its words as a stamp lays them out.
@@ -123,7 +124,7 @@ impl EntryHeader {
         self.packed_deadline().moment()
     }
 
-    /// The same, not yet turned into a moment.
+    /// The deadline by age in its packed form, which compares without being unpacked.
     #[inline]
     pub(crate) fn packed_deadline(&self) -> PackedDeadline {
         PackedDeadline(self.first() >> DEADLINE_AT)

@@ -17,7 +17,7 @@ use crate::entry::header::EntryHeader;
 /// How long an entry may live, as one call says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ttl {
-    /// As the cache is configured.
+    /// What the cache is configured with.
     #[default]
     Default,
     /// This long.

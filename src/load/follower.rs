@@ -125,8 +125,8 @@ impl<K, V> Follower<K, V> {
         }
     }
 
-    /// The same for a task. A task wakes by itself only if the cache was given a timer; without one it
-    /// sees a deadline when anything else makes it look.
+    /// Polls the wait of a task, which ends when the load does, or at the moment `until`. A task wakes at a deadline
+    /// by itself only if the cache was given a timer; without one it notices the deadline at its next poll.
     pub(crate) fn poll(
         &mut self,
         context: &mut Context<'_>,

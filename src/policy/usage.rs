@@ -41,7 +41,7 @@ impl Bound {
         load.entries > self.entries || load.weight > self.weight
     }
 
-    /// The same of a queue whose entries all weigh 1.
+    /// Whether so many entries, each of weight 1, are more than this.
     #[inline]
     pub(super) fn is_exceeded_by(self, entries: u64) -> bool {
         entries > self.entries.min(self.weight)

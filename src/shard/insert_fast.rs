@@ -85,7 +85,8 @@ impl<K, V> Shard<K, V> {
         Ok(old)
     }
 
-    /// The same for a value that any write brings, whose key is known to have no entry.
+    /// Inserts the entry of any write, whose key is known to be absent, in the place of a victim. Hands the entry back
+    /// if the fast path does not apply.
     pub(super) fn insert_evicting_new(
         &mut self,
         incoming: NewEntry<K, V>,

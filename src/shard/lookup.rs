@@ -81,7 +81,7 @@ impl<K, V> Shard<K, V> {
         Some((id, self.slab.get(id)?))
     }
 
-    /// The same in a shard that has nothing beside the slots: so all entries are in the root.
+    /// The entry of `key` in a shard that uses no side tables: all of its entries are in the root namespace.
     #[inline(always)]
     pub(super) fn find_in_root<Q>(
         &self,
@@ -192,7 +192,7 @@ impl<K, V> Shard<K, V> {
         Some(Hit { id, entry, near })
     }
 
-    /// The same where something lies beside the slots.
+    /// The live entry of `key` in a shard that uses side tables, or in a namespace. Runs `Eq`.
     #[inline(never)]
     fn read_with_side_tables<Q>(
         &self,

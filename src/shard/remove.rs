@@ -18,7 +18,7 @@ pub(super) struct Victim {
 }
 
 impl Victim {
-    /// The same, after the wheel itself has handed it out.
+    /// Notes that the timer wheel has handed this entry out: it is no longer scheduled.
     pub(super) fn off_the_wheel(self) -> Self {
         Victim {
             scheduled: false,
@@ -96,7 +96,8 @@ impl<K, V> Shard<K, V> {
         Some(self.unlink_from_tables(id, known, cause, weight))
     }
 
-    /// The same where hash and tags are known. (The wheel notices by itself.)
+    /// Removes an entry, whose hash and tags are known, from the index and the side tables. (The timer wheel notices by
+    /// itself.)
     #[inline(always)]
     pub(super) fn unlink_from_tables(
         &mut self,

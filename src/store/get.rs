@@ -22,7 +22,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// The same for callers who know that this is the root.
+    /// The context of a read in the root namespace, for callers that know it to be the root.
     #[inline(always)]
     pub(super) fn reader_in_root<'a>(&'a self, root: &'a Namespace) -> ReadContext<'a> {
         debug_assert_eq!(root.id, Namespace::ROOT);
@@ -42,7 +42,7 @@ impl<K, V> Store<K, V> {
         self.get_as(self.reader(namespace), hash, key)
     }
 
-    /// The same in the root: what most hits are.
+    /// A copy of the live value in the root namespace, noted as a hit for the policy: what most hits are.
     #[inline(always)]
     pub(crate) fn get_in_root<Q>(&self, hash: KeyHash, root: &Namespace, key: &Q) -> Option<V>
     where
@@ -63,7 +63,7 @@ impl<K, V> Store<K, V> {
         Some(reading.entry.value.clone())
     }
 
-    /// The same for a policy that reorders its queue on a hit.
+    /// A copy of the live value, for a policy that reorders its queue on a hit.
     pub(crate) fn get_and_reorder<Q>(
         &self,
         hash: KeyHash,
@@ -119,7 +119,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// As `get`, for a cache whose expiry policy hears of reads.
+    /// A copy of the live value, for a cache whose expiry policy hears of reads and may set a new lifetime.
     pub(crate) fn get_and_renew<Q>(
         &self,
         hash: KeyHash,
@@ -187,7 +187,8 @@ impl<K, V> Store<K, V> {
         Some(with(&reading.entry.value))
     }
 
-    /// As `peek`, for who will judge the value without the lock and act on it afterwards.
+    /// Calls `with` on the live value and its version, under the shared lock. For callers that decide without the lock
+    /// and then write only if the version is the same.
     pub(crate) fn peek_versioned<Q, R>(
         &self,
         hash: KeyHash,

@@ -83,7 +83,7 @@ pub(crate) struct LoadRules {
     pub(crate) wait_deadline: u64,
     /// Nanoseconds for which a failure is remembered; zero for not at all.
     pub(crate) error_lifetime: u64,
-    /// The same for an absence whose answer does not say.
+    /// Nanoseconds for which an absence is remembered if the loader does not say; zero for not at all.
     pub(crate) negative_lifetime: u64,
     /// Nanoseconds after a write from which on a value is loaded again.
     pub(crate) refresh_after: Option<u64>,
@@ -255,7 +255,8 @@ impl<K, V> Store<K, V> {
         self.with_stripe_budget(stripe, MAINTENANCE_BATCH, work).0
     }
 
-    /// As `stripe`, with an upkeep budget; returns what is left of it.
+    /// Runs `work` under the exclusive lock of a stripe, then maintenance within a budget of entries; returns the
+    /// budget that is left.
     fn with_stripe_budget<R>(
         &self,
         stripe: &RwLock<Stripe<K, V>>,
@@ -326,7 +327,7 @@ impl<K, V> Store<K, V> {
         gone.for_each(|gone| self.note_one(&gone.key, gone.cause));
     }
 
-    /// The same for one removal.
+    /// Writes one removal to the journal, under the lock.
     #[inline]
     fn note_one(&self, key: &K, cause: RemovalCause) {
         if let Some(journal) = &self.journal {

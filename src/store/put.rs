@@ -90,7 +90,8 @@ impl<K, V> Store<K, V> {
         self.put_locked(guard, hash, namespace, request, precondition)
     }
 
-    /// The same under a stripe's lock.
+    /// Writes a value, if the precondition holds, and revokes the load in flight. The caller has locked the stripe;
+    /// this call unlocks it.
     #[inline(never)]
     pub(super) fn put_locked(
         &self,

@@ -17,7 +17,7 @@ const ROUNDS: u32 = 65_536;
 /// A place in the iteration over all entries, and copies of what was found there. Keys and the rest lie
 /// apart so that a `Clone` that panics leaves nothing to be dropped under the lock.
 pub(crate) struct Page<K, V> {
-    /// As long as this lives, no entry moves from slot to slot.
+    /// While this exists, no entry moves from slot to slot.
     _scan: Arc<()>,
     stripe: usize,
     slot: u32,

@@ -21,7 +21,7 @@ pub(crate) enum Fallback {
 }
 
 impl<K, V> Store<K, V> {
-    /// As [`get`](Self::get), and whether whoever gets the value is the one to load it again.
+    /// A copy of the live value, noted as a hit for the policy, and whether this caller is to load the value again.
     #[inline]
     pub(crate) fn get_to_load<Q>(
         &self,
@@ -58,7 +58,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// The same for an entry whose window may have begun.
+    /// Whether this reader is to load an entry again, whose window for an early load may have begun.
     #[inline(never)]
     fn is_elected<Q>(
         &self,

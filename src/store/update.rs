@@ -62,8 +62,8 @@ impl<K, V> Store<K, V> {
         );
     }
 
-    /// The same for an entry that is to be loaded again from an age on: that moment stays where it is, for the value
-    /// is as old as it was.
+    /// Gives a new lifetime to an entry that is to be loaded again from some age on. The moment of that load stays: the
+    /// value is as old as it was.
     fn prolong(
         &self,
         stripe: &mut LockedStripe<'_, K, V>,

@@ -31,8 +31,8 @@ pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Sen
 ///    fence, as [`Change::Own`], of any other as of anybody's.
 /// 3. `add` and `put` say that they have stored only if the content has been read back, so that 1. holds from then on.
 /// 4. No call that begins after `flushed` has returned is answered from before it.
-/// 5. What an unanswered or refused `set_placeholder`, `remove_many` or `incr_version` was to do is made up for: before the next link is
-///    used, or soon.
+/// 5. What an unanswered or refused `set_placeholder`, `remove_many` or `incr_version` was to do is made up for: before
+///    the next link is used, or soon.
 ///
 /// Every call ends within [`timeout`](Self::timeout).
 pub trait Tier: Send + Sync + 'static {
@@ -95,8 +95,8 @@ pub trait TierListener: Send + Sync {
     /// Anything may have changed.
     fn flushed(&self, cause: FlushCause);
 
-    /// Changes will be heard of (`true`); or will not be, until it is said again (`false`, after a flush). While they are
-    /// not, calls fail.
+    /// Changes will be heard of (`true`); or will not be, until it is said again (`false`, after a flush). While they
+    /// are not, calls fail.
     fn connection_changed(&self, up: bool);
 }
 

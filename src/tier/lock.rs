@@ -103,7 +103,7 @@ impl LockManager {
         LockManager::with_clock(tier, Clock::system())
     }
 
-    /// The same, telling the time by this clock.
+    /// A manager of locks on this tier that reads this clock.
     ///
     /// ```
     /// # use larder::tier::{Locks, MemoryServer};
@@ -141,10 +141,10 @@ impl LockManager {
         block_on(self.try_lock_async(name, time))?
     }
 
-    /// [`try_lock`](Self::try_lock) for tasks.
+    /// Asynchronous form of [`try_lock`](Self::try_lock): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`try_lock`](Self::try_lock).
+    /// Those of [`try_lock`](Self::try_lock).
     pub async fn try_lock_async(
         &self,
         name: &str,
@@ -179,7 +179,7 @@ impl LockManager {
     /// Woken by the tier's message.
     ///
     /// # Errors
-    /// As [`try_lock`](Self::try_lock).
+    /// Those of [`try_lock`](Self::try_lock).
     ///
     /// ```
     /// # use larder::tier::{Locks, MemoryServer};
@@ -198,10 +198,10 @@ impl LockManager {
         block_on(self.lock_async(name, time, max_wait))?
     }
 
-    /// [`lock`](Self::lock) for tasks.
+    /// Asynchronous form of [`lock`](Self::lock): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`try_lock`](Self::try_lock).
+    /// Those of [`try_lock`](Self::try_lock).
     pub async fn lock_async(
         &self,
         name: &str,
@@ -283,10 +283,10 @@ impl LockGuard {
         block_on(self.extend_async(time))?
     }
 
-    /// [`extend`](Self::extend) for tasks.
+    /// Asynchronous form of [`extend`](Self::extend): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`extend`](Self::extend).
+    /// Those of [`extend`](Self::extend).
     pub async fn extend_async(&mut self, time: Duration) -> Result<bool, TierError> {
         let until = self.shared.clock.now().saturating_add(nanos(time));
         // The same token once more: whoever reads it back, now or after an answer that was lost, knows it.
@@ -313,10 +313,10 @@ impl LockGuard {
         block_on(self.unlock_async())?
     }
 
-    /// [`unlock`](Self::unlock) for tasks.
+    /// Asynchronous form of [`unlock`](Self::unlock): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`unlock`](Self::unlock).
+    /// Those of [`unlock`](Self::unlock).
     pub async fn unlock_async(mut self) -> Result<bool, TierError> {
         self.is_over = true;
         self.shared

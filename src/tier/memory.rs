@@ -154,7 +154,7 @@ impl MemoryTier {
         self.tell_and(changes, changes);
     }
 
-    /// The same, for one under a fence.
+    /// Tells every listener of a fenced write: the writer by [`Change::Own`], all others by [`Change::Key`].
     fn tell_own(&self, key: Vec<u8>, content_id: Option<ContentId>) {
         let own = content_id.map(|content_id| Change::Own(key.clone(), content_id));
         let changes = [Change::Key(key)];

@@ -97,7 +97,7 @@ pub(crate) fn equal_parts(parts: u128, wanted: u16) -> u32 {
     }
 }
 
-/// The same, part by part.
+/// What [`equal_parts`] computes, part by part.
 #[inline]
 #[cfg(any(test, not(all(target_arch = "x86_64", not(miri)))))]
 fn equal_parts_one_by_one(parts: u128, wanted: u16) -> u32 {

@@ -222,7 +222,7 @@ pub enum LoadError {
     /// The attached loader was to run on another thread or in a task, for the sake of a timeout, and did not run to
     /// its end.
     Abandoned,
-    /// As many loads are in flight as `max_loads` allows.
+    /// The number of loads in flight has reached `max_loads`.
     TooManyLoads {
         /// The bound.
         limit: usize,

@@ -143,9 +143,10 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     /// For so long after its time is up, a value is still served to loading calls while one of them loads it anew:
-    /// nobody waits but that one. All other calls take it for absent, and a write, a removal or an invalidation
-    /// ends it. It stays in the cache for that long and competes for its room like others.
-    /// [`get_with_freshness`](crate::Cache::get_with_freshness) tells a stale value from a fresh one. Default: zero, never.
+    /// nobody waits but that one. All other calls take it for absent, and a write, a removal or an invalidation ends
+    /// it. It stays in the cache for that long and competes for its room like others.
+    /// [`get_with_freshness`](crate::Cache::get_with_freshness) tells a stale value from a fresh one. Default: zero,
+    /// never.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -232,11 +233,12 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     /// How many threads [`load`](crate::Cache::load) may have to load values again while they are served, early or
-    /// stale, and to load for calls with a timeout. They are started when first needed and end when idle for ten seconds; up to 64 refreshes a thread
-    /// wait their turn; past that the value at hand is served and not refreshed, and a call with a timeout that has
-    /// nothing to be served gets [`LoadError::Abandoned`](crate::LoadError::Abandoned). They are never joined. Zero:
-    /// the call that is elected loads by itself, as with a loader of its own. Default: 2, and none without an
-    /// attached [`loader`](Self::loader) and something for them to do.
+    /// stale, and to load for calls with a timeout. They are started when first needed and end when idle for ten
+    /// seconds; up to 64 refreshes a thread wait their turn; past that the value at hand is served and not refreshed,
+    /// and a call with a timeout that has nothing to be served gets
+    /// [`LoadError::Abandoned`](crate::LoadError::Abandoned). They are never joined. Zero: the call that is elected
+    /// loads by itself, as with a loader of its own. Default: 2, and none without an attached [`loader`](Self::loader)
+    /// and something for them to do.
     ///
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(9).refresh_threads(8).build()?;
@@ -331,7 +333,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// The same for a loader that is also given what it is to take the place of, as with
+    /// Attaches a blocking loader that is also given the previous value, if there is one: the value that it is to
+    /// replace, live or stale. It may answer [`Loaded::unchanged`]. See
     /// [`get_or_load_with_previous`](crate::Cache::get_or_load_with_previous).
     ///
     /// ```
@@ -393,7 +396,8 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// The same for a loader that is also given what it is to take the place of, as with
+    /// Attaches an asynchronous loader that is also given the previous value, if there is one: the value that it is
+    /// to replace, live or stale. It may answer [`Loaded::unchanged`]. See
     /// [`get_or_load_with_previous_async`](crate::Cache::get_or_load_with_previous_async).
     ///
     /// ```

@@ -129,7 +129,8 @@ impl Table {
         self.locate_from(self.enter(hash)?, hash, eq)
     }
 
-    /// The same where the home bucket has been looked at already, in a table that is not moved out of.
+    /// The bucket and slot of the entry for which `eq` holds, from the bucket after home on: the caller has looked at
+    /// home, and the table is not being moved out of.
     pub(super) fn locate_beyond_home(
         &self,
         hash: u32,
@@ -176,7 +177,7 @@ impl Table {
         }
     }
 
-    /// The same where home is full or was never written.
+    /// Puts an entry into the first bucket with room, where home is full or was never written.
     #[inline(never)]
     fn place_far(&mut self, hash: u32, id: u32) {
         let (word, mut at) = (self.split.word(hash, id), self.home(hash));
@@ -256,7 +257,7 @@ impl Table {
         self.remove_far(hash, id)
     }
 
-    /// The same where the entry is not at home.
+    /// Removes an entry that is not in its home bucket; returns whether it was there.
     #[inline(never)]
     fn remove_far(&mut self, hash: u32, id: u32) -> bool {
         let Some((at, slot)) = self.locate(hash, &mut |other| other == id) else {

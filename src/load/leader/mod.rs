@@ -72,13 +72,13 @@ impl<K, V> LeaderGuard<K, V> {
         }
     }
 
-    /// The same, of a load whose value has a live one to take the place of.
+    /// Marks the load as a refresh of this live value.
     pub(super) fn of_a_refresh(mut self, replaces: Snapshot) -> Self {
         self.replaces = Some(replaces);
         self
     }
 
-    /// The same, whose loader is told what is there.
+    /// Hands the loader the previous value.
     pub(super) fn with_previous(mut self, previous: Option<V>) -> Self {
         self.previous = previous;
         self

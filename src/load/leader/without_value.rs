@@ -10,9 +10,9 @@ use crate::util::error::LoadError;
 use crate::util::sync::Arc;
 
 impl<K, V> LeaderGuard<K, V> {
-    /// The loader found nothing. What it was to take the place of is nothing from now on, too. For so many
-    /// nanoseconds, unless one of the `tags` moves, that is remembered. With `unwatched`, it names more tags than can be
-    /// looked at, and one may have moved.
+    /// The loader found nothing. What it was to take the place of is nothing from now on, too. For so many nanoseconds,
+    /// unless one of the `tags` moves, that is remembered. With `unwatched`, it names more tags than can be looked at,
+    /// and one may have moved.
     pub(crate) fn absent(mut self, lasts: u64, tags: Option<Box<TagSet>>, unwatched: bool)
     where
         K: Eq,

@@ -184,7 +184,7 @@ impl S3Fifo {
         }
     }
 
-    /// The same, so many at most.
+    /// Moves at most `most` of the entries that `fresh` holds too many of to `small`.
     #[inline]
     fn demote_some_fresh(&mut self, most: u32, slots: &mut impl Slots) {
         for _ in 0..most {

@@ -80,7 +80,7 @@ impl<P: Client> RedisTier<P> {
         })
     }
 
-    /// The same for one command.
+    /// Sends one command, and reads its response.
     fn ask_one<T: Send + 'static>(
         &self,
         command: Command,

@@ -1,8 +1,8 @@
 //! Where things lie on the server, and the scripts that change them.
 //!
-//! Under the prefix: `v:` and a key, its content; `t:` and a name, its version; `s`, the sequence; `r`, which run of the
-//! server all this was written under. Every script names the keys that it touches, and touches one key of the user's
-//! beside the sequence.
+//! Under the prefix: `v:` and a key, its content; `t:` and a name, its version; `s`, the sequence; `r`, which run of
+//! the server all this was written under. Every script names the keys that it touches, and touches one key of the
+//! user's beside the sequence.
 
 use std::time::Duration;
 
@@ -68,8 +68,8 @@ const NEW_RUN: &str = "if redis.call('GET', KEYS[3]) == run then return 0 end \
      redis.call('SET', KEYS[1], string.format('%d', redis.call('INCR', KEYS[2]))) \
      redis.call('SET', KEYS[3], run) return 1";
 
-/// Sent with each heartbeat: a server that evicts what is not asked for shall keep the run, or have it again. (It is the
-/// one under which this link was armed: a change would have ended the link.)
+/// Sent with each heartbeat: a server that evicts what is not asked for shall keep the run, or have it again. (It is
+/// the one under which this link was armed: a change would have ended the link.)
 const KEEP_RUN: &str =
     "if redis.call('GET', KEYS[1]) then return 0 end redis.call('SET', KEYS[1], run) return 1";
 

@@ -172,7 +172,7 @@ pub struct RedisStats {
     pub server_errors: Vec<(ServerErrorKind, u64)>,
     /// The median time to an answer, to a factor of two, rounded up. Zero before the first.
     pub latency_p50: Duration,
-    /// The same for all answers but one in a hundred.
+    /// The time within which 99 of 100 answers came, to a factor of two, rounded up. Zero before the first.
     pub latency_p99: Duration,
     /// Why a link was last lost, or not made.
     pub last_error: Option<Arc<str>>,

@@ -65,8 +65,8 @@ pub struct Request {
 pub enum Effect {
     /// It reads.
     Read,
-    /// It changes these. Should it be lost, the commands in `on_loss` are sent before the next link is used, and should it
-    /// be refused, soon and again: they remove what the lost one may have left.
+    /// It changes these. Should it be lost, the commands in `on_loss` are sent before the next link is used, and should
+    /// it be refused, soon and again: they remove what the lost one may have left.
     Write {
         /// What it changes.
         changes: Vec<Change>,

@@ -20,11 +20,11 @@ use crate::tier::envelope::ContentId;
 /// A [`Tier`] on a Redis server (6.2 or newer), over one connection, kept by a thread of its own.
 ///
 /// The server tells of changes by `CLIENT TRACKING` over the same connection. What it needs of an ACL: `HELLO`, `AUTH`,
-/// `SELECT`, `CLIENT TRACKING`, `ROLE`, `INFO`, `TIME`, and on keys with the prefix `GET`, `MGET`, `SET`, `DEL`, `GETRANGE`,
-/// `EXISTS`, `INCR` and `EVAL`.
+/// `SELECT`, `CLIENT TRACKING`, `ROLE`, `INFO`, `TIME`, and on keys with the prefix `GET`, `MGET`, `SET`, `DEL`,
+/// `GETRANGE`, `EXISTS`, `INCR` and `EVAL`.
 ///
-/// It is made without waiting for the server: calls fail with [`TierError::Down`](crate::tier::TierError::Down) until the
-/// link stands. A link that is lost is dialled again by itself.
+/// It is made without waiting for the server: calls fail with [`TierError::Down`](crate::tier::TierError::Down) until
+/// the link stands. A link that is lost is dialled again by itself.
 ///
 /// ```no_run
 /// use larder::tier::Tiered;

@@ -183,28 +183,30 @@ where
 
     /// The longest that a reading call takes, all its waiting together: for others' loads, for the tier, for others'
     /// processes and for an asynchronous loader. (A loader that blocks its thread cannot be stopped.) A call over it
-    /// ends with [`LoadError::LoadTimedOut`](crate::LoadError::LoadTimedOut). Not bounded by anything but the tier's own
-    /// timeout and the wait deadline of 30 s unless set.
+    /// ends with [`LoadError::LoadTimedOut`](crate::LoadError::LoadTimedOut). Not bounded by anything but the tier's
+    /// own timeout and the wait deadline of 30 s unless set.
     pub fn budget(mut self, time: Duration) -> Self {
         self.rules.budget = Some(time);
         self
     }
 
-    /// As [`CacheBuilder::early_expiration`]: the own cache's values are loaded again before their time is up, the
-    /// shared tier being asked first whether it has a newer one. How long a value took to load travels with it.
+    /// Loads values of the own cache again before their time is up (XFetch, see [`CacheBuilder::early_expiration`]).
+    /// The shared tier is asked first whether it has a newer value. How long a value took to load travels with it.
     pub fn early_expiration(mut self, beta: f64) -> Self {
         self.l1 = self.l1.early_expiration(beta);
         self
     }
 
-    /// As [`CacheBuilder::stale_while_revalidate`], for the own cache's copies. It ends with the shared tier's content:
+    /// How long past its deadline a copy of the own cache is served while another call loads the value (see
+    /// [`CacheBuilder::stale_while_revalidate`]). The window ends with the shared tier's content:
     /// when that is gone too, whoever comes waits for the one that loads.
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.l1 = self.l1.stale_while_revalidate(window);
         self
     }
 
-    /// As [`CacheBuilder::stale_if_error`]. The shared tier keeps values as much longer, so that a process that has no
+    /// How long past its deadline a value is served if its loader fails, and how long the loader rests then (see
+    /// [`CacheBuilder::stale_if_error`]). The shared tier keeps values as much longer, so that a process that has no
     /// copy of its own has something to serve, too.
     pub fn stale_if_error(mut self, window: Duration, rest: Duration) -> Self {
         self.rules.stale = window;

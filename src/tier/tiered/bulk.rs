@@ -30,7 +30,7 @@ where
     /// that it is given; `None` for a key that there is nothing under. Each is stored under a fence of its own.
     ///
     /// # Errors
-    /// As [`Cache::get_many_or_load`](crate::Cache::get_many_or_load).
+    /// Those of [`Cache::get_many_or_load`](crate::Cache::get_many_or_load).
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -57,10 +57,11 @@ where
         blocking_as(self.get_many_or_load_async(keys, loader))
     }
 
-    /// [`get_many_or_load`](Self::get_many_or_load) for tasks.
+    /// Asynchronous form of [`get_many_or_load`](Self::get_many_or_load): waits without blocking the thread, on any
+    /// runtime.
     ///
     /// # Errors
-    /// As [`get_many_or_load`](Self::get_many_or_load).
+    /// Those of [`get_many_or_load`](Self::get_many_or_load).
     pub async fn get_many_or_load_async<'q, Q, F, Fut, E>(
         &self,
         keys: impl IntoIterator<Item = &'q Q>,
@@ -79,11 +80,12 @@ where
         self.get_many_or_load_with_async(keys, loader).await
     }
 
-    /// As [`get_many_or_load`](Self::get_many_or_load), for a loader that also says how to keep each value: for how long,
-    /// and under which tags.
+    /// The values of several keys; one call of the loader loads those that neither the own cache nor the shared tier
+    /// has, and says for each how to keep it: for how long, and under which tags. See
+    /// [`get_many_or_load`](Self::get_many_or_load).
     ///
     /// # Errors
-    /// As [`get_many_or_load`](Self::get_many_or_load).
+    /// Those of [`get_many_or_load`](Self::get_many_or_load).
     ///
     /// ```
     /// use larder::Loaded;
@@ -112,10 +114,11 @@ where
         blocking_as(self.get_many_or_load_with_async(keys, loader))
     }
 
-    /// [`get_many_or_load_with`](Self::get_many_or_load_with) for tasks.
+    /// Asynchronous form of [`get_many_or_load_with`](Self::get_many_or_load_with): waits without blocking the thread,
+    /// on any runtime.
     ///
     /// # Errors
-    /// As [`get_many_or_load`](Self::get_many_or_load).
+    /// Those of [`get_many_or_load`](Self::get_many_or_load).
     pub async fn get_many_or_load_with_async<'q, Q, F, Fut, E>(
         &self,
         keys: impl IntoIterator<Item = &'q Q>,
@@ -158,10 +161,10 @@ where
         block_on(self.get_many_async(keys))?
     }
 
-    /// [`get_many`](Self::get_many) for tasks.
+    /// Asynchronous form of [`get_many`](Self::get_many): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`get_many`](Self::get_many).
+    /// Those of [`get_many`](Self::get_many).
     pub async fn get_many_async<'q, Q>(
         &self,
         keys: impl IntoIterator<Item = &'q Q>,
@@ -318,7 +321,7 @@ where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// As `fill`, for several keys by one call of the loader.
+    /// Fills several keys: asks the shared tier, then loads those that it does not have by one call of the loader.
     async fn fill_many<F, Fut, E>(
         &self,
         keys: Vec<K>,

@@ -45,10 +45,10 @@ where
         block_on(self.get_async(key))?
     }
 
-    /// [`get`](Self::get) for tasks.
+    /// Asynchronous form of [`get`](Self::get): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// Those of [`get`](Self::get).
     pub async fn get_async<Q>(&self, key: &Q) -> Result<Option<V>, TierError>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
@@ -120,10 +120,10 @@ where
         blocking(self.get_or_load_async(key, || async { loader() }))
     }
 
-    /// [`get_or_load`](Self::get_or_load) for tasks.
+    /// Asynchronous form of [`get_or_load`](Self::get_or_load): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`get_or_load`](Self::get_or_load).
+    /// Those of [`get_or_load`](Self::get_or_load).
     pub async fn get_or_load_async<Q, F, Fut>(&self, key: &Q, loader: F) -> Result<V, LoadError>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + TierKey + ?Sized,
@@ -161,10 +161,11 @@ where
         blocking_as(self.try_get_or_load_async(key, || async { loader() }))
     }
 
-    /// [`try_get_or_load`](Self::try_get_or_load) for tasks.
+    /// Asynchronous form of [`try_get_or_load`](Self::try_get_or_load): waits without blocking the thread, on any
+    /// runtime.
     ///
     /// # Errors
-    /// As [`try_get_or_load`](Self::try_get_or_load).
+    /// Those of [`try_get_or_load`](Self::try_get_or_load).
     pub async fn try_get_or_load_async<Q, F, Fut, E>(
         &self,
         key: &Q,
@@ -181,12 +182,12 @@ where
             .ok_or(TryLoadError::Shared(LoadError::Absent))
     }
 
-    /// As [`try_get_or_load`](Self::try_get_or_load), for a loader that also says how to keep its value: for how long
+    /// The value of the own cache, of the shared tier, or of a loader that says how to keep its value: for how long
     /// (in the shared tier; the own cache keeps it no longer), under which tags, or that there is none
     /// ([`Loaded::absent`], which both remember for as long).
     ///
     /// # Errors
-    /// As [`try_get_or_load`](Self::try_get_or_load), but an absence is `None`.
+    /// Those of [`try_get_or_load`](Self::try_get_or_load), but an absence is `None`.
     ///
     /// ```
     /// use larder::Loaded;
@@ -212,10 +213,11 @@ where
         blocking_as(self.get_or_load_with_async(key, || async { loader() }))
     }
 
-    /// [`get_or_load_with`](Self::get_or_load_with) for tasks.
+    /// Asynchronous form of [`get_or_load_with`](Self::get_or_load_with): waits without blocking the thread, on any
+    /// runtime.
     ///
     /// # Errors
-    /// As [`get_or_load_with`](Self::get_or_load_with).
+    /// Those of [`get_or_load_with`](Self::get_or_load_with).
     pub async fn get_or_load_with_async<Q, F, Fut, E>(
         &self,
         key: &Q,

@@ -131,7 +131,7 @@ where
         })
     }
 
-    /// The same for a call that has no loader: nothing is put there.
+    /// What the shared tier has under a key, for a call without a loader: no placeholder is set.
     pub(super) async fn query_only(
         &self,
         key: &[u8],
@@ -148,7 +148,7 @@ where
         Ok(found)
     }
 
-    /// The same for several keys, by one command.
+    /// What the shared tier has under several keys, by one command, for a call without a loader.
     pub(super) async fn query_many_only(
         &self,
         keys: &[Vec<u8>],

@@ -2,16 +2,16 @@
 //!
 //! `miss.rs` is the protocol of a miss, what is asked of the shared tier before a loader runs; `publish.rs` what is
 //! done with what it brought. `load.rs` and `bulk.rs` are the calls that begin it, `write.rs` those that change things,
-//! `invalidation.rs` what is done about changes. `own_writes.rs` knows this process's writes again; `versions.rs` keeps the versions
-//! of tags, `namespace.rs` has namespaces.
+//! `invalidation.rs` what is done about changes. `own_writes.rs` knows this process's writes again; `versions.rs` keeps
+//! the versions of tags, `namespace.rs` has namespaces.
 //!
 //! # Why nothing stale stays in the cache of this process
-//! Whatever enters it does so as the answer of a load of its own (`Cache`'s promise 4: a load in flight loses its
-//! right to publish when its key, its tags or everything is invalidated), and holds what a tracked read of that load
-//! brought, or what a fenced write of it wrote and read back. A change that follows the read is told by the tier
-//! (its promise 1), and invalidates; a change before it was in what was read. What this process writes itself is
-//! told in the same way before the write is answered (promise 2): a load's own fenced write detaches every load of the
-//! key but the one that made it, which is known by the seal (`own_writes.rs`). When the tier cannot promise to tell any more, it
+//! Whatever enters it does so as the answer of a load of its own (`Cache`'s promise 4: a load in flight loses its right
+//! to publish when its key, its tags or everything is invalidated), and holds what a tracked read of that load brought,
+//! or what a fenced write of it wrote and read back. A change that follows the read is told by the tier (its promise
+//! 1), and invalidates; a change before it was in what was read. What this process writes itself is told in the same
+//! way before the write is answered (promise 2): a load's own fenced write detaches every load of the key but the one
+//! that made it, which is known by the seal (`own_writes.rs`). When the tier cannot promise to tell any more, it
 //! flushes first, and nothing that is read after a flush was answered before it (promise 4).
 //!
 //! # Why nothing stale stays in the shared tier
@@ -173,7 +173,7 @@ where
         TieredBuilder::new(Box::new(tier))
     }
 
-    /// The same cache, through which changes reach as far as this says.
+    /// A handle to this cache whose changes reach as far as `scope` says.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Scope, Tiered};

@@ -48,7 +48,7 @@ where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// The same caches, seen through a namespace: its keys are its own, in every process, and
+    /// A view of this cache under a name: its keys are its own, in every process, and
     /// [`clear`](Self::clear) clears it alone, by one command. Views do not nest: of a view, this gives its sibling.
     ///
     /// ```

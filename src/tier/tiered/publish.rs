@@ -45,7 +45,7 @@ pub(super) struct EncodedContent {
     pub(super) content_id: ContentId,
     created: u64,
     time_to_live: Duration,
-    /// The same with the time for which it may be served stale.
+    /// How long the content is kept: its time to live, and the time for which it may be served stale.
     pub(super) kept_for: Duration,
 }
 

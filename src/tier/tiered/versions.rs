@@ -8,7 +8,8 @@ use crate::tier::contract::TierError;
 use crate::tier::key::FromTierKey;
 use crate::util::sync::Mutex;
 
-/// The name whose version is moved to invalidate everything. Those of tags begin with '#', those of namespaces with '@'.
+/// The name whose version is moved to invalidate everything. Those of tags begin with '#', those of namespaces with
+/// '@'.
 pub(in crate::tier) const EVERYTHING: &str = "*";
 
 /// The name of a tag's version.
@@ -65,8 +66,8 @@ where
         }
     }
 
-    /// The versions under these names for a value whose load began when the sequence stood at `started_at`; `None` if one of
-    /// them has moved since, or may have.
+    /// The versions under these names for a value whose load began when the sequence stood at `started_at`; `None` if
+    /// one of them has moved since, or may have.
     pub(super) async fn versions_as_of(
         &self,
         names: &[Box<str>],

@@ -42,10 +42,10 @@ where
         block_on(self.insert_async(key, value))?
     }
 
-    /// [`insert`](Self::insert) for tasks.
+    /// Asynchronous form of [`insert`](Self::insert): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert).
+    /// Those of [`insert`](Self::insert).
     pub async fn insert_async(&self, key: K, value: V) -> Result<(), TierError> {
         self.insert_with_async(key, value, EntryOptions::new())
             .await
@@ -54,7 +54,7 @@ where
     /// [`insert`](Self::insert) with a time to live, tags and so on.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert).
+    /// Those of [`insert`](Self::insert).
     ///
     /// ```
     /// use larder::EntryOptions;
@@ -69,10 +69,10 @@ where
         block_on(self.insert_with_async(key, value, options))?
     }
 
-    /// [`insert_with`](Self::insert_with) for tasks.
+    /// Asynchronous form of [`insert_with`](Self::insert_with): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert).
+    /// Those of [`insert`](Self::insert).
     pub async fn insert_with_async(
         &self,
         key: K,
@@ -111,10 +111,10 @@ where
         block_on(self.insert_many_async(entries))?
     }
 
-    /// [`insert_many`](Self::insert_many) for tasks.
+    /// Asynchronous form of [`insert_many`](Self::insert_many): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`insert_many`](Self::insert_many).
+    /// Those of [`insert_many`](Self::insert_many).
     pub async fn insert_many_async(
         &self,
         entries: impl IntoIterator<Item = (K, V)>,
@@ -154,10 +154,10 @@ where
         block_on(self.add_async(key, value))?
     }
 
-    /// [`add`](Self::add) for tasks.
+    /// Asynchronous form of [`add`](Self::add): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub async fn add_async(&self, key: K, value: V) -> Result<bool, TierError> {
         self.add_with_async(key, value, EntryOptions::new()).await
     }
@@ -165,7 +165,7 @@ where
     /// [`add`](Self::add) with a time to live, tags and so on.
     ///
     /// # Errors
-    /// As [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     ///
     /// ```
     /// use larder::EntryOptions;
@@ -181,10 +181,10 @@ where
         block_on(self.add_with_async(key, value, options))?
     }
 
-    /// [`add_with`](Self::add_with) for tasks.
+    /// Asynchronous form of [`add_with`](Self::add_with): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub async fn add_with_async(
         &self,
         key: K,
@@ -208,8 +208,8 @@ where
     /// it is served in this process; in others, from when the tier's message has come.
     ///
     /// # Errors
-    /// The tier's. The own copy is gone all the same, and the removal in the tier is made up for: before the next link is
-    /// used, or (if it was refused) with a later heartbeat.
+    /// The tier's. The own copy is gone all the same, and the removal in the tier is made up for: before the next link
+    /// is used, or (if it was refused) with a later heartbeat.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -226,10 +226,10 @@ where
         block_on(self.invalidate_async(key))?
     }
 
-    /// [`invalidate`](Self::invalidate) for tasks.
+    /// Asynchronous form of [`invalidate`](Self::invalidate): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Those of [`invalidate`](Self::invalidate).
     pub async fn invalidate_async<Q>(&self, key: &Q) -> Result<bool, TierError>
     where
         Q: Hash + Equivalent<K> + TierKey + ?Sized,
@@ -241,7 +241,7 @@ where
     /// [`invalidate`](Self::invalidate) for each of the keys, by one command; returns how many there were. Not atomic.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Those of [`invalidate`](Self::invalidate).
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -260,10 +260,11 @@ where
         block_on(self.invalidate_many_async(keys))?
     }
 
-    /// [`invalidate_many`](Self::invalidate_many) for tasks.
+    /// Asynchronous form of [`invalidate_many`](Self::invalidate_many): waits without blocking the thread, on any
+    /// runtime.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Those of [`invalidate`](Self::invalidate).
     pub async fn invalidate_many_async<'q, Q>(
         &self,
         keys: impl IntoIterator<Item = &'q Q>,
@@ -292,7 +293,7 @@ where
     /// it will not be stored.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Those of [`invalidate`](Self::invalidate).
     ///
     /// ```
     /// use larder::EntryOptions;
@@ -307,10 +308,11 @@ where
         block_on(self.invalidate_tag_async(tag))?
     }
 
-    /// [`invalidate_tag`](Self::invalidate_tag) for tasks.
+    /// Asynchronous form of [`invalidate_tag`](Self::invalidate_tag): waits without blocking the thread, on any
+    /// runtime.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Those of [`invalidate`](Self::invalidate).
     pub async fn invalidate_tag_async(&self, tag: &str) -> Result<(), TierError> {
         if self.scope != Scope::Shared {
             self.inner.l1.invalidate_tag(tag);
@@ -322,7 +324,7 @@ where
     /// stored in it), by one command.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Those of [`invalidate`](Self::invalidate).
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -336,10 +338,10 @@ where
         block_on(self.clear_async())?
     }
 
-    /// [`clear`](Self::clear) for tasks.
+    /// Asynchronous form of [`clear`](Self::clear): waits without blocking the thread, on any runtime.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Those of [`invalidate`](Self::invalidate).
     pub async fn clear_async(&self) -> Result<(), TierError> {
         if self.scope != Scope::Shared {
             self.l1.clear();

@@ -125,7 +125,7 @@ where
     /// other `compute`s and loads of the key, blocking the thread until it is its turn.
     ///
     /// A value put follows the rules of [`insert`](Self::insert): it has the cache's time to live, and no
-    /// tags, whatever the old one had. O(1) beside the
+    /// tags, whatever the old one had. O(1), apart from the
     /// closure.
     ///
     /// ```
@@ -306,7 +306,7 @@ where
 
     /// Removes the live value of a key if the closure says so, and returns it. The closure runs without a lock, and
     /// again if the value it judged was replaced meanwhile. Revokes the load in flight of the key whatever the closure
-    /// says, and ends a stale value, which counts as absent, without asking it. O(1) beside the closure.
+    /// says, and ends a stale value, which counts as absent, without asking it. O(1), apart from the closure.
     ///
     /// ```
     /// let cache = larder::Cache::builder().max_capacity(100).build()?;

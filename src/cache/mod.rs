@@ -1,4 +1,4 @@
-//! The handle that callers hold, and what it knows beside the store: the user's own functions, which
+//! The handle that callers hold, and what it knows that the store does not: the user's own functions, which
 //! are called here, outside every lock.
 
 mod attached;
@@ -203,7 +203,7 @@ where
         self.inner.store.smallest_slice()
     }
 
-    /// Sets a new capacity. What is over it is evicted slice by slice: at most 64 entries a shard now,
+    /// Sets a new capacity. What is over it is evicted batch by batch: at most 64 entries a shard now,
     /// and so many with each later write to the shard or [`run_pending`](Self::run_pending). The number
     /// of shards stays as built. A separate `max_entries` stays, too. O(shards).
     ///
@@ -223,7 +223,7 @@ where
             entries: rules.max_entries.unwrap_or(capacity).min(most),
         };
         // Each shard is given what stands there when it is visited: of two calls at once, the one whose
-        // capacity was set last has all its visits after that.
+        // capacity was set last locks all its shards after that.
         self.inner
             .store
             .set_capacity(|| *self.inner.capacity.lock());

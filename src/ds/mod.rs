@@ -17,17 +17,17 @@
 //!
 //! Stated by each module.
 
-/// Vectors growing and shrinking chunk by chunk.
+// Vectors growing and shrinking chunk by chunk.
 pub(crate) mod chunked_vec;
 
-/// Hash to id: the shard's lookup table.
+// Hash to id: the shard's lookup table.
 pub(crate) mod index;
 
-/// Doubly linked lists of ids over shared links.
+// Doubly linked lists of ids over shared links.
 pub(crate) mod list;
 
-/// Hashes of the entries evicted last.
+// Hashes of the entries evicted last.
 pub(crate) mod ghost;
 
-/// Ids ordered by the time they are due.
+// Ids ordered by the time they are due.
 pub(crate) mod timer_wheel;

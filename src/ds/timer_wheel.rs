@@ -16,7 +16,7 @@
 //!
 //! The wheel is *lazy*: an id that is scheduled later than it stands stays where it is, and one whose
 //! owner has no more use for it stays until its turn comes. Then its due is asked for, and it moves on or
-//! leaves. So an id costs a visit in its turn, and nothing at each write.
+//! leaves. So an id costs a look in its turn, and nothing at each write.
 //!
 //! Time only moves forward by [`Wheel::pop_expired`]; a smaller `now` than one
 //! seen is taken for that one.
@@ -267,7 +267,7 @@ impl Wheel {
         Some(start << TICK_BITS)
     }
 
-    /// Takes all ids off the wheel. What held them is returned, to be shed.
+    /// Takes all ids off the wheel. Returns the memory that held them, to be freed later.
     pub(crate) fn clear(&mut self) -> Self {
         let new = Self::new(self.now);
         std::mem::replace(self, new)

@@ -9,8 +9,8 @@
 //! there are.
 //!
 //! Only the last 16·δ·β are looked at, and at most half the life: before that the probability is below 2 in ten
-//! million. Where this window begins is the one moment that an entry's stamp keeps, so an ordinary hit looks at
-//! nothing else. What stands here (the window's length and δ) lies beside the slot.
+//! million. Where this window begins is the one moment that an entry's header keeps, so an ordinary hit looks at
+//! nothing else. What is kept here (the window's length and δ) is in a side table.
 
 use std::time::Duration;
 

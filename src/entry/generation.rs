@@ -1,27 +1,26 @@
-//! Invalidation by number instead of by search: one sequence a cache, one number an entry.
+//! Invalidation by epoch instead of by search: one counter a cache, one epoch an entry.
 //!
-//! Every `clear`, namespace bump and tag bump draws the next number of the cache's sequence and raises
-//! the *floor* of its scope to it. An entry or a flight carries the number at which it was `epoch`. It
-//! is valid while that number is at least every floor of its scopes.
+//! Every `clear`, namespace bump and tag bump takes the next epoch of the cache's [`EpochCounter`] and raises the
+//! *minimum epoch* of its scope to it. An entry or a flight carries the epoch that was current when it began. It is
+//! valid while its epoch is at least the minimum of each of its scopes: the cache, its namespace and its tags.
 //!
 //! # Invariants
-//! * Numbers only grow, and so do floors. No number is drawn twice, up to the last that an entry can carry
+//! * Epochs only grow, and so do minimum epochs. No epoch is given out twice, up to the last that an entry can carry
 //!   (after 7 * 10^13 invalidations); from then on a cache stores nothing.
-//! * A floor rises before its number becomes current. A write reads the current number under its
-//!   shard's lock, then the floors by which it judges; if one of them is above its number it starts
-//!   over. So a write stands at one place in the sequence: what rose up to its number had killed what it
-//!   replaces, and whatever rises later kills what it stores.
-//! * A load is born before its loader starts. So what was read before an invalidation began carries a
-//!   number below its floor.
-//! * A tag's floor rises before `tag_epoch` counts the move. Who reads the count and then the floors
-//!   sees, for a count of n, the floors of at least n moves.
-//! * The floor of a tag that was forgotten is folded into `forgotten`, and a tag that is registered
-//!   later starts from there.
+//! * A minimum rises before its epoch becomes current. A write reads the current epoch under its shard's lock, then the
+//!   minimums by which it is judged; if one of them is above its epoch, it starts over. So a write has one place in the
+//!   order of epochs: a bump up to its epoch has killed what it replaces, and a later bump kills what it stores.
+//! * A load takes its epoch before its loader starts. So a value that was read before an invalidation began carries an
+//!   epoch below the new minimum.
+//! * A tag's minimum rises before `tag_epoch` counts the bump. A reader of the count and then of the minimums sees, for
+//!   a count of n, the minimums of at least n bumps.
+//! * The minimum of a tag that was forgotten is folded into `forgotten`, and a tag that is registered later starts
+//!   there.
 //!
 //! # Ordering
-//! Draws and raises are SeqCst: they are rare, and an invalidation that has returned must be seen by
-//! every call that begins afterwards, on whichever variable that call looks. Reads on the hit path are
-//! Acquire loads and pair with those raises.
+//! Bumps are SeqCst: they are rare, and an invalidation that has returned must be seen by every call that begins
+//! afterwards, on whichever variable that call looks. Reads on the hit path are Acquire loads and pair with those
+//! bumps.
 
 use dashmap::DashMap;
 
@@ -29,16 +28,16 @@ use crate::entry::header::MAX_EPOCH;
 use crate::util::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::util::sync::{Arc, Mutex};
 
-/// The sequence and the floors that hold for a whole cache.
+/// The current epoch of a cache, and the minimums that hold for all of it.
 pub(crate) struct EpochCounter {
     last: AtomicU64,
-    /// Held while a floor rises and its number is drawn. A leaf lock.
+    /// Held while a minimum rises and its epoch is given out. A leaf lock.
     bumping: Mutex<()>,
     /// Raised by a `clear` of the whole cache.
     min_epoch: AtomicU64,
-    /// Counts tag bumps, each after its floor was raised.
+    /// Counts tag bumps, each after the minimum of its tag was raised.
     tag_epoch: AtomicU64,
-    /// No forgotten tag's floor is above this.
+    /// The minimum of no forgotten tag is above this.
     ///
     /// Of std, also under shuttle: it is read under a registry's real lock.
     forgotten: std::sync::atomic::AtomicU64,
@@ -47,7 +46,7 @@ pub(crate) struct EpochCounter {
 impl EpochCounter {
     pub(crate) fn new() -> Self {
         EpochCounter {
-            // Numbers start at one, so that a floor of zero is below them all.
+            // Epochs start at one, so that a minimum of zero is below them all.
             last: AtomicU64::new(1),
             bumping: Mutex::new(()),
             min_epoch: AtomicU64::new(0),
@@ -56,13 +55,13 @@ impl EpochCounter {
         }
     }
 
-    /// The number that something born now carries.
+    /// The epoch of an entry or a flight that begins now.
     #[inline]
     pub(crate) fn current(&self) -> u64 {
         self.last.load(Ordering::SeqCst)
     }
 
-    /// The floor of the whole cache.
+    /// The minimum epoch of the whole cache.
     #[inline]
     pub(crate) fn min_epoch(&self) -> u64 {
         self.min_epoch.load(Ordering::Acquire)
@@ -74,19 +73,19 @@ impl EpochCounter {
         self.tag_epoch.load(Ordering::Acquire)
     }
 
-    /// Kills everything born so far, and returns the floor.
+    /// Kills every entry and every load so far, and returns the new minimum.
     pub(crate) fn clear(&self) -> u64 {
         self.bump(&self.min_epoch, false)
     }
 
-    /// Raises a floor to the next number, and only then makes that number current: whoever reads n as
-    /// the current number finds every floor up to n risen.
+    /// Raises a minimum to the next epoch, and only then makes that epoch current: a reader that finds n as
+    /// the current epoch finds every minimum up to n raised.
     fn bump(&self, min_epoch: &AtomicU64, of_tag: bool) -> u64 {
         let _alone = self.bumping.lock();
         let next = self.next();
         min_epoch.fetch_max(next, Ordering::SeqCst);
         if of_tag {
-            // After the rise, so that who sees the count sees the floor, and before the number, so that
+            // After the rise, so that a reader of the count sees the minimum, and before the epoch, so that
             // who sees the number sees both.
             self.tag_epoch.fetch_add(1, Ordering::SeqCst);
         }
@@ -94,7 +93,7 @@ impl EpochCounter {
         next
     }
 
-    /// Waits out a rise in progress: every floor seen before is at most the current number after.
+    /// Waits until a bump in progress is over: after that, the current epoch is at least every minimum seen before.
     pub(crate) fn wait_for_bump(&self) {
         drop(self.bumping.lock());
     }
@@ -113,7 +112,7 @@ impl EpochCounter {
     }
 }
 
-/// The floor of one tag. Entries that carry the tag point at it.
+/// The minimum epoch of one tag. Entries that carry the tag point at it.
 #[derive(Debug)]
 pub(crate) struct Tag {
     min_epoch: AtomicU64,
@@ -131,8 +130,8 @@ impl TagSet {
     /// Whether something `epoch` under these tags is still valid.
     pub(crate) fn admits(&self, epoch: u64, epochs: &EpochCounter) -> bool {
         let moves = epochs.tag_epoch();
-        // Relaxed: the value only says that a walk at that count found no floor above `epoch`, and
-        // floors that had risen by then were seen by it; no other data hangs on it.
+        // Relaxed: the value only says that a walk at that count found no minimum above `epoch`, and
+        // minimums that had risen by then were seen by it; no other data depends on it.
         if self.verified.load(Ordering::Relaxed) == moves {
             return true;
         }
@@ -143,7 +142,7 @@ impl TagSet {
         true
     }
 
-    /// The tags' floors, in the order in which the tags were named.
+    /// The tags' minimum epochs, in the order in which the tags were named.
     pub(crate) fn min_epochs(&self) -> impl Iterator<Item = u64> + '_ {
         self.tags
             .iter()
@@ -183,7 +182,7 @@ impl Tags {
         }))
     }
 
-    /// Kills everything born so far that carries the tag, or whose load will answer with it.
+    /// Kills every entry so far that carries the tag, and every load so far that will answer with it.
     pub(crate) fn invalidate(&self, name: &str, epochs: &EpochCounter) {
         let tag = self.tag(name, epochs);
         epochs.bump(&tag.min_epoch, true);
@@ -238,7 +237,7 @@ impl Tags {
     }
 }
 
-/// One namespace: the id that its keys carry, and its floor.
+/// One namespace: the id that its keys carry, and its minimum epoch.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) id: u32,
@@ -268,7 +267,7 @@ impl Namespace {
         self.min_epoch.load(Ordering::Acquire)
     }
 
-    /// Kills everything born in this namespace so far.
+    /// Kills every entry and every load of this namespace so far.
     pub(crate) fn clear(&self, epochs: &EpochCounter) {
         epochs.bump(&self.min_epoch, false);
     }
@@ -318,7 +317,7 @@ impl Namespaces {
         self.sweep_if_large();
         let entry = self.by_name.entry(name.into());
         let namespace = entry.or_insert_with(|| {
-            // A new namespace starts above everything born so far. Should the ids ever wrap, what an
+            // A new namespace starts above every epoch so far. Should the ids ever wrap, what an
             // id's former namespace left behind is dead.
             let min_epoch = epochs.advance();
             loop {

@@ -1,4 +1,4 @@
-//! What an entry says about itself, in 16 bytes: its deadline, the number it was born under, its hash, its
+//! What an entry says about itself, in 16 bytes: its deadline, its epoch, its hash, its
 //! hits, where it stands, and whether it is tagged.
 //!
 //! | word | bits | what |
@@ -12,7 +12,7 @@
 //! | | 18..64 | `epoch` |
 //!
 //! What a hit asks about stands on top: that the deadline is later than some moment, or that `epoch` is not
-//! below some floor, is one comparison of a whole word.
+//! below some minimum, is one comparison of a whole word.
 //!
 //! # The deadline
 //! 44 bits hold a moment to 20 µs for the first 5.5 years of the clock, and to 2.1 ms after that, rounded
@@ -46,21 +46,21 @@ const FINE: u64 = 20_000;
 /// Nanoseconds in a unit of a far one.
 const COARSE: u64 = 1 << 21;
 
-/// The last number that an entry can be born under: 7 * 10^13. See
+/// The last epoch that an entry can carry: 7 * 10^13. See
 /// [`EpochCounter`](crate::entry::generation::EpochCounter).
 pub(crate) const MAX_EPOCH: u64 = (1 << 46) - 2;
 
-/// What an entry must be above to be served without a closer look: its words as a stamp lays them out.
+/// What an entry must be above to be served without a closer look: its words as a header lays them out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LivenessBound {
-    /// No word of an entry that is born under the least number allowed is below this.
+    /// No word of an entry with the least epoch allowed is below this.
     second: u64,
     /// The highest word of an entry whose deadline may have come.
     first: u64,
 }
 
 impl LivenessBound {
-    /// For entries born under `min_epoch` or more, which is at most one above [`MAX_EPOCH`], whose deadlines are
+    /// For entries with an epoch of `min_epoch` or more, which is at most one above [`MAX_EPOCH`], whose deadlines are
     /// after `moment`.
     #[inline]
     pub(crate) fn new(min_epoch: u64, moment: u64) -> Self {
@@ -71,7 +71,7 @@ impl LivenessBound {
     }
 }
 
-/// A deadline as a stamp keeps it, in the order of the moments.
+/// A deadline as a header keeps it; packed deadlines compare as their moments do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PackedDeadline(u64);
 
@@ -89,7 +89,7 @@ pub(crate) struct EntryHeader {
 }
 
 impl EntryHeader {
-    /// The stamp of something that nobody has read yet. `hash` is odd, `epoch` at most [`MAX_EPOCH`].
+    /// The header of an entry that nobody has read yet. `hash` is odd, `epoch` at most [`MAX_EPOCH`].
     #[inline]
     pub(crate) fn new(hash: u32, epoch: u64, check_at: u64, tagged: bool) -> Self {
         debug_assert!(hash & 1 == 1 && epoch <= MAX_EPOCH);
@@ -112,7 +112,7 @@ impl EntryHeader {
         (self.second.get() ^ u64::from(hash)) & LOWER == 0
     }
 
-    /// The number under which the entry lives: it is dead once a floor of its scopes is above it.
+    /// The epoch that the entry carries: it is dead once the minimum of one of its scopes is above it.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         self.second.get() >> EPOCH_AT
@@ -156,7 +156,7 @@ impl EntryHeader {
         }
     }
 
-    /// The policy's note, 0 to 3; 0 in a new stamp.
+    /// The policy's queue that the entry is in, 0 to 3; 0 in a new header.
     #[inline]
     pub(crate) fn queue(&self) -> u8 {
         (self.first() >> QUEUE_AT & QUEUE) as u8
@@ -176,7 +176,7 @@ impl EntryHeader {
         *first = *first & !(DEADLINE << DEADLINE_AT) | compact(check_at) << DEADLINE_AT;
     }
 
-    /// Takes what the stamp of a new value for the same key says. Hits and place stay, and so does the hash: by that
+    /// Takes over the header of a new value for the same key. Hits and queue stay, and so does the hash: by that
     /// the entry is found, also if the key's own `Hash` says another thing every time.
     #[inline]
     pub(crate) fn renew(&mut self, new: EntryHeader) {

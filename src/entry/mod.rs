@@ -355,7 +355,7 @@ impl<V> std::fmt::Debug for Loaded<V> {
 }
 
 /// An entry in its slot. What only some caches need (weight, idle time, tags, namespace, version) lies
-/// beside the slots, so that nobody pays for what they did not ask for.
+/// in side tables, so that nobody pays for what they did not ask for.
 pub(crate) struct Entry<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,

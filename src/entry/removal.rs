@@ -100,7 +100,7 @@ impl<K, V> RemovedBatch<K, V> {
         self.first.take()
     }
 
-    /// What left beside the first.
+    /// All but the first.
     #[inline]
     pub(crate) fn take_rest(&mut self) -> Option<Vec<RemovedEntry<K, V>>> {
         (!self.rest.is_empty()).then(|| std::mem::take(&mut self.rest))

@@ -33,7 +33,7 @@ pub(crate) mod waiter;
 pub(crate) use table::FlightTable;
 
 use std::collections::BTreeMap;
-// Of std, also under shuttle: read while the chain's real lock is held, where nobody may be scheduled.
+// Of std, also under shuttle: read while the wait graph's real lock is held, where nobody may be scheduled.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entry::generation::{EpochCounter, TagSet};
@@ -45,7 +45,7 @@ use waiter::Wake;
 /// How a flight ended, as its followers see it.
 pub(crate) enum FlightOutcome<V> {
     /// The value. If a tag of its moved while it was loaded, `overtaken` is the number at which the load
-    /// was born: a follower that joined at a later number must load again, for it may have begun after
+    /// began: a follower that joined at a later number must load again, for it may have begun after
     /// that invalidation had returned. (A tag knows only its latest move, so which of the moves since
     /// came before the follower cannot be told.)
     Done { value: V, overtaken: Option<u64> },
@@ -86,7 +86,7 @@ pub(crate) struct Flight<K, V> {
     pub(crate) namespace: u32,
     key: K,
     state: Mutex<FlightState<V>>,
-    /// The chain node of the current leader, by which circles of loads are found.
+    /// The id of the current leader, by which the wait graph finds circles of loads.
     leader_id: Arc<AtomicU64>,
 }
 
@@ -136,7 +136,7 @@ impl NegativeResult {
 
 /// Who asks for a flight that stands in the table.
 pub(crate) struct Joiner<'a> {
-    /// The highest floor that the caller must respect.
+    /// The highest minimum epoch that the caller must respect.
     pub(crate) min_epoch: u64,
     /// The number of a term that began now.
     pub(crate) epoch: u64,
@@ -212,7 +212,7 @@ impl<K, V> Flight<K, V> {
 
     /// Records who leads, for the search for circles.
     pub(crate) fn set_leader_id(&self, load_id: u64) {
-        // Relaxed: the search runs under the chain's own lock and tolerates a leader in change.
+        // Relaxed: the search runs under the wait graph's own lock and tolerates a leader in change.
         self.leader_id.store(load_id, Ordering::Relaxed);
     }
 

@@ -1,14 +1,13 @@
-//! Finding loads that wait for themselves.
+//! The wait graph: finds loads that wait for themselves.
 //!
-//! Each leader has a *node* while its loader runs. A node points at the nodes of the loads that its
-//! loader waits for: those it leads itself further up the stack, and those it joined as a follower.
-//! Before a loader joins a flight, the search follows these pointers from that flight's leader; if they
-//! arrive at a load that the joining loader is part of, waiting would never end.
+//! Each leader has a [`LoadId`] while its loader runs. An edge leads from a load to each load that its loader waits
+//! for. Before a loader joins a flight, the search follows the edges from that flight's leader; if they arrive at a
+//! load that the joining loader is part of, waiting would never end.
 //!
-//! What runs a loader is known by thread: a blocking leader's node is on its thread's stack of nodes
-//! for as long as the loader runs, an asynchronous leader's for as long as its future is being polled.
-//! A loader that hands its work to another thread or a spawned task is not followed there; a circle
-//! through such a hand-over ends by the deadlines.
+//! Which loads a loader is part of is known by thread: the id of a blocking leader is on its thread's stack for as
+//! long as the loader runs, that of an asynchronous leader for as long as its future is being polled. A loader that
+//! hands its work to another thread or a spawned task is not followed there; a circle through such a hand-over ends by
+//! the deadlines.
 //!
 //! # Locks
 //! One process-wide mutex guards the pointers. It is taken only by loaders that load in turn, and
@@ -24,17 +23,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::util::sync::Arc;
 
-/// The node of a flight that nobody leads.
+/// The leader id of a flight that nobody leads.
 pub(crate) const NO_LOAD: u64 = 0;
 
-/// For each waiting node, the leaders' places of the flights that it waits for.
+/// For each waiting load, where the leader ids of the flights that it waits for are kept.
 type Edges = BTreeMap<u64, Vec<Arc<AtomicU64>>>;
 
 // Real primitives, also under shuttle: these critical sections have no point at which others run.
 static EDGES: parking_lot::Mutex<Edges> = parking_lot::Mutex::new(BTreeMap::new());
 
 crate::util::sync::thread_local! {
-    /// The nodes of the loaders that run on this thread now, outermost first.
+    /// The ids of the loads whose loaders run on this thread now, outermost first.
     static STACK: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -43,7 +42,7 @@ pub(crate) fn is_loading() -> bool {
     STACK.try_with(|stack| !stack.borrow().is_empty()) == Ok(true)
 }
 
-/// The nodes of the loaders that run on this thread now.
+/// The ids of the loads whose loaders run on this thread now.
 #[cfg(feature = "tiered")]
 pub(crate) fn leaders_here() -> Vec<u64> {
     STACK
@@ -51,7 +50,7 @@ pub(crate) fn leaders_here() -> Vec<u64> {
         .unwrap_or_default()
 }
 
-/// A leader's node, for as long as it leads.
+/// The id of a load, held by its leader for as long as it leads.
 #[derive(Debug)]
 pub(crate) struct LoadId(u64);
 
@@ -66,7 +65,7 @@ impl LoadId {
         self.0
     }
 
-    /// Puts the node on this thread's stack while its loader runs or is polled.
+    /// Puts the id on this thread's stack while its loader runs or is polled.
     pub(crate) fn enter(&self) -> RunningLoad {
         // A thread that is ending has no stack any more; its loads are not followed.
         let _ = STACK.try_with(|stack| stack.borrow_mut().push(self.0));
@@ -74,7 +73,7 @@ impl LoadId {
     }
 }
 
-/// Takes its node off the stack when dropped, also by a panic of the loader.
+/// Takes its id off the stack when dropped, also by a panic of the loader.
 pub(crate) struct RunningLoad(u64);
 
 impl Drop for RunningLoad {

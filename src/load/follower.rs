@@ -32,7 +32,7 @@ pub(crate) struct Follower<K, V> {
     namespace: Arc<Namespace>,
     flight: FlightRef<K, V>,
     ticket: u64,
-    /// The number of the sequence when this caller joined.
+    /// The current epoch when this caller joined.
     joined: u64,
     since: u64,
     wait_edge: WaitEdge,
@@ -99,7 +99,7 @@ impl<K, V> Follower<K, V> {
         &self.flight
     }
 
-    /// The number of the sequence at which this caller joined: what was invalidated up to then, it must
+    /// The epoch at which this caller joined: what was invalidated up to then, it must
     /// not be given.
     pub(crate) fn joined(&self) -> u64 {
         self.joined
@@ -203,7 +203,7 @@ impl<K, V> Follower<K, V> {
     /// Tries to become the leader: the flight is leaderless, or its leader has had its time.
     fn claim(&mut self) -> WaitStep<K, V> {
         let (store, flight, ticket) = (&self.store, &self.flight, self.ticket);
-        // As in `join_or_lead`: the node stands before the visit settles.
+        // As in `join_or_lead`: on this thread's stack before the deferred work runs.
         let load_id = LoadId::new();
         let running = load_id.enter();
         let claimed = store.with_stripe_mut(store.stripe(flight.hash), |stripe| {
@@ -257,7 +257,7 @@ impl<K, V> LeaderGuard<K, V> {
             true,
         )
         .of_its_own();
-        // No circle: nothing waits for this leader's node but what has begun since, of which this is the first.
+        // No circle: nothing waits for this leader but what has begun since, of which this is the first.
         if let Some(wait_edge) = WaitEdge::begin(self.flight.leader_id()) {
             follower.set_wait_edge(wait_edge);
         }

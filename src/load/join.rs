@@ -69,7 +69,7 @@ impl Purpose {
     }
 }
 
-/// What a caller brings into the visit, and what it must take out again: all of it is dropped after the lock.
+/// What a caller brings into the critical section and takes out again: all of it is dropped after unlocking.
 struct JoinInputs<'s, K, V> {
     /// The key that a new flight would keep.
     owned: Option<K>,
@@ -81,7 +81,7 @@ struct JoinInputs<'s, K, V> {
 /// What `join` decided under the lock.
 enum LockedJoin<K, V> {
     Hit(V),
-    /// The one in the luggage.
+    /// The value in [`JoinInputs::stale`].
     Stale(StaleBy),
     Leader(Arc<Flight<K, V>>, u64, u64),
     Follower(Arc<Flight<K, V>>, u64, u64),
@@ -110,9 +110,8 @@ impl<K, V> Store<K, V> {
             permit: None,
             stale: None,
         };
-        // The flight has its leader's node, and this thread the node on its stack, before the visit
-        // settles what it removed: a listener told then may load this very key, and must not wait for
-        // the load that it delays.
+        // The flight has its leader's id, and this thread has the id on its stack, before the deferred work runs: a
+        // listener that is called then may load this very key, and must not wait for the load that it delays.
         let load_id = LoadId::new();
         let running = load_id.enter();
         let joined = self.with_stripe_mut(self.stripe(hash), |stripe| {

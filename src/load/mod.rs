@@ -1,8 +1,8 @@
 //! The protocol of a load: who joins, who leads, who follows, and how a load ends.
 //!
 //! A miss joins the flight of its key. The flight is led by the one caller whose loader runs, and followed by those
-//! who wait. Everything that changes the table of flights or publishes a value happens in an exclusive visit to the
-//! key's stripe, which only `store` can begin.
+//! who wait. Everything that changes the table of flights or publishes a value happens under the
+//! exclusive lock of the key's stripe, which only `store` can take.
 
 mod follower;
 mod join;

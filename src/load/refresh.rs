@@ -31,7 +31,7 @@ impl<K, V> Store<K, V> {
         let mut owned = Some(owned);
         let mut previous = None;
         let mut permit = None;
-        // As in `join_or_lead`: on this thread's stack before the visit settles what it removed.
+        // As in `join_or_lead`: on this thread's stack before the deferred work runs.
         let load_id = LoadId::new();
         let running = load_id.enter();
         let joined = self.with_stripe_mut(self.stripe(hash), |stripe| {

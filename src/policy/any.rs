@@ -21,9 +21,9 @@ use crate::policy::{EntryView, Policy, PrefetchHint, QueueLens, Slots};
     reason = "one per shard: the size is no matter, a pointer more to follow is"
 )]
 pub(crate) enum AnyPolicy {
-    /// See [`s3fifo`].
+    /// See [`S3Fifo`].
     S3Fifo(S3Fifo),
-    /// See [`lru`].
+    /// See [`Lru`].
     Lru(Lru),
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - `queue` holds the live ids, `cleared` the doomed ones; `live` is the sum over the former.
+//! - `queue` holds the live ids, `cleared` the cleared ones; `live` is the sum over the former.
 //!
 //! # Cost
 //!

@@ -4,9 +4,9 @@
 //!
 //! - The owner asks where a new entry goes (`admit`), notes the answer in its slot,
 //!   and calls `insert` with it; until `remove`, `victim` or `clear_all` the entry is
-//!   *live*. After `clear_all` it is *doomed* until
+//!   *live*. After `clear_all` it is *cleared* until
 //!   `remove_cleared` or `pop_cleared`. The owner knows which it is, and calls
-//!   nothing else for a doomed entry.
+//!   nothing else for a cleared entry.
 //! - `Slots::weight` of a live id is what it was at `insert`, or at the last
 //!   `reweigh`, as `new`. (`reweigh` may come before or after the change.)
 //! - The weights of all live entries add up to less than 2^64.
@@ -15,19 +15,19 @@
 //!
 //! Every call is O(1), with constants stated by the algorithms.
 
-/// The policies behind one type.
+// The policies behind one type.
 pub(crate) mod any;
 
-/// Recency alone; reads need the write lock.
+// Recency alone; reads need the write lock.
 pub(crate) mod lru;
 
-/// Queues and second chances; reads need no lock.
+// Queues and second chances; reads need no lock.
 pub(crate) mod s3fifo;
 
-/// The shares of the queues of S3-FIFO.
+// The shares of the queues of S3-FIFO.
 pub(crate) mod settings;
 
-/// Counts and shares of queues.
+// Counts and shares of queues.
 pub(crate) mod usage;
 
 use crate::ds::list::{Links, NIL};
@@ -58,7 +58,7 @@ pub(crate) struct PrefetchHint {
     pub(crate) next: u32,
     /// What it looks at after that.
     pub(crate) second: u32,
-    /// What the next insertion marks.
+    /// The entry whose queue the next insertion changes.
     pub(crate) marked: u32,
 }
 
@@ -114,13 +114,13 @@ pub(crate) trait Policy {
     /// A live entry is at another id from now on, where its slot is already.
     fn relocate(&mut self, from: u32, to: u32, slots: &impl Slots);
 
-    /// All live entries become doomed.
+    /// All live entries become cleared ones.
     fn clear_all(&mut self);
 
-    /// Takes out some doomed entry.
+    /// Takes out some cleared entry.
     fn pop_cleared(&mut self) -> Option<u32>;
 
-    /// Takes out this doomed entry.
+    /// Takes out this cleared entry.
     fn remove_cleared(&mut self, id: u32);
 
     /// The limits the owner keeps: entries and weight, [`UNLIMITED`] if not kept.

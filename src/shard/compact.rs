@@ -1,23 +1,21 @@
-//! Packing: the entries of a shard that has lost many move together, and what they leave behind goes back to
-//! the allocator.
+//! Compaction: the entries of a shard that has lost many move together, and the blocks that become empty are freed.
 //!
-//! A block of slots is given back when its last entry leaves. Entries leave in no order, so a shard that has
-//! lost nine in ten may hold all of its blocks for the tenth. While the slab is *loose* (its entries would fit
-//! its blocks but the topmost with a quarter to spare), each visit that has nothing else to do moves a few
-//! entries of the topmost block to the lowest free slots. When that block is empty, what lies beside its slots
-//! follows.
+//! A block of slots is freed when its last entry leaves. Entries leave in no order, so a shard that has lost nine in
+//! ten may hold all of its blocks for the tenth. While the slab is *fragmented* (its entries would fit its blocks but
+//! the topmost with a quarter to spare), each critical section that has nothing else to do moves a few entries of the
+//! topmost block to the lowest free slots. When that block is empty, its part of the side tables is freed, too.
 //!
-//! An entry that moves keeps all that it has but its address, which nobody remembers from one visit to the
-//! next, save the walks over all slots: while one is under way, the store does not call this.
+//! An entry that moves keeps all that it has but its address, which nobody remembers from one critical section to the
+//! next, except a scan over all slots: while one is under way, the store does not call this.
 //!
 //! # Invariants
-//! * Nothing but the wheel and what was doomed stands at an address beyond the slab's end; the wheel's part is
-//!   taken off it before the memory goes.
+//! * Nothing but the timer wheel and the list of cleared entries refers to an address beyond the slab's end; the
+//!   wheel's part is taken off it before the memory goes.
 //! * Entries move downwards only, so the index has room for their addresses.
 //!
 //! # Cost
-//! At most [`MOST_MOVES`] entries moved (fewer if they are large), [`LOOKS`] slots looked at and [`GIVES`] chunks
-//! given back a visit. A loose shard has lost a quarter of a block's entries at least for each block that it
+//! At most [`MOST_MOVES`] entries moved (fewer if they are large), [`LOOKS`] slots looked at and [`GIVES`] chunks freed
+//! in a critical section. A fragmented shard has lost at least a quarter of a block's entries for each block that it
 //! gives up.
 
 use super::Shard;
@@ -25,30 +23,30 @@ use super::side_tables::PolicyView;
 use crate::entry::Entry;
 use crate::policy::Policy;
 
-/// The most entries that one visit moves, however small they are.
+/// The most entries that one critical section moves, however small they are.
 const MOST_MOVES: usize = 16;
-/// The most bytes of entries that one visit moves, unless a single one is larger.
+/// The most bytes of entries that one critical section moves, unless a single one is larger.
 const MOVED_BYTES: usize = 16 << 10;
-/// The most slots and blocks that one visit looks at for them.
+/// The most slots and blocks that one critical section looks at for them.
 const LOOKS: u32 = 128;
-/// The most chunks that one visit gives back, and places on the wheel that it clears.
+/// The most chunks that one critical section frees, and places on the timer wheel that it clears.
 const GIVES: u32 = 32;
 
 impl<K, V> Shard<K, V> {
-    /// Whether a visit could move entries together, or give memory beside the slots back.
+    /// Whether `compact` could move entries together, or free memory of the side tables.
     #[inline]
     pub(crate) fn is_fragmented(&self) -> bool {
         self.slab.is_fragmented() || self.compaction.trims
     }
 
-    /// Entries of this size that one visit moves.
+    /// Entries of this size that one critical section moves.
     const MOVES: u32 = match MOVED_BYTES / size_of::<Entry<K, V>>() {
         0 => 1,
         few if few < MOST_MOVES => few as u32,
         _ => MOST_MOVES as u32,
     };
 
-    /// Moves a few entries out of the topmost block, and gives back some of what lay beside blocks that have
+    /// Moves a few entries out of the topmost block, and frees some of the side tables of blocks that have
     /// none. Returns how many it moved.
     #[cold]
     pub(crate) fn compact(&mut self) -> u32 {

@@ -1,4 +1,4 @@
-//! What lay beside the slots of a shard that has become empty, on its way back to the allocator.
+//! The side tables of a shard that has become empty, on their way back to the allocator.
 //!
 //! A shard of 125 thousand entries with a time to live has some fifteen hundred chunks there. They are no
 //! longer needed all at once, when its last entry goes; given back all at once, they would take one unlucky
@@ -8,7 +8,7 @@ use super::side_tables::SideTables;
 use crate::ds::list::Links;
 use crate::ds::timer_wheel::Wheel;
 
-/// The most chunks that one visit gives back.
+/// The most chunks that one critical section frees.
 const CHUNKS: u32 = 64;
 
 /// Memory that nothing points into.

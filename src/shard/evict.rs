@@ -1,4 +1,4 @@
-//! Making room and reclaiming: what every visit does in passing, in bounded slices.
+//! Making room and reclaiming: what every critical section does in passing, in bounded batches.
 
 use super::remove::Victim;
 use super::side_tables::{PolicyView, hash_of};
@@ -12,7 +12,7 @@ use crate::util::clock::{NEVER, Now};
 use crate::util::cpu::prefetch_owned;
 
 impl<K, V> Shard<K, V> {
-    /// New limits. What is over them goes a slice a visit.
+    /// Sets a new capacity. What is over it is evicted a batch at a time.
     pub(crate) fn set_capacity(&mut self, capacity: ShardCapacity) {
         self.capacity = capacity;
         self.policy.resize(capacity.entries, capacity.weight);
@@ -21,7 +21,8 @@ impl<K, V> Shard<K, V> {
         self.over_capacity = self.is_over(0, 0);
     }
 
-    /// Reclaims up to `budget` expired, doomed or surplus entries; returns what is left of the budget.
+    /// Reclaims up to `budget` expired or cleared entries, and entries over the capacity; returns what is left of the
+    /// budget.
     #[inline]
     pub(crate) fn run_maintenance(
         &mut self,
@@ -92,8 +93,8 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Evicts until `entries` more of `weight` fit; returns the last victim, whose slot is still taken.
-    /// While lowered limits are trimmed to, it stops once the incoming weight is made up for: the surplus
-    /// goes slice by slice.
+    /// While a lowered capacity is being trimmed to, it stops once the new weight is made up for: the rest is evicted a
+    /// batch at a time.
     #[inline(always)]
     pub(super) fn make_room(
         &mut self,
@@ -128,7 +129,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Takes one entry out of everything but its slot: an expired entry if a few steps find one, else a
-    /// doomed one, else the policy's victim.
+    /// cleared one, else the policy's victim.
     #[inline(always)]
     fn evict(&mut self, epochs: &EpochCounter, now: &mut Now<'_>) -> Option<Victim> {
         let quiet = self.no_timer_due(now);
@@ -188,7 +189,7 @@ impl<K, V> Shard<K, V> {
         self.policy.prefetch(hash);
     }
 
-    /// Takes an entry that has already left the doomed list out of everything but its slot.
+    /// Takes an entry that has already left the list of cleared entries out of everything but its slot.
     fn unlink_cleared(&mut self, id: u32) -> Option<Victim> {
         let weight = self.weight_of(id);
         self.cleared.take(weight);

@@ -11,7 +11,7 @@ use crate::policy::{MAX_HITS, Policy};
 use crate::util::clock::Now;
 
 impl<K, V> Shard<K, V> {
-    /// Takes notice of a `clear`. Every exclusive visit begins with it.
+    /// Takes notice of a `clear`. Every exclusive critical section begins with it.
     #[inline]
     pub(crate) fn notice_clear(&mut self, epochs: &EpochCounter) {
         let min_epoch = epochs.min_epoch();
@@ -30,7 +30,7 @@ impl<K, V> Shard<K, V> {
     fn clear_all(&mut self, min_epoch: u64, epochs: &EpochCounter) {
         self.cleared = self.usage();
         self.policy.clear_all();
-        // Above every number that an entry in here was born with, and at most what later ones get.
+        // Above the epoch of every entry in here, and at most that of later ones.
         self.min_epoch = epochs.advance();
         self.seen_min_epoch = min_epoch;
     }
@@ -224,7 +224,7 @@ impl<K, V> Shard<K, V> {
     }
 }
 
-/// What a turnover displaced.
+/// The entry that a fast insert evicted.
 fn displaced<K, V>(entry: Entry<K, V>) -> RemovedEntry<K, V> {
     RemovedEntry {
         key: entry.key,

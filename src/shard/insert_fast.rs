@@ -1,10 +1,9 @@
-//! The writes that a cache sees most, in a shard that has nothing else to do: a new key takes the place, and the
-//! slot, of the policy's victim in a full shard (a *turnover*), or a live value is overwritten.
+//! The fast path of the two writes that a cache sees most: in a full shard, a new key takes the slot of the policy's
+//! victim; or a live value is overwritten.
 //!
-//! They do what [`Shard::store`] does, in the same order, and nothing that it does not. But where all entries weigh
-//! 1, nothing lies beside the slots and nothing is to be reclaimed, most of that is known to come to nothing. Said
-//! once, at the beginning, it need not be asked at every step: that is a third to a half of the instructions of
-//! such a write.
+//! The fast path does what [`Shard::store`] does, in the same order, and nothing that it does not. Where all entries
+//! weigh 1, no side table is in use and nothing is to be reclaimed, most of the checks of `store` are known to find
+//! nothing. They are made once, at the beginning, which saves a third to a half of the instructions of such a write.
 
 use super::evict::prepare_to_evict;
 use super::{NewEntry, Shard};
@@ -54,7 +53,7 @@ impl<K, V> Shard<K, V> {
         }
         let fast_path = match self.find_in_root(home, hash, key) {
             None if self.is_full() => FastPath::EvictAndInsert,
-            // Nothing in here is below the mark, as nothing is doomed.
+            // Nothing in here is below the minimum epoch, as nothing is cleared.
             Some((id, entry)) if !now.has_reached(self.expires_at(id, entry)) => {
                 FastPath::Overwrite(id)
             }
@@ -111,8 +110,8 @@ impl<K, V> Shard<K, V> {
         entries >= self.capacity.entries.min(self.capacity.weight) && entries > 0
     }
 
-    /// Whether nothing lies beside the slots, and nothing is to be done but what the time may bring; and the policy
-    /// is the one that this is for.
+    /// Whether no side table is in use, nothing is to be done but what the time may bring, and the policy is the one
+    /// that the fast path is for.
     #[inline(always)]
     fn fast_path_ok(&self) -> bool {
         matches!(self.policy, AnyPolicy::S3Fifo(_))

@@ -105,7 +105,7 @@ impl<K, V> Shard<K, V> {
         self.find_after_first(hash, key)
     }
 
-    /// Looks at all ids but the first in the bucket, for a shard that has nothing beside the slots.
+    /// Looks at all ids but the first in the bucket, for a shard that uses no side tables.
     #[inline(never)]
     fn find_after_first<Q>(&self, hash: u32, key: &Q) -> Option<(u32, &Entry<K, V>)>
     where
@@ -176,7 +176,7 @@ impl<K, V> Shard<K, V> {
         } else {
             0
         };
-        // A floor this shard has not noticed yet kills all it holds. (The root has no other floor.)
+        // A minimum epoch that this shard has not noticed yet kills all it holds. (The root has no other minimum.)
         if !self.has_noticed(epochs) {
             return None;
         }
@@ -290,7 +290,7 @@ impl<K, V> Shard<K, V> {
 
     #[inline]
     fn is_dead(&self, id: u32, entry: &Entry<K, V>, scope: LookupScope<'_>) -> bool {
-        // A floor this shard has not seen yet kills all it holds.
+        // A minimum epoch that this shard has not noticed yet kills all it holds.
         self.seen_min_epoch < scope.cache_min_epoch
             || entry.header.epoch() < self.min_epoch.max(scope.min_epoch)
             || (entry.header.is_tagged() && self.is_dead_by_tag(id, entry, scope.epochs))
@@ -307,7 +307,7 @@ impl<K, V> Shard<K, V> {
         tags.is_some_and(|tags| !tags.admits(entry.header.epoch(), epochs))
     }
 
-    /// The highest floor among the tags of what was found.
+    /// The highest minimum epoch among the tags of what was found.
     #[inline]
     pub(crate) fn highest_tag_min_epoch(&self, found: Found) -> u64 {
         let tags = match found {

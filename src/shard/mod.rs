@@ -1,28 +1,27 @@
 //! One shard: index, slab, eviction policy and timer wheel, changed together.
 //!
-//! A shard knows no lock, no clock and no callback. It is told the time, works under `&mut self` (reads
-//! under `&self`), and returns what it removed, so that its owner can drop and tell of it outside the
-//! lock. The only user code that runs in here is `Eq` of keys, and no method changes anything before
-//! the last such call.
+//! A shard knows no lock, no clock and no callback. It is told the time, works under `&mut self` (reads under
+//! `&self`), and returns what it removed, so that its owner can drop it and notify the listener outside the lock. The
+//! only user code that runs in here is `Eq` of keys, and no method changes anything before the last such call.
 //!
 //! # Invariants
 //! * Every entry in the slab is found by the index under its own hash, and the index holds nothing else.
-//! * Every entry stands in exactly one list of the evictor: a live one in a queue, a doomed one (below
-//!   the shard's mark) in the doomed list.
-//! * Every entry with a deadline is scheduled in the wheel, at the end of its use (its deadline, and the stale
-//!   window after it) or earlier.
-//! * `cleared` is the sum over all entries below the mark, and what the evictor counts the sum over the others.
-//!   Both together keep the limits, save while lowered limits are being trimmed to.
+//! * Every entry is in exactly one list of the policy: a live one in a queue, a cleared one (below the shard's
+//!   minimum epoch) in the list of cleared entries.
+//! * Every entry with a deadline is scheduled in the timer wheel, at the moment it can be reclaimed (its deadline, and
+//!   the stale window after it) or earlier.
+//! * `cleared` is the sum over all entries below the minimum epoch, and the policy's count the sum over the others.
+//!   Both together stay within the capacity, except while a lowered capacity is being trimmed to.
 //!
 //! # Clearing
-//! A `clear` raises the cache's floor. The next exclusive visit to the shard (at the latest the clear's
-//! own) notices, draws a number for its mark and dooms everything it holds, in O(1). Until then the
-//! shard is read as empty. Doomed entries are swept a slice a visit, and before anything live is
-//! evicted.
+//! A `clear` raises the cache's minimum epoch. The next caller that locks the shard exclusively (at the latest the
+//! `clear` itself) notices, takes a new epoch as the shard's minimum and turns everything that the shard holds into
+//! cleared entries, in O(1). Until then the shard is read as empty. Cleared entries are reclaimed a batch at a time,
+//! and before anything live is evicted.
 //!
 //! # Cost
-//! Every operation is O(1) expected. A visit reclaims at most [`MAINTENANCE_BATCH`] expired or doomed entries, plus
-//! the evictions that its own weight needs.
+//! Every operation is O(1) expected. A critical section reclaims at most [`MAINTENANCE_BATCH`] expired or cleared
+//! entries, plus the evictions that its own weight needs.
 
 mod compact;
 mod deferred_free;
@@ -52,7 +51,7 @@ pub(crate) use insert_fast::FastPath;
 pub(crate) use lookup::Hit;
 use side_tables::SideTables;
 
-/// The most entries that one visit reclaims beyond what its own weight needs.
+/// The most entries that one critical section reclaims beyond what its own weight needs.
 pub(crate) const MAINTENANCE_BATCH: u32 = 64;
 /// How many wheel steps one eviction spends on finding an expired entry before it asks the policy.
 const STEPS_PER_EVICTION: u32 = 8;
@@ -64,14 +63,14 @@ pub(crate) struct ShardCapacity {
     pub(crate) weight: u64,
 }
 
-/// Whose entries a call may see: a namespace, and the floor below which it is dead.
+/// Which entries a call may see: those of a namespace, from a minimum epoch on.
 #[derive(Clone, Copy)]
 pub(crate) struct LookupScope<'a> {
     pub(crate) namespace: u32,
     pub(crate) min_epoch: u64,
-    /// The floor of the whole cache, for calls that visit the shard shared. An exclusive visit goes by
-    /// the floor that the shard noticed as the visit began: a `clear` that rises meanwhile comes after
-    /// it, and dooms what it stores.
+    /// The minimum epoch of the whole cache, for calls that lock the shard shared. A call that locks it exclusively
+    /// goes by the minimum that the shard noticed as it was locked: a `clear` that rises meanwhile comes after it, and
+    /// dooms what it stores.
     pub(crate) cache_min_epoch: u64,
     pub(crate) epochs: &'a EpochCounter,
 }
@@ -101,7 +100,7 @@ pub(crate) struct NewEntry<K, V> {
     pub(crate) entry: Entry<K, V>,
     pub(crate) weight: u64,
     pub(crate) tags: Option<Box<TagSet>>,
-    /// Its stamp's deadline is where the window of this begins.
+    /// The deadline in its header is where the window of this begins.
     pub(crate) plan: RefreshPlan,
 }
 
@@ -113,17 +112,17 @@ pub(crate) enum Outcome<K, V> {
     Full(K, V),
 }
 
-/// How far the packing has got.
+/// How far the compaction has got.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
     /// From this address on, the topmost block was looked at.
     looked_from: u32,
-    /// Memory beside the slots may go.
+    /// Memory of the side tables may be freed.
     trims: bool,
 }
 
 /// Laid out by hand, for processors that take turns: one that comes after another has written here waits for each
-/// line that was changed. Every write changes the lock's line and the next, where the evictor begins, and the one
+/// line that was changed. Every write changes the lock's line and the next, where the policy begins, and the one
 /// where the index begins. Reads look at none of these, but at those that follow.
 #[repr(C)]
 pub(crate) struct Shard<K, V> {
@@ -136,12 +135,12 @@ pub(crate) struct Shard<K, V> {
     index: Index,
     slab: Slab<K, V>,
     side_tables: SideTables,
-    /// Entries born below it are doomed.
+    /// Entries with an epoch below it are cleared.
     min_epoch: u64,
-    /// The cache-wide floor that the mark stands for.
+    /// The cache's minimum epoch that this shard has noticed.
     seen_min_epoch: u64,
     wheel: Wheel,
-    /// What lay beside the slots when the shard was emptied, and is not given back yet.
+    /// Memory of the side tables from when the shard was emptied, which is not freed yet.
     deferred_free: Vec<DeferredFree>,
 }
 
@@ -212,7 +211,7 @@ impl<K, V> Shard<K, V> {
             .expires_by_age_at(id, entry.header.check_at())
     }
 
-    /// The one moment that the entry's stamp keeps: where its window begins, or else its deadline.
+    /// The one moment that the entry's header keeps: where its window begins, or else its deadline.
     pub(crate) fn check_at(&self, id: u32) -> u64 {
         self.slab
             .get(id)
@@ -305,7 +304,7 @@ impl<K, V> Shard<K, V> {
         self.policy.queue_lens()
     }
 
-    /// Whether a visit would find something to reclaim.
+    /// Whether maintenance would find something to reclaim.
     pub(crate) fn has_work(&self, now: u64, epochs: &EpochCounter) -> bool {
         self.seen_min_epoch < epochs.min_epoch()
             || self.cleared.entries > 0

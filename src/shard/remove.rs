@@ -106,7 +106,7 @@ impl<K, V> Shard<K, V> {
         cause: RemovalCause,
         weight: u64,
     ) -> Victim {
-        // What the index has to do for it is done once a visit.
+        // The index migrates once a critical section, not here.
         self.index.remove_only(hash, id);
         self.side_tables.clear_tags(id, tagged);
         Victim {
@@ -125,8 +125,8 @@ impl<K, V> Shard<K, V> {
         }
     }
 
-    /// Sets the memory beside the slots aside once nothing needs it. If it is more than a little, visits
-    /// give it back in slices.
+    /// Takes the side tables away once no entry needs them. If they are large, later critical sections free them a
+    /// batch at a time.
     pub(super) fn free_if_empty(&mut self) {
         if self.slab.len() == 0 {
             let is_little = self.policy.is_small();

@@ -1,4 +1,4 @@
-//! What lies beside the slots, for those caches that need it, and the slots as the evictor sees them.
+//! Side tables: what only some caches keep about an entry, by slot; and the slots as the policy sees them.
 
 use crate::ds::chunked_vec::ChunkedVec;
 use crate::entry::freshness::{Early, OwnWindows, RefreshPlan, Windows};
@@ -9,7 +9,7 @@ use crate::shard::slab::Slab;
 use crate::util::clock::{NEVER, Now};
 use crate::util::sync::atomic::{AtomicU64, Ordering};
 
-/// What lies beside the slots: an array each, by slot address, that exists once something needs it. In this
+/// The side tables of a shard: one array each, by slot address, that exists once an entry needs it. In this
 /// order: what every read looks at is last, next to what it looks at in the shard.
 #[repr(C)]
 pub(super) struct SideTables {
@@ -30,7 +30,7 @@ pub(super) struct SideTables {
     windows: Windows,
     /// Present once an entry says otherwise of itself.
     own_windows: Option<ChunkedVec<OwnWindows>>,
-    /// Whether entries may come due at another moment than their stamps say.
+    /// Whether entries may come due at another moment than their headers say.
     moves_deadlines: bool,
     /// Whether any of these has something to be told of a new entry that says nothing.
     records_every_entry: bool,
@@ -38,7 +38,7 @@ pub(super) struct SideTables {
     in_use: bool,
 }
 
-/// What a new value has beside its slot.
+/// What a new value has in the side tables.
 pub(super) struct EntryMeta {
     pub(super) weight: u64,
     pub(super) tags: Option<Box<TagSet>>,
@@ -67,7 +67,7 @@ impl SideTables {
         }
     }
 
-    /// Whether nothing lies beside any slot that a read looks at: all entries weigh 1, are in the root
+    /// Whether no side table is in use that a read looks at: all entries weigh 1, are in the root
     /// namespace and untagged, and nobody asks when they were read.
     #[inline]
     pub(super) fn no_side_tables_in_use(&self) -> bool {
@@ -203,7 +203,7 @@ impl SideTables {
         own.map_or(self.windows, |own| own.or(self.windows))
     }
 
-    /// The deadline by age of an entry whose stamp says `check_at`: there its window for an early load begins,
+    /// The deadline by age of an entry whose header says `check_at`: there its window for an early load begins,
     /// if it has one.
     #[inline]
     pub(super) fn expires_by_age_at(&self, id: u32, check_at: u64) -> u64 {
@@ -249,7 +249,7 @@ impl SideTables {
         self.idle.is_some()
     }
 
-    /// Whether entries may come due at another moment than their stamps say.
+    /// Whether entries may come due at another moment than their headers say.
     #[inline]
     pub(super) fn moves_deadlines(&self) -> bool {
         self.moves_deadlines
@@ -317,7 +317,7 @@ impl SideTables {
         }
     }
 
-    /// Forgets everything: no slot is taken. What held it is returned, to be shed. Versions start over, but
+    /// Forgets everything: no slot is taken. Returns the old tables, to be freed later. Versions start over, but
     /// from where they are: who judged one must not take another for it.
     pub(super) fn clear(&mut self) -> Self {
         let new = SideTables {
@@ -357,7 +357,7 @@ impl SideTables {
     }
 }
 
-/// The time to idle: each entry's last access lies beside the slots.
+/// The time to idle: each entry's last access is in a side table.
 struct Idle {
     after: u64,
     accessed: ChunkedVec<AtomicU64>,
@@ -387,7 +387,7 @@ impl Idle {
     }
 }
 
-/// The slab with its weights, as the evictor sees them.
+/// The slab and its side tables, as the policy sees them.
 pub(super) struct PolicyView<'a, K, V> {
     pub(super) slab: &'a mut Slab<K, V>,
     pub(super) side_tables: &'a SideTables,

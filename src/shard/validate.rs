@@ -1,4 +1,4 @@
-//! The oracle: recomputes everything a shard believes from its slots.
+//! The check of a shard: recomputes everything it believes from its slots.
 
 use super::side_tables::hash_of;
 use super::{Shard, Usage};
@@ -48,7 +48,7 @@ impl<K, V> Shard<K, V> {
     }
 }
 
-/// The slots as the evictor's oracle sees them.
+/// The slots as the policy's `validate` sees them.
 struct Inspected<'a, K, V>(&'a Shard<K, V>);
 
 impl<K, V> Slots for Inspected<'_, K, V> {

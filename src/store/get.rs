@@ -90,7 +90,7 @@ impl<K, V> Store<K, V> {
     fn reorder(&self, stripe: &RwLock<Stripe<K, V>>, id: u32) {
         self.with_stripe_mut(stripe, |stripe| {
             let entry = stripe.shard.entry(id);
-            // A doomed one stands in no queue any more.
+            // A cleared entry is in no queue any more.
             if entry.is_some_and(|entry| entry.header.epoch() >= stripe.shard.min_epoch()) {
                 stripe.shard.reorder(id);
             }
@@ -107,7 +107,7 @@ impl<K, V> Store<K, V> {
             return guard;
         }
         drop(guard);
-        // No upkeep: the call that judges does its share when it acts.
+        // No maintenance: the call does its share when it writes.
         self.with_stripe_budget(stripe, 0, |stripe| stripe.shard.keep_versions());
         stripe.read()
     }
@@ -221,7 +221,7 @@ impl<K, V> Store<K, V> {
     }
 }
 
-/// What a peek tells about an entry beside its value.
+/// What a peek tells about an entry, apart from its value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) version: u32,

@@ -5,13 +5,13 @@
 //! stripe.
 //!
 //! # Lock order
-//! A stripe, then (as leaves, one at a time) a flight's state, the sequence's rise, the notifier's queue, the
+//! A stripe, then (as leaves, one at a time) a flight's state, the bump of an epoch, the notifier's queue, the
 //! capacity that was last set.
 //! No thread ever holds two stripes. No user code runs under any of them, save, under a stripe, `Eq` of
 //! keys and `Clone` (of values; of keys too where entries are handed out in pages).
 //!
 //! # Panics in user code
-//! Within an exclusive visit every `Eq` and `Clone` runs before the first change, so that a panic leaves
+//! Within a critical section every `Eq` and `Clone` runs before the first change, so that a panic leaves
 //! the stripe as it was. `parking_lot` locks are not poisoned.
 
 mod get;
@@ -118,7 +118,7 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
-    /// The part of shard `number` out of `shards`: equal slices, the remainder on the first ones.
+    /// The part of shard `number` out of `shards`: equal parts, the remainder on the first ones.
     fn slice(self, number: usize, shards: usize) -> ShardCapacity {
         let part = |whole: u64| {
             let shards = shards as u64;
@@ -237,7 +237,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// The scope of an exclusive visit, which has noticed the last `clear` already.
+    /// The scope of a caller that has locked the stripe exclusively, and so noticed the last `clear` already.
     pub(crate) fn scope_when_locked(&self, namespace: &Namespace) -> LookupScope<'_> {
         LookupScope {
             cache_min_epoch: 0,
@@ -245,8 +245,8 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// One exclusive visit to a stripe: `work` runs under the lock, then a slice of upkeep; what left is
-    /// settled after the lock.
+    /// Runs `work` under the exclusive lock of a stripe, then a batch of maintenance. Deferred work (dropping, waking,
+    /// notifying) runs after unlocking.
     pub(crate) fn with_stripe_mut<R>(
         &self,
         stripe: &RwLock<Stripe<K, V>>,
@@ -291,8 +291,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// What every visit ends with, still under the lock: a slice of upkeep. Returns what is left of its
-    /// budget.
+    /// Ends a critical section, still under the lock, with a batch of maintenance. Returns what is left of its budget.
     #[inline(always)]
     fn end_critical(&self, stripe: &mut LockedStripe<'_, K, V>, budget: u32) -> u32 {
         let left = stripe
@@ -335,7 +334,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Finishes what a visit began, outside the lock.
+    /// Runs the work that a critical section deferred, outside the lock.
     #[inline(always)]
     fn run_deferred(&self, deferred: &mut Deferred<K, V>) {
         if !deferred.flights.is_empty() {
@@ -352,7 +351,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Tells those who waited for flights that a visit took out of the table.
+    /// Tells the followers of flights that were taken out of the table.
     #[cold]
     fn end_revoked(&self, revoked: Revoked<K, V>) {
         for (flight, written) in revoked {
@@ -412,7 +411,7 @@ fn forget_expired<K, V>(stripe: &mut LockedStripe<'_, K, V>) {
 /// Flights that were taken out of the table, and whether a write did it.
 pub(crate) type Revoked<K, V> = Vec<(Arc<Flight<K, V>>, bool)>;
 
-/// What an exclusive visit leaves to be done once the lock is gone.
+/// What a critical section leaves to be done after unlocking.
 struct Deferred<K, V> {
     /// Values that left, to be told of and dropped.
     values: RemovedBatch<K, V>,
@@ -429,7 +428,7 @@ impl<K, V> Deferred<K, V> {
     }
 }
 
-/// What an exclusive visit works with.
+/// A stripe that is locked exclusively, and where to put what it defers.
 pub(crate) struct LockedStripe<'a, K, V> {
     pub(crate) shard: &'a mut Shard<K, V>,
     pub(crate) flights: &'a mut FlightTable<K, V>,

@@ -1,4 +1,4 @@
-//! Writes: one exclusive visit to one stripe.
+//! Writes: one critical section of one stripe.
 
 use super::{Deferred, Guard, LockedStripe, Store};
 use crate::entry::expiry::Lifetime;
@@ -56,7 +56,7 @@ pub(crate) enum PutOutcome<K, V> {
 /// What a write found, and whether it applies.
 struct CheckedPut<K, V> {
     found: Found,
-    /// The number that the value will be born under.
+    /// The epoch that the value will carry.
     epoch: u64,
     flight: Option<Arc<Flight<K, V>>>,
     holds: bool,
@@ -104,8 +104,8 @@ impl<K, V> Store<K, V> {
     where
         K: Eq,
     {
-        // Not a closure like other visits. The order is the same: a panic of `Eq` or `Clone` frees the lock
-        // before it drops the parcel or what left.
+        // Not a closure as elsewhere. The order is the same: a panic of `Eq` or `Clone` frees the lock
+        // before it drops the request or the removed entries.
         let mut deferred = Deferred::new();
         let mut guard = guard;
         let mut stripe = self.begin_critical(&mut guard, &mut deferred);
@@ -138,7 +138,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// The part of a write that runs user code: it changes nothing, and borrows the parcel, which a panic
+    /// The part of a write that runs user code: it changes nothing, and borrows the request, which a panic
     /// must not drop under the lock.
     #[inline(always)]
     fn check_locked(
@@ -154,7 +154,7 @@ impl<K, V> Store<K, V> {
     {
         let key = &request.key;
         stripe.shard.prepare_to_store(hash.in_shard());
-        // One place in the sequence: see the invariants of `generation`.
+        // One place in the order of epochs: see the invariants of `generation`.
         let (found, epoch) = loop {
             let epoch = self.epochs.current();
             let scope = self.scope_when_locked(namespace);
@@ -225,7 +225,7 @@ impl<K, V> Store<K, V> {
         self.store_locked(stripe, hash, namespace, request, judged.epoch, found)
     }
 
-    /// Stores a parcel under the number `epoch`.
+    /// Stores the value of a request, with this epoch.
     #[inline(always)]
     fn store_locked(
         &self,
@@ -287,7 +287,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// What becomes of a parcel's plan where this was found.
+    /// The refresh plan of a value that is stored where this was found.
     #[inline(never)]
     fn plan(
         &self,
@@ -324,8 +324,8 @@ impl<K, V> Store<K, V> {
         self.loads.early(delta, lifetime)
     }
 
-    /// Publishes a loaded value that was born before its loader ran. The caller has established, in this
-    /// visit, that its flight may publish. Returns whether it was stored.
+    /// Publishes a loaded value, whose epoch was taken before its loader ran. The caller has established, in this
+    /// critical section, that its flight may publish. Returns whether it was stored.
     pub(crate) fn publish_locked(
         &self,
         stripe: &mut LockedStripe<'_, K, V>,
@@ -363,7 +363,7 @@ pub(crate) enum Published<K, V> {
     Refused(K, V),
 }
 
-/// Why the shard cannot keep a parcel, if it cannot.
+/// Why the shard cannot keep the value of a request, if it cannot.
 #[inline]
 fn refusal<K, V>(
     stripe: &LockedStripe<'_, K, V>,

@@ -27,8 +27,8 @@ impl<K, V> Store<K, V> {
     {
         let mut guard = self.stripe(hash).write();
         let Stripe { shard, flights } = &mut *guard;
-        // One place in the sequence, as with any write: what was cleared up to this number is noticed already, and
-        // the root has no other floor.
+        // One place in the order of epochs, as with any write: what was cleared up to this epoch is noticed already,
+        // and the root has no other minimum.
         let epoch = self.epochs.current();
         let is_plain =
             shard.has_noticed(&self.epochs) && flights.holds_nothing() && epoch <= MAX_EPOCH;
@@ -75,7 +75,7 @@ impl<K, V> Store<K, V> {
         self.put_locked(guard, hash, root, request, Precondition::Always)
     }
 
-    /// Unlocks, counts a turnover, and lets its victim go.
+    /// Unlocks, counts an eviction and an insertion, and drops the victim.
     #[inline(always)]
     fn finish_evicting(&self, guard: Guard<'_, K, V>, old: Entry<K, V>) {
         if self.journal.is_some() || !self.notifier.is_indifferent() {

@@ -1,4 +1,4 @@
-//! Removals: one exclusive visit to one stripe.
+//! Removals: one critical section of one stripe.
 
 #[cfg(feature = "tiered")]
 use std::collections::HashSet;
@@ -121,7 +121,7 @@ impl<K, V> Store<K, V> {
                 .shard
                 .lookup(hash.in_shard(), key, scope, &mut stripe.now);
             let flight = stripe.flights.find(hash, namespace.id, key);
-            // Relaxed: a leader sets its node before its loader runs, and whoever passes `leaders` learned them
+            // Relaxed: a leader sets its id before its loader runs, and whoever passes `leaders` learned them
             // from such a loader.
             let is_kept = |load_id: u64| leaders.contains(&load_id);
             let flight =

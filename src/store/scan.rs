@@ -9,9 +9,9 @@ use crate::shard::{Found, Shard};
 use crate::util::clock::Now;
 use crate::util::sync::Arc;
 
-/// How many slots one page of an iteration visits under one shared lock.
+/// How many slots one page of a scan looks at under one shared lock.
 const PAGE: u32 = 64;
-/// How many slices of one shard a call reclaims at most, whatever its budget.
+/// How many batches of one shard a call reclaims at most, whatever its budget.
 const ROUNDS: u32 = 65_536;
 
 /// A place in the iteration over all entries, and copies of what was found there. Keys and the rest lie
@@ -43,7 +43,7 @@ impl<K, V> Store<K, V> {
             namespace.clear(&self.epochs);
             return;
         }
-        // From here on every call finds every shard empty. The visits only make the counts exact.
+        // From here on every call finds every shard empty. Locking them only makes the counts exact.
         self.epochs.clear();
         for stripe in &self.stripes {
             self.with_stripe_mut(stripe, |_| ());
@@ -124,7 +124,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Reclaims up to `budget` expired, dead or surplus entries; returns how many it did.
+    /// Reclaims up to `budget` entries that are expired, dead or over the capacity; returns how many it did.
     pub(crate) fn run_pending(&self, budget: u32) -> u32 {
         let mut left = budget;
         for stripe in &self.stripes {
@@ -142,12 +142,12 @@ impl<K, V> Store<K, V> {
             if idle {
                 continue;
             }
-            // In slices, with the lock free between them.
+            // In batches, with the lock free between them.
             for _ in 0..ROUNDS {
                 let slice = left.min(crate::shard::MAINTENANCE_BATCH);
                 let (_, unused) = self.with_stripe_budget(stripe, slice, |_| ());
                 left -= slice - unused;
-                // A slice may have gone into moving timers that are not due yet.
+                // A batch may have gone into moving timers that are not due yet.
                 if left == 0 || (unused > 0 && !has_work(&stripe.read().shard)) {
                     break;
                 }
@@ -156,7 +156,7 @@ impl<K, V> Store<K, V> {
         budget - left
     }
 
-    /// Sets new bounds, asked for at each shard under its lock, and trims one slice of it. Later visits
+    /// Sets new bounds, asked for at each shard under its lock, and trims one batch of it. Later writes
     /// trim the rest.
     pub(crate) fn set_capacity(&self, capacity: impl Fn() -> Capacity) {
         let shards = self.stripes.len();

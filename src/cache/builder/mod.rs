@@ -172,7 +172,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// A bound on the number of entries beside that on their weight. Entries of weight zero are bounded
+    /// A bound on the number of entries, in addition to that on their weight. Entries of weight zero are bounded
     /// by nothing else. Default: the number that `max_capacity` is.
     ///
     /// ```

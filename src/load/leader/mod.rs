@@ -38,7 +38,7 @@ pub(crate) struct LeaderGuard<K, V> {
     over: bool,
 }
 
-/// What a publishing visit leaves to be done after the lock.
+/// What publishing leaves to be done after unlocking.
 struct PublishOutcome<K, V> {
     published: Option<Published<K, V>>,
     /// See [`FlightOutcome::Done`].
@@ -155,14 +155,14 @@ impl<K, V> LeaderGuard<K, V> {
     }
 
     /// Done: publishes the value, if the flight still may, and gives it to those who waited. The
-    /// parcel's copy is for the cache; `value` stays with the caller.
+    /// copy in the request is for the cache; `value` stays with the caller.
     pub(crate) fn done(mut self, request: WriteRequest<K, V>, value: &V)
     where
         K: Eq,
         V: Clone,
     {
         let took = self.count(true);
-        // Outside the visit: should `Eq` panic under the lock, the parcel is dropped after it.
+        // Outside the critical section: should `Eq` panic under the lock, the request is dropped after it.
         let mut request = Some(WriteRequest {
             plan: RefreshPlan {
                 early: match request.plan.early.delta() {
@@ -194,7 +194,7 @@ impl<K, V> LeaderGuard<K, V> {
         self.finish_publishing(outcome, value);
     }
 
-    /// What comes after the publishing visit.
+    /// Tells the followers and the listener, after unlocking.
     fn finish_publishing(mut self, outcome: PublishOutcome<K, V>, value: &V)
     where
         V: Clone,
@@ -202,7 +202,7 @@ impl<K, V> LeaderGuard<K, V> {
         drop_catching(outcome.removed);
         self.over = true;
         let (flight, overtaken) = (Arc::clone(&self.flight), outcome.overtaken);
-        // The followers first: the listener, who hears in `settle`, may take its time.
+        // The followers first: the listener, which `count_published` calls, may take its time.
         let told = if flight.has_followers() {
             catch_unwind(AssertUnwindSafe(|| value.clone())).map(|value| {
                 self.end(FlightOutcome::Done { value, overtaken });
@@ -219,7 +219,7 @@ impl<K, V> LeaderGuard<K, V> {
         }
     }
 
-    /// The publishing visit.
+    /// Publishes under the lock, if the flight still may.
     fn publish_locked(
         &self,
         stripe: &mut LockedStripe<'_, K, V>,
@@ -263,7 +263,7 @@ impl<K, V> LeaderGuard<K, V> {
         }
     }
 
-    /// The visit of a load that found its value unchanged.
+    /// Renews, under the lock, the value that a load found unchanged.
     fn renew_locked(
         &self,
         stripe: &mut LockedStripe<'_, K, V>,
@@ -318,7 +318,7 @@ impl<K, V> LeaderGuard<K, V> {
         }
     }
 
-    /// Whether a tag of the answer moved since the load was born; also said of an answer whose tags were
+    /// Whether a tag of the answer moved since the load began; also said of an answer whose tags were
     /// too many to be looked up.
     fn has_moved(&self, request: &WriteRequest<K, V>) -> bool {
         let tags = request.tags.as_ref();

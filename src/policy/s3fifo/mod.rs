@@ -12,8 +12,8 @@
 //! # Invariants
 //!
 //! - `fresh` and `small` are the two ends of one list, `newer`, and `next_to_demote`
-//!   marks where they meet: an entry drops from one into the other by standing still.
-//! - A live id is in the queue its mark tells.
+//!   says where they meet: an entry passes from one into the other without being moved.
+//! - A live id is in the queue that its slot names.
 //! - Each of the `Usage` is the count of its queue's ids and the sum of their weights.
 //! - `probation` and `skipped` follow from the settings, the limits, the number of
 //!   entries estimated last, and how soon ghosts came back until then; only the choice
@@ -21,7 +21,7 @@
 //!
 //! # Cost
 //!
-//! `insert` settles at most [`MAX_DEMOTIONS`] entries from `fresh` to `small`. `victim`
+//! `insert` demotes at most [`MAX_DEMOTIONS`] entries from `fresh` to `small`. `victim`
 //! passes by at most [`MAX_SECOND_CHANCES`] entries that were hit; then it takes the next one
 //! regardless. 8 bytes per entry, and 2 per ghost.
 
@@ -43,7 +43,7 @@ const MAX_DEMOTIONS: u32 = 4;
 /// Victims after which the number of entries is estimated anew.
 const TUNE_EVERY: u32 = 64;
 
-/// Where a live entry stands, as its mark says.
+/// The queue of a live entry, as its slot names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Queue {
@@ -72,7 +72,7 @@ pub(crate) struct S3Fifo {
     /// `fresh` and `small` as one list: the newest first.
     newer: List,
     main: List,
-    /// The oldest fresh entry, which is the next to settle; `NIL` if there is none.
+    /// The oldest fresh entry, which is the next to demote; `NIL` if there is none.
     next_to_demote: u32,
     /// Victims until the next estimate, which the first one makes: before that
     /// the mean weight is unknown.

@@ -123,7 +123,7 @@ pub(crate) trait Policy {
     /// Takes out this cleared entry.
     fn remove_cleared(&mut self, id: u32);
 
-    /// The limits the owner keeps: entries and weight, [`UNLIMITED`] if not kept.
+    /// The limits the owner keeps: entries and weight, [`usage::UNLIMITED`] if not kept.
     fn resize(&mut self, max_entries: u64, max_weight: u64);
 
     /// Whether it has little memory to give back.

@@ -1,11 +1,11 @@
-//! Seals: what no two contents share.
+//! Content ids: no two contents have the same one.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::envelope::ContentId;
 
-/// Makes seals: a keyed hash of a counter, so that neither another process nor another handle makes the same.
+/// Makes content ids: keyed hashes of a counter, so that no other process or handle makes an equal one.
 pub(super) struct ContentIds {
     keys: [RandomState; 2],
     next: AtomicU64,

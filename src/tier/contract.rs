@@ -18,10 +18,10 @@ pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Sen
 /// A shared cache behind the cache of this process: the L2.
 ///
 /// Keys and contents are bytes. A content's bytes 8 to 24 are its [`ContentId`], which no two contents share; a fenced
-/// call names the seal that has to stand there still. No value is ever stored but under a fence, so a command that
-/// arrives late, from a link that has been given up, cannot bring back what was removed meanwhile. *Versions* are
-/// numbers under names (tags, namespaces, and the whole), drawn from one *sequence*, so that a version that moved later
-/// is the greater one. They only grow and do not expire.
+/// call names the id of the content that must still be stored. No value is ever stored but under a fence, so a command
+/// that arrives late, from a connection that has been given up, cannot bring back what was removed meanwhile.
+/// *Versions* are numbers under names (tags, namespaces, and the whole), drawn from one *sequence*, so that a version
+/// that moved later is the greater one. They only grow and do not expire.
 ///
 /// # What makes it coherent
 /// 1. After a [`get_many`](Self::get_many) or [`versions`](Self::versions) has answered, the
@@ -32,17 +32,17 @@ pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Sen
 /// 3. `add` and `put` say that they have stored only if the content has been read back, so that 1. holds from then on.
 /// 4. No call that begins after `flushed` has returned is answered from before it.
 /// 5. What an unanswered or refused `set_placeholder`, `remove_many` or `incr_version` was to do is made up for: before
-///    the next link is used, or soon.
+///    the next connection is used, or soon.
 ///
 /// Every call ends within [`timeout`](Self::timeout).
 pub trait Tier: Send + Sync + 'static {
-    /// What stands under each of the keys, in their order.
+    /// What is stored under each of the keys, in their order.
     fn get_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<Vec<Option<Vec<u8>>>>;
 
     /// Stores where there is nothing, and says whether it did, with the sequence's number at that moment.
     fn add(&self, key: Vec<u8>, content: Vec<u8>, time_to_live: Duration) -> TierFuture<AddReply>;
 
-    /// Stores a placeholder whatever stands there, and says which number the sequence has at that moment.
+    /// Stores a placeholder over whatever is stored, and says which number the sequence has at that moment.
     fn set_placeholder(
         &self,
         key: Vec<u8>,
@@ -50,7 +50,7 @@ pub trait Tier: Send + Sync + 'static {
         time_to_live: Duration,
     ) -> TierFuture<u64>;
 
-    /// Stores over the content with this seal, and says whether that stood there. Atomic.
+    /// Stores over the content with this id, and says whether that was there. Atomic.
     fn compare_and_set(
         &self,
         key: Vec<u8>,
@@ -59,10 +59,10 @@ pub trait Tier: Send + Sync + 'static {
         time_to_live: Duration,
     ) -> TierFuture<bool>;
 
-    /// Removes the content with this seal, and says whether that stood there. Atomic.
+    /// Removes the content with this id, and says whether that was there. Atomic.
     fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool>;
 
-    /// Removes whatever stands under these keys, and says how many did. Not atomic.
+    /// Removes whatever is stored under these keys, and says how many did. Not atomic.
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64>;
 
     /// The version under each of the names, in their order; `None` where there is none (yet, or any more).
@@ -104,11 +104,11 @@ pub trait TierListener: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Change {
-    /// What stands under a key.
+    /// What is stored under a key.
     Key(Vec<u8>),
-    /// What stands under a key, by a write of this handle's own with this seal, which has been read back (or, by a
-    /// fenced [`remove`](Tier::remove), the content with this seal is gone): older copies are stale, and whoever made
-    /// that write knows what stands there now.
+    /// What is stored under a key, by a write of this handle's own with this content id, which has been read back (or,
+    /// by a fenced [`remove`](Tier::remove), the content with this id is gone): older copies are stale, and whoever
+    /// made that write knows what is stored now.
     Own(Vec<u8>, ContentId),
     /// The version of a name.
     Version(Box<str>),
@@ -118,11 +118,11 @@ pub enum Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum FlushCause {
-    /// A link was opened: what is cached was read over another, or over none.
+    /// A connection was opened: what is cached was read over another, or over none.
     Connected,
-    /// The link was lost.
+    /// The connection was lost.
     Disconnected,
-    /// A request, or the heartbeat, was not answered in time; the link was closed.
+    /// A request, or the heartbeat, was not answered in time; the connection was closed.
     TimedOut,
     /// The server said that everything is gone (FLUSHALL, FLUSHDB, a resynchronisation).
     ServerFlush,
@@ -147,7 +147,7 @@ impl FlushCause {
 /// What [`Tier::add`] answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddReply {
-    /// Whether it was stored: nothing stood there.
+    /// Whether it was stored: nothing was there.
     pub stored: bool,
     /// The sequence's number at that moment.
     pub sequence: u64,
@@ -157,16 +157,16 @@ pub struct AddReply {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TierError {
-    /// There is no link to the server. It is being looked for.
+    /// There is no connection to the server. It is being looked for.
     Down,
-    /// So many calls failed lately that the server is left alone for a while.
+    /// So many calls failed lately that the circuit breaker is open: no call is made for a while.
     BreakerOpen,
     /// The answer did not come in time. Whether the server did as it was told is not known.
     TimedOut {
         /// How long was waited.
         after: Duration,
     },
-    /// The link was lost before the answer came. Whether the server did as it was told is not known.
+    /// The connection was lost before the answer came. Whether the server did as it was told is not known.
     Lost {
         /// What was seen of it.
         why: Arc<str>,

@@ -11,7 +11,7 @@ pub(super) fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// What a [`Tiered`](super::Tiered) counts beside the [`Stats`](crate::Stats) of its own cache.
+/// What a [`Tiered`](super::Tiered) counts in addition to the [`Stats`](crate::Stats) of its L1.
 #[derive(Default)]
 pub(super) struct TieredCounters {
     pub(super) l2_hits: AtomicU64,
@@ -43,11 +43,11 @@ impl TieredCounters {
     }
 }
 
-/// What a [`Tiered`](super::Tiered) has seen since it was built, beside the [`Stats`](crate::Stats) of its own cache.
+/// What a [`Tiered`](super::Tiered) has seen since it was built, in addition to the [`Stats`](crate::Stats) of its L1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TieredStats {
-    /// Misses of the own cache that the shared tier answered.
+    /// Misses of the L1 that the shared tier answered.
     pub l2_hits: u64,
     /// Those that it did not.
     pub l2_misses: u64,

@@ -1,7 +1,7 @@
 //! The envelope around every content of the shared tier: what it is, for which key, until when, and that it is whole.
 //!
-//! Little endian. At the same place in every version: the magic (0 to 4), the format's version (4), the seal (8 to
-//! 24), which scripts on the server compare. Then what `Envelope` lists, the tags, the payload, and a checksum of it
+//! Little endian. At the same place in every version: the magic (0 to 4), the format's version (4), the content id (8
+//! to 24), which scripts on the server compare. Then what `Envelope` lists, the tags, the payload, and a checksum of it
 //! all.
 //!
 //! Whoever can write to the server can write a checksum: it finds damage, not forgery. But nothing here, whatever
@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Where a content's seal stands.
+/// Where a content's id is.
 pub(crate) const CONTENT_ID: Range<usize> = 8..24;
 
 const MAGIC: [u8; 4] = *b"LRDR";
@@ -22,7 +22,8 @@ const VERSION: u8 = 1;
 const HEADER: usize = 70;
 const CHECKSUM: usize = 8;
 
-/// What tells one content from every other that ever stood under its key: sixteen bytes that are drawn anew for each.
+/// What tells one content from every other that was ever stored under its key: sixteen bytes that are drawn anew for
+/// each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentId(pub [u8; 16]);
 
@@ -32,7 +33,7 @@ impl fmt::Debug for ContentId {
     }
 }
 
-/// The seal of a content, if it is long enough to have one. Nothing else is looked at.
+/// The id of a content, if it is long enough to have one. Nothing else is looked at.
 pub(crate) fn content_id_of(content: &[u8]) -> Option<ContentId> {
     let content_id = content.get(CONTENT_ID)?;
     Some(ContentId(content_id.try_into().ok()?))
@@ -206,7 +207,7 @@ impl<'a> Envelope<'a> {
         Ok(bytes)
     }
 
-    /// Reads the bytes that stand under a key.
+    /// Reads the bytes that are stored under a key.
     pub(crate) fn decode(
         bytes: &'a [u8],
         key: &[u8],

@@ -22,8 +22,8 @@ use super::envelope::{ContentId, Envelope, EnvelopeLimits, Kind, content_id_of};
 use crate::util::clock::{Clock, nanos};
 use crate::util::sync::Arc;
 
-/// Locks by name, over a [`Tier`] of their own: a link, and a prefix, that no cache uses. Each name leaves a number
-/// behind in it. A handle: clones are cheap.
+/// Locks by name, over a [`Tier`] of their own: a connection, and a prefix, that no cache uses. Each name leaves a
+/// number behind in it. A handle: clones are cheap.
 ///
 /// ```
 /// use larder::tier::{Locks, MemoryServer};

@@ -13,7 +13,7 @@
 //!     .max_capacity(10_000)
 //!     .time_to_live(Duration::from_secs(3600))
 //!     .build()?;
-//! let price = prices.get_or_load("price:7", || 10)?; // own cache, shared tier, loader
+//! let price = prices.get_or_load("price:7", || 10)?; // L1, shared tier, loader
 //! prices.invalidate("price:7")?; // everywhere
 //! # assert_eq!(price, 10);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

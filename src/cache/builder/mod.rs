@@ -40,7 +40,7 @@ pub enum EvictionPolicy {
     Lru,
 }
 
-/// Configures and builds a [`Cache`](crate::Cache). Everything but [`max_capacity`](Self::max_capacity) has a default.
+/// Configures and builds a [`Cache`]. Everything but [`max_capacity`](Self::max_capacity) has a default.
 ///
 /// ```
 /// use larder::Cache;

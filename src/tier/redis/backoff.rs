@@ -34,7 +34,7 @@ impl Backoff {
         self.most
     }
 
-    /// The link stands: the next loss begins anew.
+    /// A connection is up: the waits after the next loss start from the shortest.
     pub(super) fn reset(&mut self) {
         self.last = self.least;
     }

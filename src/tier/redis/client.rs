@@ -29,7 +29,7 @@ pub trait Client: Send + Sync + 'static {
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-/// A [`Tier`] over a port.
+/// A [`Tier`] over a client.
 pub struct RedisTier<P> {
     client: P,
     commands: Commands,
@@ -37,7 +37,7 @@ pub struct RedisTier<P> {
 }
 
 impl<P: Client> RedisTier<P> {
-    /// Under a layout.
+    /// A tier that sends these commands.
     pub fn new(client: P, commands: Commands) -> Self {
         RedisTier {
             client,
@@ -57,7 +57,7 @@ impl<P: Client> RedisTier<P> {
         effect: Effect,
         read: impl FnOnce(Vec<Response>) -> Result<T, TierError> + Send + 'static,
     ) -> TierFuture<T> {
-        // Even numbers: the state machine's own errands have the odd ones. Relaxed: only uniqueness matters.
+        // Even numbers: the state machine's own requests have the odd ones. Relaxed: only uniqueness matters.
         let id = self.next_id.fetch_add(2, Ordering::Relaxed);
         let asked = commands.len();
         let (answer, answered) = oneshot::channel();
@@ -205,7 +205,7 @@ impl<P: Client> Tier for RedisTier<P> {
             key,
             content_id: over,
         };
-        // The script answers with the seal if it removed what bore it.
+        // The script answers with the content id if it removed the content that has it.
         self.ask_one(remove, effect, move |response| {
             Ok(response.bytes()?.is_some_and(|removed| removed == over.0))
         })
@@ -275,7 +275,7 @@ impl<P: Client> Tier for RedisTier<P> {
     }
 }
 
-/// The error for a content that bears no seal.
+/// The error for a content without an id.
 fn without_id<T: Send + 'static>() -> TierFuture<T> {
     let what: Arc<str> = "a content of under 24 bytes, which bears no seal".into();
     Box::pin(ready(Err(TierError::Garbled { what })))

@@ -2,7 +2,7 @@
 //!
 //! Under the prefix: `v:` and a key, its content; `t:` and a name, its version; `s`, the sequence; `r`, which run of
 //! the server all this was written under. Every script names the keys that it touches, and touches one key of the
-//! user's beside the sequence.
+//! user's and the sequence.
 
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ const READ_SEQUENCE: &str = "return sequence(KEYS[1])";
 const RUN: &str = "local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication') \
      local run = string.match(info, 'run_id:(%x+)') .. string.match(info, 'master_replid:(%x+)') ";
 
-/// Sent before a link is used: if this is not the server that wrote all this (it came back, perhaps with an older copy
-/// of its data, or a replica that lacked the latest took its place), nothing that is there is valid any more. The
+/// Sent before a connection is used: if this is not the server that wrote all this (it came back, perhaps with an older
+/// copy of its data, or a replica that lacked the latest took its place), nothing that is there is valid any more. The
 /// sequence may have been set back; so it goes on from the server's time. The first process that meets the new run does
 /// so, for all.
 const NEW_RUN: &str = "if redis.call('GET', KEYS[3]) == run then return 0 end \
@@ -69,7 +69,7 @@ const NEW_RUN: &str = "if redis.call('GET', KEYS[3]) == run then return 0 end \
      redis.call('SET', KEYS[3], run) return 1";
 
 /// Sent with each heartbeat: a server that evicts what is not asked for shall keep the run, or have it again. (It is
-/// the one under which this link was armed: a change would have ended the link.)
+/// the one of this connection's handshake: a change would have ended the connection.)
 const KEEP_RUN: &str =
     "if redis.call('GET', KEYS[1]) then return 0 end redis.call('SET', KEYS[1], run) return 1";
 
@@ -138,7 +138,7 @@ impl Commands {
         Some(Change::Version(name.into()))
     }
 
-    /// What is sent first over a link: tracking, whether all is of this server's run, and who the server is.
+    /// The handshake of a connection: tracking, whether all is of this server's run, and who the server is.
     #[must_use]
     pub fn handshake(&self, broadcast: bool) -> Vec<Command> {
         let tracking = if broadcast {
@@ -191,7 +191,7 @@ impl Commands {
         script(&[SEQUENCE, ADD], &keys, &[content, &millis(time)])
     }
 
-    /// Reads the seal of what stands under a key.
+    /// Reads the content id of what is stored under a key.
     pub(super) fn content_id(&self, key: &[u8]) -> Command {
         let (first, last) = content_id_bounds();
         words(&[b"GETRANGE", &self.content(key), &first, &last])

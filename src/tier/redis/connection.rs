@@ -37,7 +37,7 @@ pub(super) enum Address {
     Unix(PathBuf),
 }
 
-/// The most bytes of one message of the server's. What claims to be longer closes the link.
+/// The most bytes of one message of the server's. What claims to be longer closes the connection.
 const LONGEST_MESSAGE: usize = 512 << 20;
 
 /// Bytes that are worth a write of their own.
@@ -111,7 +111,7 @@ pub(super) fn start(
         address,
         layout,
         clock: Clock::system(),
-        // Weak: when the last port goes, the thread ends.
+        // Weak: when the last client goes, the thread ends.
         messages: messages.downgrade(),
         answers: std::collections::HashMap::new(),
         connection: None,

@@ -1,4 +1,4 @@
-//! What the link counts, and the snapshot of it.
+//! What the connection counts, and the snapshot of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +8,8 @@ use crate::tier::contract::{FlushCause, ServerErrorKind, TierError};
 use crate::tier::counters::{TieredStats, add, read};
 use crate::util::sync::Mutex;
 
-/// Counters, and the last error of a link. All Relaxed: each is true by itself, and nothing hangs on their order.
+/// Counters, and the last error of a connection. All Relaxed: each is true by itself, and nothing depends on their
+/// order.
 #[derive(Default)]
 pub struct ConnectionCounters {
     broadcast: bool,
@@ -35,7 +36,7 @@ impl std::fmt::Debug for ConnectionCounters {
 }
 
 impl ConnectionCounters {
-    /// Those of a link whose silence is noticed after this, at the latest.
+    /// The counters of a connection whose silence is noticed after this time, at the latest.
     #[must_use]
     pub fn new(broadcast: bool, staleness_bound: Duration) -> Self {
         ConnectionCounters {
@@ -93,7 +94,7 @@ impl ConnectionCounters {
         self.latencies.note(nanos / 1_000);
     }
 
-    /// A link was lost, or not made.
+    /// A connection was lost, or not made.
     pub(super) fn connection_failed(&self, error: &TierError) {
         if let TierError::Refused { kind, .. } = error {
             self.server_error(*kind);
@@ -137,7 +138,7 @@ impl ConnectionCounters {
     }
 }
 
-/// What a link has seen since it was made.
+/// What a connection has seen since it was made.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RedisStats {
@@ -163,8 +164,8 @@ pub struct RedisStats {
     pub breaker_openings: u64,
     /// Whether it is open.
     pub breaker_open: bool,
-    /// Commands that will make up for writes that were lost or refused: before the next link is used, or with the next
-    /// heartbeat.
+    /// Commands that will make up for writes that were lost or refused: before the next connection is used, or with the
+    /// next heartbeat.
     pub retries: u64,
     /// How often everything was flushed, by cause.
     pub flushes: Vec<(FlushCause, u64)>,
@@ -174,7 +175,7 @@ pub struct RedisStats {
     pub latency_p50: Duration,
     /// The time within which 99 of 100 answers came, to a factor of two, rounded up. Zero before the first.
     pub latency_p99: Duration,
-    /// Why a link was last lost, or not made.
+    /// Why a connection was last lost, or not made.
     pub last_error: Option<Arc<str>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the state machine of the link is told, and what it wants done.
+//! The events and actions of the state machine of a connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub type ConnectionId = u64;
 pub enum Event {
     /// Somebody asks for something.
     Request(Request),
-    /// A connection that was dialled stands.
+    /// A connection that was dialled is up.
     Dialed(ConnectionId),
     /// A connection that was dialled does not.
     DialFailed(ConnectionId, TierError),
@@ -43,7 +43,7 @@ pub enum Action {
     Tell(Vec<Change>),
     /// Tell the listener.
     Flush(FlushCause),
-    /// Tell the listener whether there is a link.
+    /// Tell the listener whether there is a connection.
     ConnectionChanged(bool),
     /// Answer the request with this number.
     Answer(u64, Result<Vec<Response>, TierError>),
@@ -65,15 +65,15 @@ pub struct Request {
 pub enum Effect {
     /// It reads.
     Read,
-    /// It changes these. Should it be lost, the commands in `on_loss` are sent before the next link is used, and should
-    /// it be refused, soon and again: they remove what the lost one may have left.
+    /// It changes these. Should it be lost, the commands in `on_loss` are sent before the next connection is used, and
+    /// should it be refused, soon and again: they remove what the lost one may have left.
     Write {
         /// What it changes.
         changes: Vec<Change>,
         /// What makes up for it.
         on_loss: Vec<Command>,
     },
-    /// It changes this key, if a fence holds, and then reads the content's seal, which should then be this.
+    /// It changes this key, if a fence holds, and then reads the content's content id, which should then be this.
     Fenced {
         /// What it changes.
         key: Vec<u8>,
@@ -82,10 +82,10 @@ pub enum Effect {
     },
 }
 
-/// The times and bounds of a link.
+/// The times and bounds of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionRules {
-    /// How long a request may take, and a connection to be made and armed.
+    /// How long a request may take, and a connection to be made, handshake included.
     pub timeout: Duration,
     /// How often the server is asked whether it is there.
     pub heartbeat: Duration,
@@ -95,12 +95,12 @@ pub struct ConnectionRules {
     pub trips_at: u32,
     /// For so long.
     pub rest: Duration,
-    /// What is sent first over each link. Its last answer is the server's role.
+    /// What is sent first over each connection. Its last answer is the server's role.
     pub handshake: Vec<Command>,
     /// What asks the server whether it is there. Its last answer is the server's role.
     pub ping: Vec<Command>,
-    /// What makes everything that was ever stored invalid: for when more is owed than is remembered.
+    /// What makes everything that was ever stored invalid: for when the retry queue is full.
     pub invalidate_all: Command,
-    /// How many words, of all commands together, are remembered as owed.
+    /// How many words, of all commands together, the retry queue holds.
     pub max_retry_words: usize,
 }

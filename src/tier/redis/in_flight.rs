@@ -1,4 +1,4 @@
-//! What was sent over the current link and is not answered yet.
+//! What was sent over the current connection and is not answered yet.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -77,7 +77,7 @@ impl InFlight {
         self.pending.get_mut(id)
     }
 
-    /// The link is gone: nothing of it will be answered.
+    /// The connection is lost: nothing that was sent over it will be answered.
     pub(super) fn take_all(&mut self) -> BTreeMap<u64, InFlightRequest> {
         self.overdue.clear();
         self.fenced.clear();

@@ -137,7 +137,7 @@ pub(super) fn server_error_kind(message: &str) -> ServerErrorKind {
     }
 }
 
-/// Why a link cannot be used, by the answers to what is sent first over it.
+/// Why a connection cannot be used, by the answers to its handshake.
 pub(super) fn handshake_error(responses: &[Response]) -> Option<TierError> {
     let error = responses.iter().find_map(Response::as_error);
     // A replica may lag behind, and nobody who invalidates there would be heard: it is no tier.

@@ -1,4 +1,4 @@
-//! What is owed to the server: commands that make up for writes which were lost or refused.
+//! The retry queue: commands that make up for writes that were lost or refused.
 
 use std::collections::VecDeque;
 
@@ -6,10 +6,10 @@ use super::commands::Command;
 use crate::tier::contract::Change;
 use crate::tier::tiered::EVERYTHING;
 
-/// Commands in the order in which they fell due, and what the listener is to be told once they are paid.
+/// Commands in the order in which they were queued, and the changes to report once they are acknowledged.
 pub(super) struct RetryQueue {
     queued: VecDeque<(Command, Vec<Change>)>,
-    /// How many of these are being paid: they stand in front.
+    /// How many of these are being sent: they are at the front.
     sending: usize,
     words: usize,
     most_words: usize,
@@ -17,7 +17,7 @@ pub(super) struct RetryQueue {
     all: Command,
 }
 
-/// How many commands are paid at a time.
+/// How many commands are sent at a time.
 const RETRY_BATCH: usize = 256;
 
 impl RetryQueue {
@@ -41,7 +41,7 @@ impl RetryQueue {
     }
 
     pub(super) fn add(&mut self, command: Command, changes: Vec<Change>) {
-        // The same once more, if it waits still, is paid with it.
+        // An equal command that still waits is sent with it.
         let mut waiting = self.queued.range(self.sending..);
         if waiting.any(|(other, _)| *other == command) {
             return;
@@ -50,7 +50,7 @@ impl RetryQueue {
             self.push(command, changes);
             return;
         }
-        // One that is being paid may have been carried out before the write that falls due now.
+        // One that is being sent may have been carried out before the write that is queued now.
         let waiting = self.queued.range(self.sending..);
         if waiting.last().is_none_or(|(last, _)| *last != self.all) {
             let everything = Change::Version(EVERYTHING.into());
@@ -70,7 +70,7 @@ impl RetryQueue {
         commands.map(|(command, _)| command.clone()).collect()
     }
 
-    /// What was sent has been answered; what was carried out has changed, and is not owed any more.
+    /// Takes the answers to what was sent: commands that were carried out leave the queue. Returns what they changed.
     pub(super) fn ack(&mut self, carried_out: impl Fn(usize) -> bool) -> Vec<Change> {
         let mut changed = Vec::new();
         let mut refused = Vec::new();

@@ -24,7 +24,7 @@ use crate::tier::envelope::ContentId;
 /// `GETRANGE`, `EXISTS`, `INCR` and `EVAL`.
 ///
 /// It is made without waiting for the server: calls fail with [`TierError::Down`](crate::tier::TierError::Down) until
-/// the link stands. A link that is lost is dialled again by itself.
+/// the connection stands. A connection that is lost is dialled again by itself.
 ///
 /// ```no_run
 /// use larder::tier::Tiered;
@@ -154,7 +154,7 @@ impl Redis {
         }
     }
 
-    /// What the link has seen.
+    /// What the connection has seen.
     ///
     /// ```
     /// use larder::tier::redis::Redis;
@@ -168,8 +168,8 @@ impl Redis {
         self.counters.snapshot()
     }
 
-    /// Another handle of the same link, to ask for its [`stats`](Self::stats) after this one went into a cache. A cache
-    /// needs a link of its own.
+    /// Another handle of the same connection, to ask for its [`stats`](Self::stats) after this one went into a cache. A
+    /// cache needs a connection of its own.
     #[must_use]
     pub fn stats_handle(&self) -> StatsHandle {
         StatsHandle(self.counters.clone())
@@ -181,7 +181,7 @@ impl Redis {
 pub struct StatsHandle(Arc<ConnectionCounters>);
 
 impl StatsHandle {
-    /// What the link has seen.
+    /// What the connection has seen.
     #[must_use]
     pub fn stats(&self) -> RedisStats {
         self.0.snapshot()
@@ -204,8 +204,8 @@ impl RedisBuilder {
         self
     }
 
-    /// The longest that a call to the server may take, and that a connection may take to stand. One that takes longer
-    /// closes the link. 250 ms unless set.
+    /// The longest that a call to the server may take, and that a connection may take to be made. One that takes longer
+    /// closes the connection. 250 ms unless set.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout = time;
         self

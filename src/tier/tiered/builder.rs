@@ -50,9 +50,9 @@ pub struct TieredBuilder<K, V> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TieredBuildError {
-    /// The own cache was not.
+    /// The L1 could not be built.
     Own(BuildError),
-    /// The time to live, in the shared tier or the own cache, is zero: nothing would be kept.
+    /// The time to live, in the shared tier or the L1, is zero: nothing would be kept.
     ZeroTimeToLive,
     /// The budget is not longer than one call to the tier may take: no call would get past it.
     Budget {
@@ -66,7 +66,7 @@ pub enum TieredBuildError {
 impl fmt::Display for TieredBuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TieredBuildError::Own(error) => write!(f, "the own cache: {error}"),
+            TieredBuildError::Own(error) => write!(f, "the L1: {error}"),
             TieredBuildError::ZeroTimeToLive => f.write_str(
                 "a time to live of zero keeps nothing: give time_to_live and own_time_to_live more",
             ),
@@ -119,13 +119,13 @@ where
         }
     }
 
-    /// How much the own cache holds; see [`CacheBuilder::max_capacity`]. Must be given.
+    /// How much the L1 holds; see [`CacheBuilder::max_capacity`]. Must be given.
     pub fn max_capacity(mut self, capacity: u64) -> Self {
         self.l1 = self.l1.max_capacity(capacity);
         self
     }
 
-    /// What a value weighs in the own cache; see [`CacheBuilder::weigher`]. The news that there is none weighs 1.
+    /// What a value weighs in the L1; see [`CacheBuilder::weigher`]. The news that there is none weighs 1.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.l1 = self.l1.weigher(move |key, held: &L1Value<V>| {
             held.value.as_ref().map_or(1, |value| weigher(key, value))
@@ -139,7 +139,7 @@ where
         self
     }
 
-    /// The longest that the own cache keeps a value without asking the shared tier again: the last bound on staleness,
+    /// The longest that the L1 keeps a value without asking the shared tier again: the last bound on staleness,
     /// whatever messages get lost. 60 s unless set.
     pub fn l1_time_to_live(mut self, time: Duration) -> Self {
         self.rules.l1_time_to_live = time;
@@ -160,7 +160,7 @@ where
         self
     }
 
-    /// How long the placeholder of a load stands in the shared tier. A load that takes longer is answered to its
+    /// How long the placeholder of a load is kept in the shared tier. A load that takes longer is answered to its
     /// callers, and not stored. 30 s unless set.
     pub fn lease(mut self, time: Duration) -> Self {
         self.rules.lease = time;
@@ -174,8 +174,8 @@ where
         self
     }
 
-    /// Keeps what is loaded while the tier is down for this long in the own cache, where nobody can invalidate it from
-    /// elsewhere; all of it goes when the link is back. Zero, as is so unless set, keeps nothing.
+    /// Keeps what is loaded while the tier is down for this long in the L1, where nobody can invalidate it from
+    /// elsewhere; all of it goes when the connection is back. Zero, as is so unless set, keeps nothing.
     pub fn serve_while_down(mut self, time: Duration) -> Self {
         self.rules.serve_while_down = time;
         self
@@ -190,14 +190,14 @@ where
         self
     }
 
-    /// Loads values of the own cache again before their time is up (XFetch, see [`CacheBuilder::early_expiration`]).
+    /// Loads values of the L1 again before their time is up (XFetch, see [`CacheBuilder::early_expiration`]).
     /// The shared tier is asked first whether it has a newer value. How long a value took to load travels with it.
     pub fn early_expiration(mut self, beta: f64) -> Self {
         self.l1 = self.l1.early_expiration(beta);
         self
     }
 
-    /// How long past its deadline a copy of the own cache is served while another call loads the value (see
+    /// How long past its deadline a copy of the L1 is served while another call loads the value (see
     /// [`CacheBuilder::stale_while_revalidate`]). The window ends with the shared tier's content:
     /// when that is gone too, whoever comes waits for the one that loads.
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
@@ -214,7 +214,7 @@ where
         self
     }
 
-    /// Where the own cache reads the time.
+    /// Where the L1 reads the time.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.l1 = self.l1.clock(clock.clone());
         self.clock = clock;
@@ -317,7 +317,7 @@ where
 /// How many tags' versions are known at a time. An unknown one costs a command.
 const VERSIONS: u64 = 65_536;
 
-/// The attached loader as the own cache runs it: the shared tier first.
+/// The attached loader as the L1 runs it: the shared tier first.
 fn attached<K, V>(
     whole: Arc<OnceLock<Weak<TieredInner<K, V>>>>,
     loader: TieredLoader<K, V>,

@@ -1,4 +1,4 @@
-//! Many keys at once: one command for what the own cache has not, one loader call for what the tier has not.
+//! Many keys at once: one command for what the L1 has not, one loader call for what the tier has not.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -25,7 +25,7 @@ where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// The values under several keys, in their order. Those that the own cache lacks are asked of the shared tier by
+    /// The values under several keys, in their order. Those that the L1 lacks are asked of the shared tier by
     /// one command, and what that lacks is loaded by one call of the loader, which answers in the order of the keys
     /// that it is given; `None` for a key that there is nothing under. Each is stored under a fence of its own.
     ///
@@ -80,7 +80,7 @@ where
         self.get_many_or_load_with_async(keys, loader).await
     }
 
-    /// The values of several keys; one call of the loader loads those that neither the own cache nor the shared tier
+    /// The values of several keys; one call of the loader loads those that neither the L1 nor the shared tier
     /// has, and says for each how to keep it: for how long, and under which tags. See
     /// [`get_many_or_load`](Self::get_many_or_load).
     ///
@@ -138,7 +138,7 @@ where
             .unwrap_or_else(|| Err(inner.not_loaded_in_time()))
     }
 
-    /// The values under several keys, in their order, from the own cache or, by one command, the shared tier; `None`
+    /// The values under several keys, in their order, from the L1 or, by one command, the shared tier; `None`
     /// where neither has one.
     ///
     /// # Errors
@@ -365,7 +365,7 @@ where
             Ok(values) if values.len() == permits.len() => values,
             other => {
                 give_back(permits.iter_mut().map(|(_, _, permit)| permit)).await;
-                // Of a wrong number the own cache says so, and stores nothing.
+                // Of a wrong number the L1 says so, and stores nothing.
                 let found = answers.len() - permits.len();
                 let wrong = other?.len();
                 answers.resize_with(found + wrong, || None);

@@ -49,7 +49,7 @@ where
         }
     }
 
-    /// The key whose bytes these are, and the view of the own cache that has it.
+    /// The key whose bytes these are, and the view of the L1 that has it.
     fn find(&self, bytes: &[u8]) -> Option<(Cache<K, L1Value<V>>, K)> {
         let (namespace, key) = split_key(bytes)?;
         let l1 = match namespace {

@@ -25,10 +25,10 @@ where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// The value under a key, from the own cache or the shared tier; `None` if neither has one.
+    /// The value under a key, from the L1 or the shared tier; `None` if neither has one.
     ///
     /// # Errors
-    /// The tier's, if the own cache has nothing and the tier could not be asked.
+    /// The tier's, if the L1 has nothing and the tier could not be asked.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -96,7 +96,7 @@ where
         }
     }
 
-    /// The value under a key; if neither the own cache nor the shared tier has one, the loader's, which both keep.
+    /// The value under a key; if neither the L1 nor the shared tier has one, the loader's, which both keep.
     ///
     /// One call a key asks the tier and runs its loader, in this process; another process may load at the same time,
     /// and whichever is first stores ([`wait_for_others`](super::TieredBuilder::wait_for_others) makes it wait). The
@@ -182,8 +182,8 @@ where
             .ok_or(TryLoadError::Shared(LoadError::Absent))
     }
 
-    /// The value of the own cache, of the shared tier, or of a loader that says how to keep its value: for how long
-    /// (in the shared tier; the own cache keeps it no longer), under which tags, or that there is none
+    /// The value of the L1, of the shared tier, or of a loader that says how to keep its value: for how long
+    /// (in the shared tier; the L1 keeps it no longer), under which tags, or that there is none
     /// ([`Loaded::absent`], which both remember for as long).
     ///
     /// # Errors
@@ -292,7 +292,7 @@ where
         let inner = &self.inner;
         let loader = inner.loader.as_ref().ok_or(LoadError::NoLoader)?;
         if self.namespace.is_some() {
-            // The own cache's loader is not told of namespaces.
+            // The L1's loader is not told of namespaces.
             let owned = key.to_owned();
             let found = self.get_or_load_with(key, || loader(&owned).map_err(Said));
             return found.map_err(|error| match error {
@@ -329,7 +329,7 @@ where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// What the own cache is to keep under a key: the shared tier's, or the loader's.
+    /// What the L1 is to keep under a key: the shared tier's, or the loader's.
     pub(super) async fn fill<F, Fut, E>(
         &self,
         key: &[u8],

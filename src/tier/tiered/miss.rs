@@ -34,7 +34,7 @@ pub(super) struct StorePermit<'a, V> {
 
 #[derive(Clone, Copy)]
 pub(super) struct Fence {
-    /// The content that has to stand there still.
+    /// The content that must still be stored.
     pub(super) over: ContentId,
     /// The sequence's number before the load began.
     pub(super) started_at: u64,
@@ -62,7 +62,7 @@ impl<'a, V> StorePermit<'a, V> {
         stale: None,
     };
 
-    /// When the tier did not say what stands there.
+    /// For when the tier did not say what is stored.
     pub(super) fn without(error: &TierError) -> Self {
         StorePermit {
             out_of_reach: is_out_of_reach(error),
@@ -222,7 +222,7 @@ where
                 }
             };
             self.count_query(false);
-            // After what stands there was read and before the loader begins.
+            // After what is stored was read and before the loader begins.
             let started_at = self.tier.sequence().await?;
             return Ok(QueryResult::Load(StorePermit::over(
                 content_id, started_at, stale,
@@ -311,7 +311,7 @@ where
         Ok(looks)
     }
 
-    /// What stands under a key, with its seal.
+    /// What is stored under a key, with its content id.
     pub(super) async fn read(&self, key: &[u8]) -> Result<Option<(ContentId, Read<V>)>, TierError> {
         let found = self.tier.get_many(vec![key.to_vec()]).await?;
         match found.into_iter().next().flatten() {
@@ -320,7 +320,7 @@ where
         }
     }
 
-    /// Reads a content. One without a seal cannot be fenced: it is removed, and is nothing.
+    /// Reads a content. One without an id cannot be fenced: it is removed, and counts as absent.
     pub(super) async fn decode(
         &self,
         key: &[u8],
@@ -440,7 +440,7 @@ pub(super) fn unencodable<E: std::error::Error + Send + Sync + 'static>(error: E
     TierError::Unencodable(std::sync::Arc::new(error))
 }
 
-/// Whether the link is gone for this reason, so that everything is flushed before there is another.
+/// Whether the connection is gone for this reason, so that everything is flushed before there is another.
 pub(super) fn is_out_of_reach(error: &TierError) -> bool {
     matches!(
         error,

@@ -11,16 +11,16 @@
 //! or what a fenced write of it wrote and read back. A change that follows the read is told by the tier (its promise
 //! 1), and invalidates; a change before it was in what was read. What this process writes itself is told in the same
 //! way before the write is answered (promise 2): a load's own fenced write detaches every load of the key but the one
-//! that made it, which is known by the seal (`own_writes.rs`). When the tier cannot promise to tell any more, it
+//! that made it, which is known by the content id (`own_writes.rs`). When the tier cannot promise to tell any more, it
 //! flushes first, and nothing that is read after a flush was answered before it (promise 4).
 //!
 //! # Why nothing stale stays in the shared tier
 //! A value is stored only over a content that was there when it was made: the placeholder that was put there, or the
-//! older content that was read. Writers remove it, or take its place, and no seal is used twice. That holds for what a
-//! caller inserts, too: it takes the key's place by a placeholder and, once that is answered, stores over it. So no
-//! command that arrives late can bring a value back.
-//! A tag that moved while the loader ran has a version above the sequence's number when it began, and the value is
-//! not stored; one that moves later has another version than the value lists.
+//! older content that was read. Writers remove it, or take its place, and no content id is used twice. That holds for
+//! what a caller inserts, too: it takes the key's place by a placeholder and, once that is answered, stores over it. So
+//! no command that arrives late can bring a value back. A tag that moved while the loader ran has a version above the
+//! sequence's number when it began, and the value is not stored; one that moves later has another version than the
+//! value lists.
 
 mod builder;
 mod bulk;
@@ -57,10 +57,10 @@ use crate::util::clock::Clock;
 use crate::util::sync::Arc;
 use own_writes::{LoaderDemand, Writes};
 
-/// A bounded cache of this process ahead of a [`Tier`](super::Tier) that is shared with others. A handle: clones are
-/// cheap and share one cache.
+/// A bounded cache of this process (the L1) ahead of a [`Tier`](super::Tier) that is shared with others. A handle:
+/// clones are cheap and share one cache.
 ///
-/// A hit in the own cache costs what a hit of a [`Cache`] costs. A miss asks the tier, and if that has nothing, the
+/// A hit in the L1 costs what a hit of a [`Cache`] costs. A miss asks the tier, and if that has nothing, the
 /// loader; one call a key does so, the others wait for it. What another process changes through its `Tiered` is not
 /// served here once the tier's message about it has come.
 ///
@@ -86,7 +86,7 @@ use own_writes::{LoaderDemand, Writes};
 pub struct Tiered<K, V> {
     inner: Arc<TieredInner<K, V>>,
     scope: Scope,
-    /// The own cache, in the namespace.
+    /// The L1, in the namespace.
     l1: Cache<K, L1Value<V>>,
     namespace: Option<Arc<str>>,
 }
@@ -94,10 +94,10 @@ pub struct Tiered<K, V> {
 /// How far a change reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
-    /// This process's own cache alone. What is inserted so is not coherent: it lives for the own cache's time to
+    /// This process's L1 alone. What is inserted so is not coherent: it lives for the L1's time to
     /// live at most.
     Local,
-    /// The shared tier. The own cache loses its copy when the tier has answered, as every other process's does.
+    /// The shared tier. The L1 loses its copy when the tier has answered, as every other process's does.
     Shared,
     /// Both: the own copy goes before the tier is asked, also if the tier then fails.
     #[default]
@@ -140,7 +140,7 @@ struct TieredRules {
     budget: Option<Duration>,
 }
 
-/// A value in the own cache: `None` is the news that there is nothing.
+/// A value in the L1; `None` is a remembered absence.
 #[derive(Clone)]
 struct L1Value<V> {
     value: Option<V>,
@@ -205,7 +205,7 @@ where
         self.inner.connected.load(Ordering::Relaxed)
     }
 
-    /// How many entries the own cache holds. O(shards).
+    /// How many entries the L1 holds. O(shards).
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -218,7 +218,7 @@ where
         self.inner.l1.len()
     }
 
-    /// Whether the own cache holds nothing. O(shards).
+    /// Whether the L1 holds nothing. O(shards).
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -231,7 +231,7 @@ where
         self.inner.l1.is_empty()
     }
 
-    /// The counters of the own cache.
+    /// The counters of the L1.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};

@@ -36,7 +36,7 @@ impl Writes {
         }
     }
 
-    /// Who makes the write with this seal; nobody, if it is no load's.
+    /// The leaders of the load that makes the write with this content id; none, if no load makes it.
     pub(super) fn leaders_of(&self, content_id: ContentId) -> Leaders {
         self.0.lock().get(&content_id).cloned().unwrap_or_default()
     }

@@ -131,7 +131,7 @@ where
         }
     }
 
-    /// Stores what a loader brought, if its right stands, and says how the own cache is to keep it.
+    /// Stores what a loader brought, if it still may, and says how the L1 is to keep it.
     pub(super) async fn publish(
         &self,
         key: &[u8],
@@ -262,7 +262,7 @@ where
         }
     }
 
-    /// How the own cache keeps what could not be stored in the tier: if that cannot be reached, for as long as was
+    /// How the L1 keeps what could not be stored in the tier: if that cannot be reached, for as long as was
     /// said; it is flushed when it can be again.
     fn kept_alone(
         &self,

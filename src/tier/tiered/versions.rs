@@ -66,7 +66,7 @@ where
         }
     }
 
-    /// The versions under these names for a value whose load began when the sequence stood at `started_at`; `None` if
+    /// The versions under these names for a value whose load began when the sequence was at `started_at`; `None` if
     /// one of them has moved since, or may have.
     pub(super) async fn versions_as_of(
         &self,

@@ -21,15 +21,15 @@ where
     K: Hash + Eq + Clone + FromTierKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Stores a value in the shared tier, whatever is there. The own cache does not keep it: the next read fetches it,
+    /// Stores a value in the shared tier, whatever is there. The L1 does not keep it: the next read fetches it,
     /// and so is told when it changes. Loads in flight, in every process, lose their right to store.
     ///
     /// Of two that insert at one moment the later one stays, which need not be the one that wrote the database last:
     /// for values that have a source, change the source and [`invalidate`](Self::invalidate).
     ///
     /// # Errors
-    /// The tier's. What stood under the key may then be there still; it is removed as soon as the tier can be reached
-    /// and lets it.
+    /// The tier's. What was stored under the key may then still be there; it is removed as soon as the tier can be
+    /// reached and lets it.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -137,10 +137,10 @@ where
 
     /// Stores a value in the shared tier if there is none, and says whether it did: of all processes that ask for the
     /// same absence, one is told `true`. Expired, stale and invalidated values count as absent, as does one that
-    /// somebody is loading. Within [`Scope::Local`] the own cache alone decides.
+    /// somebody is loading. Within [`Scope::Local`] the L1 alone decides.
     ///
     /// # Errors
-    /// The tier's. Whether it was stored is then not known, unless the error says that there is no link.
+    /// The tier's. Whether it was stored is then not known, unless the error says that there is no connection.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -208,8 +208,8 @@ where
     /// it is served in this process; in others, from when the tier's message has come.
     ///
     /// # Errors
-    /// The tier's. The own copy is gone all the same, and the removal in the tier is made up for: before the next link
-    /// is used, or (if it was refused) with a later heartbeat.
+    /// The tier's. The own copy is gone all the same, and the removal in the tier is made up for: before the next
+    /// connection is used, or (if it was refused) with a later heartbeat.
     ///
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
@@ -436,7 +436,7 @@ where
                 placeholder.is_gone();
                 match self.read(key).await? {
                     Some((_, Read::Fresh(loaded))) if is_value(&loaded.what) => return Ok(false),
-                    // What stands there counts as absent: its place is taken, if it stands there still.
+                    // What is stored counts as absent: it is replaced, if it is still there.
                     Some((content_id, _)) => content_id,
                     None => continue,
                 }

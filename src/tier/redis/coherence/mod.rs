@@ -1,23 +1,23 @@
-//! The link to the server as a state machine: events in, actions out. No socket, no clock, no thread, no callback:
-//! `connection.rs` gives it a real server, `tests/simulation` one that misbehaves.
+//! The connection to the server as a state machine: events in, actions out. No socket, no clock, no thread, no
+//! callback: `connection.rs` gives it a real server, `tests/simulation` one that misbehaves.
 //!
 //! # Why what it lets through is coherent
-//! A *link* is one connection, under a number that is never used again. Requests are sent over the current link only
-//! once tracking has been armed on it and everything older has been flushed; answers, pushes and losses of any
-//! other link are ignored. When a link ends, for whatever reason, the order is: it stops being the current one, it
-//! is closed, everything is flushed, and only then those who wait for its answers are told. So nothing that was
-//! read over it can be published after the flush (what was begun before the flush has lost its right by it), and
-//! what begins after the flush cannot be answered over it.
+//! A connection has a number that is never used again. Requests are sent over the current connection only after its
+//! handshake has turned tracking on and everything older has been flushed; answers, pushes and losses of any other
+//! connection are ignored. When a connection ends, for whatever reason, the order is: it stops being the current one,
+//! it is closed, everything is flushed, and only then are the callers that wait for its answers told. So nothing that
+//! was read over it can be published after the flush (a load that began before the flush was revoked by it), and what
+//! begins after the flush cannot be answered over it.
 //!
 //! # Pushes for what this process did itself
-//! The server also announces the changes that this link made. (With NOLOOP it would not; but it would then not
+//! The server also announces the changes that this connection made. (With NOLOOP it would not; but it would then not
 //! announce either what it *evicts* while it runs one of our commands, and forget that we had read that. Seen on
 //! Redis 7.0: of 53 keys evicted so, no push for one. So default tracking runs without NOLOOP.) For an ordinary
-//! write the announcement does no harm. A fenced one is about to fill the cache, and must not be undone by its own
-//! echo: so it ends with reading back what stands there, and a push for its key that comes between its being sent
-//! and that reading is set aside. If the content read back is the one written, then whatever was set aside was
-//! about older contents, and the listener is told of [`Change::Own`]: everything under the key goes, but the load
-//! that wrote. Otherwise it is told of what was set aside as of any change.
+//! write the announcement does no harm. A fenced write is about to fill the cache, and must not be undone by its own
+//! echo: so it ends with reading back what is stored, and a push for its key that comes between its being sent and
+//! that reading is deferred. If the content read back is the one written, then the deferred pushes were about older
+//! contents, and the listener is told of [`Change::Own`]: every load of the key is revoked, except the one that wrote.
+//! Otherwise the listener is told of the deferred pushes as of any change.
 
 mod retries;
 
@@ -43,7 +43,7 @@ enum ConnectionPhase {
         connection: ConnectionId,
         overdue_at: u64,
     },
-    /// Tracking is being armed, and what is owed is being paid.
+    /// Tracking is being turned on, and the retry queue is being sent.
     Handshaking {
         connection: ConnectionId,
     },
@@ -58,7 +58,7 @@ pub struct Coherence {
     rules: ConnectionRules,
     phase: ConnectionPhase,
     next_connection: ConnectionId,
-    /// Requests and the machine's own errands have numbers of two kinds: the latter are odd.
+    /// Requests of callers have even numbers, those of the state machine itself odd ones.
     next_own_id: u64,
     in_flight: InFlight,
     role: Option<Response>,
@@ -138,7 +138,7 @@ impl Coherence {
             Event::Lost(connection, why) if self.is_current(connection) => {
                 self.disconnect(now, FlushCause::Disconnected, &TierError::Lost { why }, out);
             }
-            // Of a link that has been closed: everything of it was flushed then.
+            // Of a connection that has been closed: everything that was read over it was flushed then.
             Event::Replied(..) | Event::Pushed(..) | Event::Lost(..) => {}
             Event::Tick => self.tick(now, out),
         }
@@ -247,13 +247,13 @@ impl Coherence {
         }
     }
 
-    /// What was sent over a link that is gone will not be answered.
+    /// Takes what was sent over a connection that is lost: it will not be answered.
     fn take_in_flight(&mut self) -> std::collections::BTreeMap<u64, InFlightRequest> {
         self.retry_queue.unsent();
         self.in_flight.take_all()
     }
 
-    /// Tracking stands, or does not.
+    /// Takes the answers to the handshake: tracking is on, or the connection is given up.
     fn handshake_done(
         &mut self,
         now: u64,
@@ -274,7 +274,7 @@ impl Coherence {
     fn ping(&mut self, now: u64, mut responses: Vec<Response>, out: &mut Vec<Action>) {
         match responses.pop() {
             Some(response) if response.as_error().is_none() => {
-                // The link has lasted: its loss would be news.
+                // The connection has lasted: after its loss the waits start from the shortest.
                 self.backoff.reset();
                 let role = Some(response.role());
                 if role != self.role {
@@ -375,7 +375,7 @@ impl Coherence {
         out.push(Action::Flush(cause));
     }
 
-    /// The link is given up. See the module's argument for the order.
+    /// Gives the connection up. The module's documentation argues for the order.
     fn disconnect(
         &mut self,
         now: u64,
@@ -391,7 +391,7 @@ impl Coherence {
         out.push(Action::Close(connection));
         if was_up {
             self.flush(cause, out);
-            // Not before the flush: who is told that there is no link shall find nothing old.
+            // Not before the flush: a caller that is told that there is no connection must find nothing old.
             out.push(Action::ConnectionChanged(false));
         }
         for (id, pending) in self.take_in_flight() {
@@ -475,7 +475,7 @@ mod tests {
         Response::List(vec![Response::Bytes(b"master".to_vec())])
     }
 
-    /// One whose link 1 stands.
+    /// One whose connection 1 is up.
     fn connected() -> Coherence {
         let second = Duration::from_secs(1);
         let rules = ConnectionRules {
@@ -563,7 +563,7 @@ mod tests {
             })
             .collect();
         assert_eq!(order, ["close", "flush", "down", "answer"]);
-        // What was lost is paid before the next link is anybody's.
+        // What was lost is made up for before requests are sent over the next connection.
         out.clear();
         connection.handle(u64::MAX / 2, Event::Tick, &mut out);
         connection.handle(u64::MAX / 2, Event::Dialed(2), &mut out);

@@ -8,7 +8,7 @@ use crate::tier::redis::response::Response;
 use crate::util::clock::nanos;
 
 impl Coherence {
-    /// Sends what is owed, and opens the link to everybody once nothing is.
+    /// Sends the retry queue; once it is empty, requests may be sent over the connection.
     pub(super) fn drain_retries(
         &mut self,
         now: u64,
@@ -26,7 +26,7 @@ impl Coherence {
         self.breaker.succeeded();
         self.counters.breaker_is(false);
         self.counters.flushed(FlushCause::Connected);
-        // What was kept while there was no link, if anything was, was never tracked.
+        // What was kept while there was no connection was never tracked.
         out.push(Action::Flush(FlushCause::Connected));
         out.push(Action::ConnectionChanged(true));
     }
@@ -41,7 +41,8 @@ impl Coherence {
         self.send_own(now, connection, commands, RequestKind::Retry, out);
     }
 
-    /// Over a link that stands: for what was refused, or asked for while the server was left alone.
+    /// Sends the retry queue over a connection that is up: writes that were refused, or that came while the breaker was
+    /// open.
     pub(super) fn send_retries_soon(
         &mut self,
         now: u64,
@@ -65,7 +66,7 @@ impl Coherence {
         self.counters.set_retries(self.retry_queue.len() as u64);
         let error = responses.iter().find_map(Response::as_error);
         match error {
-            // A link that stands goes on; what was refused is tried again with the next heartbeat.
+            // A connection that is up goes on; what was refused is tried again with the next heartbeat.
             Some(_) if self.is_up() => out.push(Action::Tell(changes)),
             Some(error) => {
                 out.push(Action::Close(connection));

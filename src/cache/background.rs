@@ -37,8 +37,8 @@ where
         }
     }
 
-    /// Has the attached loader run for a lead. `false`: nobody can run it, and the lead, dropped, leaves the key to
-    /// the next.
+    /// Runs the attached loader for a leader on a thread of the executor. Returns `false` if no thread can run it: the
+    /// leader is dropped, which leaves the key to the next.
     pub(super) fn run_on_a_thread(
         &self,
         mut leader: LeaderGuard<K, V>,
@@ -155,7 +155,7 @@ where
     }
 }
 
-/// A loader begins for a lead that was handed to whoever runs it. `false`: it need not, or may not.
+/// Notes that the loader of a queued leader begins. Returns `false` if it need not run, or may not.
 fn begins<K, V>(leader: &mut LeaderGuard<K, V>, reason: LoadReason) -> bool {
     match reason {
         LoadReason::Refresh => leader.begin_queued_refresh(),

@@ -222,7 +222,7 @@ where
             weight: capacity,
             entries: rules.max_entries.unwrap_or(capacity).min(most),
         };
-        // Each shard is given what stands there when it is visited: of two calls at once, the one whose
+        // Each shard is given the capacity that is set when it is locked: of two calls at once, the one whose
         // capacity was set last locks all its shards after that.
         self.inner
             .store
@@ -383,7 +383,7 @@ where
     }
 }
 
-/// Internals for the tests that stand outside the crate. Not part of the public interface.
+/// Internals for the tests outside the crate. Not part of the public interface.
 #[doc(hidden)]
 impl<K, V, S> Cache<K, V, S> {
     #[doc(hidden)]

@@ -25,7 +25,7 @@ pub(super) enum LoadReason {
     Load,
 }
 
-/// Has an attached loader run where the call itself is not. `false`: nobody can.
+/// Runs an attached loader elsewhere than in the call. Returns `false` if nothing can run it.
 pub(super) type Spawner<'a, K, V> = &'a (dyn Fn(LeaderGuard<K, V>, LoadReason) -> bool + Sync);
 
 /// How long one call waits, in nanoseconds.
@@ -36,8 +36,8 @@ pub(super) struct Timeouts {
     hard: u64,
     /// When it began to: a hit, which does not wait, reads no clock for it.
     began: Option<u64>,
-    /// It has had the loader run once, and does not again: who takes the lead over because that came to nothing would
-    /// be handed the same failure for ever.
+    /// It has run the loader once, and does not run it again: a call that becomes the leader because that load failed
+    /// would be handed the same failure for ever.
     ran: bool,
 }
 
@@ -181,7 +181,7 @@ where
                 }
             }
             outcome => {
-                // A load that another call revoked came to nothing for no fault of whoever ran it.
+                // A load that another call revoked is no failure of its loader.
                 timeouts.ran &= matches!(outcome, WaitOutcome::Leader(_));
                 self.after_wait(accepts, &follower, outcome)
             }

@@ -125,7 +125,7 @@ impl FingerprintTable {
 /// The youngest place with this fingerprint; `PLACES` if there is none.
 #[inline]
 fn place_of(bucket: FingerprintBucket, print: u16) -> u32 {
-    // A bit beyond the last place stands for none.
+    // A bit beyond the last place means none.
     (equal_parts(bucket, print) | 1 << PLACES).trailing_zeros()
 }
 

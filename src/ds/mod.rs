@@ -4,7 +4,7 @@
 //! code other than the closures a method is handed. An *id* is a `u32` slot
 //! number given out by the shard's slab; it is dense and is reused.
 //!
-//! The modules stand in a total order, the order of this list: each one uses
+//! The modules have a total order, the order of this list: each one uses
 //! only those before it.
 //!
 //! # Invariants

@@ -14,7 +14,7 @@
 //! Between two things to do the wheel is *quiet*: a call that comes before the next bucket's first tick
 //! and before any due looks at one number and goes.
 //!
-//! The wheel is *lazy*: an id that is scheduled later than it stands stays where it is, and one whose
+//! The wheel is *lazy*: an id that is rescheduled to a later time stays where it is, and one whose
 //! owner has no more use for it stays until its turn comes. Then its due is asked for, and it moves on or
 //! leaves. So an id costs a look in its turn, and nothing at each write.
 //!
@@ -36,7 +36,7 @@
 //!
 //! # Cost
 //!
-//! `schedule`: O(1), at most an unlink and a link, and neither if the id stands early enough. `pop_expired`: O(1) per
+//! `schedule`: O(1), at most an unlink and a link, and neither if the id is early enough. `pop_expired`: O(1) per
 //! step; an id takes one step when reported and at most one per level before, plus
 //! one each time a due id of its own tick makes the waiting ones looked at again.
 //! 10 bytes per id, and 768 bytes for the buckets of each level up to the highest that was needed: three for a
@@ -126,7 +126,7 @@ impl Wheel {
     }
 
     #[cfg(any(test, debug_assertions))]
-    /// Whether the id stands on the wheel.
+    /// Whether the id is on the wheel.
     #[inline]
     pub(crate) fn is_scheduled(&self, id: u32) -> bool {
         self.tag(id) != 0
@@ -146,7 +146,7 @@ impl Wheel {
         }
     }
 
-    /// Takes an id off the wheel, if it stands there.
+    /// Takes an id off the wheel, if it is there.
     fn unschedule(&mut self, id: u32) {
         let tag = self.tag(id);
         if tag != 0 {
@@ -155,7 +155,7 @@ impl Wheel {
         }
     }
 
-    /// What `from` stands for is at `to` from now on: `from` is taken off the wheel, as is whatever `to` stood
+    /// The entry at `from` is at `to` from now on: `from` is taken off the wheel, as is whatever `to` stood
     /// for before.
     pub(crate) fn relocate(&mut self, from: u32, to: u32, due: u64) {
         self.unschedule(from);
@@ -163,7 +163,7 @@ impl Wheel {
         self.schedule(to, due);
     }
 
-    /// Gives back what is kept for ids from `len` on, taking those off the wheel that still stand there and
+    /// Gives back what is kept for ids from `len` on, taking those off the wheel that are still on it and
     /// that nobody has a use for: at most `budget` ids and chunks.
     pub(crate) fn truncate(&mut self, len: u32, budget: &mut u32) {
         while *budget > 0 && self.tags.len() > 0 && self.tags.last_chunk() >= len {
@@ -180,7 +180,7 @@ impl Wheel {
             }
             self.tags.truncate(first, budget);
         }
-        // Links of ids that still stand somewhere stay.
+        // Links of ids that are still in a list stay.
         self.links.truncate(self.tags.len() as u32, budget);
     }
 
@@ -288,7 +288,7 @@ impl Wheel {
             + self.buckets.capacity() * size_of::<List>()
     }
 
-    /// The list that a tag stands for, and the links of all.
+    /// The list of a tag, and the links of all lists.
     #[inline]
     fn list_mut(&mut self, tag: u16) -> (&mut List, &mut Links) {
         if tag >= PENDING[0] {

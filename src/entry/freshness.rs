@@ -109,7 +109,7 @@ impl Early {
         self.0 & SURE != 0
     }
 
-    /// Whether whoever reads the entry with `left` nanoseconds to its deadline, and a `draw` from 0.0 (excluded) to
+    /// Whether the reader of the entry with `left` nanoseconds to its deadline, and a `draw` from 0.0 (excluded) to
     /// 1.0 (included), is to load it again.
     pub(crate) fn is_due(self, left: u64, beta: f64, draw: f64) -> bool {
         let begun = self.window() > 0 && left <= self.window();

@@ -1,22 +1,22 @@
 //! What an entry says about itself, in 16 bytes: its deadline, its epoch, its hash, its
-//! hits, where it stands, and whether it is tagged.
+//! hits, its queue, and whether it is tagged.
 //!
 //! | word | bits | what |
 //! |---|---|---|
 //! | `first` | 0..3 | hits since the policy last looked |
-//! | | 3..5 | the policy's note on where the entry stands |
+//! | | 3..5 | the policy's queue that the entry is in |
 //! | | 5 | whether it carries tags |
 //! | | 6..20 | the upper part of the hash |
 //! | | 20..64 | the deadline, as below |
 //! | `second` | 0..18 | the lower part of the hash, which is odd |
 //! | | 18..64 | `epoch` |
 //!
-//! What a hit asks about stands on top: that the deadline is later than some moment, or that `epoch` is not
+//! What a hit asks about is in the highest bits: that the deadline is later than some moment, or that `epoch` is not
 //! below some minimum, is one comparison of a whole word.
 //!
 //! # The deadline
 //! 44 bits hold a moment to 20 µs for the first 5.5 years of the clock, and to 2.1 ms after that, rounded
-//! down: nothing is served late, and at most that much is lost of its life. All ones stand for "never".
+//! down: nothing is served late, and at most that much is lost of its life. All ones mean "never".
 //!
 //! # Who may write
 //! `first` is written under the shard's exclusive lock, save that readers add hits to it under the shared
@@ -162,7 +162,7 @@ impl EntryHeader {
         (self.first() >> QUEUE_AT & QUEUE) as u8
     }
 
-    /// Notes where the entry stands, and sets its hits.
+    /// Sets the queue of the entry, and its hits.
     #[inline]
     pub(crate) fn set_queue(&mut self, queue: u8, hits: u8) {
         let first = self.first.get_mut();

@@ -55,7 +55,7 @@ pub(crate) struct RemovedEntry<K, V> {
     pub(crate) epoch: u64,
 }
 
-/// What left a shard in one critical section. The first stands inline: most calls remove at most one
+/// What left a shard in one critical section. The first is kept inline: most calls remove at most one
 /// value, and those allocate nothing.
 pub(crate) struct RemovedBatch<K, V> {
     first: Option<RemovedEntry<K, V>>,
@@ -153,7 +153,7 @@ impl<K, V> Notifier<K, V> {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Whether it matters to nobody that a value goes: nothing is told, and nothing dropped.
+    /// Whether a removed value needs no further work: there is no listener, and dropping it does nothing.
     #[inline]
     pub(crate) fn is_indifferent(&self) -> bool {
         self.listener.is_none() && !std::mem::needs_drop::<(K, V)>()

@@ -39,7 +39,7 @@ pub(crate) struct Counters {
     rare: Rare,
 }
 
-/// What happens as seldom as a load, or more seldom: nobody needs a stripe of one's own for it.
+/// Counters of what happens as seldom as a load, or more seldom: they need no stripes.
 #[derive(Debug, Default)]
 struct Rare {
     refreshes: AtomicU64,
@@ -64,7 +64,7 @@ impl Counters {
         self.rare.refreshes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one that nobody could run.
+    /// Counts a refresh that nothing could run.
     pub(crate) fn refresh_refusal(&self) {
         self.rare.refresh_refusals.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 //! Per-key single flight: who loads, who waits, and what becomes of both.
 //!
-//! A [`Flight`] stands for one load of one key. While it stands in its stripe's [`FlightTable`], callers that
+//! A [`Flight`] is one load of one key. While it is in its stripe's [`FlightTable`], callers that
 //! miss join it; its *leader* alone runs a loader, and alone may publish. This module holds the state
 //! machine and knows no shard; `store` calls it under the stripe's lock wherever the table or the right
 //! to publish is concerned.
@@ -19,7 +19,7 @@
 //! * `state` is a leaf lock: nothing else is locked, and no user code runs, while it is held. Stripe
 //!   before flight.
 //! * `term` grows with every change of leader. A leader may publish only under the stripe's lock, while
-//!   its flight stands in the table and its term is the flight's.
+//!   its flight is in the table and its term is the flight's.
 //! * `epoch` is drawn under the stripe's lock when a leader's term begins, before its loader runs.
 //! * Followers join under the stripe's lock while the flight is in the table, so a flight that has left
 //!   the table gains no more of them; save the call that began it, which may follow whom it handed the lead to.
@@ -53,7 +53,7 @@ pub(crate) enum FlightOutcome<V> {
     Absent { overtaken: Option<u64> },
     /// The loader failed, and those who waited share its error.
     Failed(LoadError),
-    /// The value is nobody else's business: followers call their own loaders.
+    /// The value is for the leader's caller alone: followers call their own loaders.
     GivenUp,
     /// A write came between, or the flight was detached and then abandoned: followers look again.
     Superseded,
@@ -134,7 +134,7 @@ impl NegativeResult {
     }
 }
 
-/// Who asks for a flight that stands in the table.
+/// A caller that asks for a flight in the table.
 pub(crate) struct Joiner<'a> {
     /// The highest minimum epoch that the caller must respect.
     pub(crate) min_epoch: u64,
@@ -145,12 +145,12 @@ pub(crate) struct Joiner<'a> {
     pub(crate) overdue: u64,
     /// It can be given an error that is remembered.
     pub(crate) takes_errors: bool,
-    /// It waits for a loader that has not begun, too: one of its own would stand behind that in the same queue.
+    /// It waits for a loader that has not begun, too: one of its own would queue behind that one.
     pub(crate) queues: bool,
     pub(crate) epochs: &'a EpochCounter,
 }
 
-/// What a caller finds when it asks for a flight that stands in the table.
+/// What a caller finds when it asks for a flight in the table.
 pub(crate) enum FlightJoin {
     /// It leads from now on.
     Leader { term: u64 },
@@ -216,7 +216,7 @@ impl<K, V> Flight<K, V> {
         self.leader_id.store(load_id, Ordering::Relaxed);
     }
 
-    /// Joins or claims a flight that stands in the table. Called under the stripe's lock. `may_lead` is asked if
+    /// Joins or claims a flight in the table. Called under the stripe's lock. `may_lead` is asked if
     /// the caller would lead.
     pub(crate) fn join(&self, joiner: Joiner<'_>, may_lead: impl FnOnce() -> bool) -> FlightJoin {
         let Joiner {
@@ -472,7 +472,7 @@ impl<V> FlightState<V> {
     }
 }
 
-/// Wakes that are owed, and an outcome that nobody wanted, to be dropped outside locks.
+/// Wakes to be called, and an outcome that was not used, to be dropped outside locks.
 pub(crate) struct Wakes<V>(Vec<Wake>, Option<Arc<FlightOutcome<V>>>);
 
 impl<V> Wakes<V> {

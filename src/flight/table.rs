@@ -189,7 +189,7 @@ impl<K, V> FlightTable<K, V> {
         !self.over.is_empty()
     }
 
-    /// How many flights stand in the table.
+    /// How many flights are in the table.
     pub(crate) fn len(&self) -> usize {
         self.index.len() as usize
     }

@@ -221,7 +221,7 @@ impl<K, V> Follower<K, V> {
         });
         drop(running);
         match claimed {
-            // Revoked, and nobody brings its value any more.
+            // Revoked, and no leader brings its value any more.
             None => WaitStep::Ended(WaitOutcome::Again),
             Some((Some((term, wake)), epoch)) => {
                 drop_catching(wake);

@@ -44,7 +44,7 @@ pub(crate) struct Accepts {
     pub(crate) absence: bool,
     /// For its loader, what is there or was.
     pub(crate) previous: bool,
-    /// Another's loader that has not begun: its own would only stand behind that in the queue.
+    /// Waiting for another call's loader that has not begun: its own would only queue behind that one.
     pub(crate) queues: bool,
 }
 

@@ -139,12 +139,12 @@ impl<K, V> Shard<K, V> {
             return Err(entry);
         };
         entry.header.set_queue(queue, 0);
-        // What stands in a queue has a slot.
+        // An entry in a queue has a slot.
         let old = slots.0.replace(id, entry)?;
         self.index.replace(seen.hash, hash, id);
         policy.demote_fresh_of_equal_weight(&mut slots);
         prepare_to_evict(policy, &self.index, &mut self.slab);
-        // The slot stands on the wheel by the victim's deadline at the latest, if that had one.
+        // The slot is on the timer wheel by the victim's deadline at the latest, if that had one.
         if old.header.packed_deadline() > due {
             self.schedule(id, due.moment());
         }

@@ -20,7 +20,7 @@ pub(crate) struct Hit<'a, K, V> {
 }
 
 impl<K, V> Shard<K, V> {
-    /// The entry that `key` stands for, dead or alive. Runs `Eq` and changes nothing.
+    /// The entry of `key`, dead or alive. Runs `Eq` and changes nothing.
     #[inline]
     fn find<Q>(
         &self,
@@ -169,7 +169,7 @@ impl<K, V> Shard<K, V> {
             return self.read_with_side_tables(hash, key, namespace, epochs, clock, note);
         }
         let home = self.index.home(hash);
-        // While the bucket is on its way, and not when the entry has come: what stands between the one wait
+        // While the bucket is on its way, and not when the entry has come: an instruction between the one wait
         // and the next keeps the processor from seeing that far ahead.
         let moment = if self.wheel.len() > 0 {
             clock.at_latest()
@@ -252,7 +252,7 @@ impl<K, V> Shard<K, V> {
         matches!(self.check_liveness(id, entry, scope, now), Found::Live(_))
     }
 
-    /// Finds what `key` stands for. Runs `Eq` and changes nothing.
+    /// Finds the entry of `key`, and whether it is alive. Runs `Eq` and changes nothing.
     #[inline(always)]
     pub(crate) fn lookup<Q>(
         &self,

@@ -7,13 +7,13 @@ use crate::entry::Entry;
 use crate::entry::removal::{RemovalCause, RemovedBatch, RemovedEntry};
 use crate::policy::Policy;
 
-/// An entry that stands in its slot and nowhere else any more: it must be vacated or replaced.
+/// An entry that is in its slot and in no other table any more: its slot must be freed or reused.
 pub(super) struct Victim {
     pub(super) id: u32,
     cause: RemovalCause,
     weight: u64,
     namespace: u32,
-    /// The slot still stands on the wheel, by the entry's deadline at the latest, if that has one.
+    /// The slot is still on the timer wheel, by the entry's deadline at the latest, if that has one.
     pub(super) scheduled: bool,
 }
 
@@ -83,7 +83,7 @@ impl<K, V> Shard<K, V> {
         self.unlink_entry(id, cause, weight)
     }
 
-    /// The part of `release` that is the same whichever list the entry stood in.
+    /// Unlinks an entry that its policy list has given up already.
     #[inline]
     pub(super) fn unlink_entry(
         &mut self,

@@ -20,7 +20,7 @@ pub(super) struct SideTables {
     tags: ChunkedVec<Option<Box<TagSet>>>,
     /// Grows with the first entry outside the root namespace.
     namespaces: ChunkedVec<u32>,
-    /// Present once somebody judges entries without a lock and needs to know them again.
+    /// Present once a caller decides about entries without a lock and must recognise them afterwards.
     versions: Option<ChunkedVec<u32>>,
     /// The version drawn last.
     version: u32,
@@ -227,7 +227,7 @@ impl SideTables {
         let by_age = self.expires_by_age_at(id, check_at);
         let kept = match by_age {
             NEVER => NEVER,
-            // It has a deadline, however far its window reaches, and stands on the wheel.
+            // It has a deadline, however far its window reaches, and is on the timer wheel.
             _ => by_age
                 .saturating_add(self.windows(id).longest())
                 .min(NEVER - 1),

@@ -3,7 +3,7 @@
 //! # Invariants
 //! * A block's free list links exactly its vacant slots; there are none beyond its length. `live` counts the
 //!   taken ones.
-//! * A block stands in `partial` once, and only while it has a vacant or an unused slot (a block without
+//! * A block is in `partial` once, and only while it has a vacant or an unused slot (a block without
 //!   memory has nothing but unused ones).
 //! * An address stays an entry's own until the entry is removed; then it may be given out again. Of all blocks
 //!   with room, the lowest one gets a new entry.

@@ -26,7 +26,7 @@ impl<K, V> Shard<K, V> {
             let found = self.index.find(entry.header.hash(), |other| other == id);
             assert_eq!(found, Some(id), "entry {id} cannot be found");
             let due = self.reclaim_at(id, entry);
-            // A slot whose entry has no deadline may still stand on the wheel for an earlier one.
+            // A slot whose entry has no deadline may still be on the timer wheel for an earlier one.
             let scheduled = due == NEVER || self.wheel.is_scheduled(id);
             let never = self.expires_at(id, entry) == NEVER;
             assert_eq!(due == NEVER, never, "entry {id} is kept for ever");

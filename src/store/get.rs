@@ -84,7 +84,7 @@ impl<K, V> Store<K, V> {
         Some(value)
     }
 
-    /// Notes a hit for a policy that reorders its queue. Should another entry stand in the slot by now, it
+    /// Notes a hit for a policy that reorders its queue. Should another entry be in the slot by now, it
     /// is that one's good luck.
     #[cold]
     fn reorder(&self, stripe: &RwLock<Stripe<K, V>>, id: u32) {

@@ -62,7 +62,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Revokes the load in flight of a key, and nothing else, if there is no live value but the `expected`
-    /// version. `false`: there is one that nobody judged, perhaps published a moment ago.
+    /// version. Returns `false` if there is a live value of another version, perhaps published a moment ago.
     pub(crate) fn revoke<Q>(
         &self,
         hash: KeyHash,

@@ -183,7 +183,7 @@ impl<K, V> Store<K, V> {
             .unwrap_or(0)
     }
 
-    /// How many flights stand in the tables, remembered failures included.
+    /// How many flights are in the tables, remembered failures included.
     pub(crate) fn flights(&self) -> usize {
         self.stripes
             .iter()

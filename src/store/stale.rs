@@ -40,7 +40,7 @@ impl<K, V> Store<K, V> {
         Some((reading.entry.value.clone(), early))
     }
 
-    /// Whether whoever reads an entry now is the one to load it again. Touches nothing.
+    /// Whether a reader of the entry now is to load it again. Touches nothing.
     pub(crate) fn peek_early<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> bool
     where
         Q: Equivalent<K> + ?Sized,
@@ -93,7 +93,7 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    /// Whether a flight keeps nobody from beginning another: a failure whose time is over, or a load that has taken
+    /// Whether a new flight may take the place of this one: a failure whose time is over, or a load that has taken
     /// too long.
     pub(crate) fn is_to_be_replaced(&self, flight: &Flight<K, V>, now: u64) -> bool {
         match flight.remembered_until() {
@@ -212,7 +212,7 @@ impl<K, V> Store<K, V> {
         Some((value, fallback))
     }
 
-    /// Ends what is stale, and the load of it; nothing where there is nothing stale.
+    /// Removes a stale value and revokes the load of it, if there is one.
     pub(crate) fn remove_stale<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q)
     where
         Q: Equivalent<K> + ?Sized,

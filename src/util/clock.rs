@@ -23,8 +23,8 @@ use crate::util::sync::{Arc, Weak};
 /// The moment that never comes.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Where a cache reads the time: the machine's monotonic clock, as it stands or as a thread writes it down, or a
-/// [`ManualClock`] in tests.
+/// Where a cache reads the time: the machine's monotonic clock, read at each call or stored by a thread at intervals,
+/// or a [`ManualClock`] in tests.
 ///
 /// The machine's clock does not count the time that the machine spends suspended.
 ///
@@ -209,7 +209,7 @@ impl Default for Clock {
     }
 }
 
-/// A clock that stands still until it is told to move: for testing code that depends on expiry.
+/// A clock that moves only when a test moves it: for testing code that depends on expiry.
 ///
 /// Clones share one time.
 ///
@@ -234,7 +234,7 @@ impl Default for Clock {
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// A clock that stands at an arbitrary moment.
+    /// A clock at an arbitrary moment.
     ///
     /// ```
     /// let time = larder::ManualClock::new();

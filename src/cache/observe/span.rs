@@ -6,7 +6,7 @@ pub(in crate::cache) struct LoadSpan(tracing::Span);
 #[cfg(not(feature = "tracing"))]
 pub(in crate::cache) struct LoadSpan;
 
-/// What stands for an entered span.
+/// The guard of an entered span, without the feature.
 #[cfg(not(feature = "tracing"))]
 pub(in crate::cache) struct Entered;
 

@@ -132,7 +132,7 @@ impl Bucket {
         self.words[slot % (SLOTS + 1)] = word;
     }
 
-    /// Entries whose way from home leads beyond this bucket; [`MANY`] stands for so many or more.
+    /// Entries whose way from home leads beyond this bucket; [`MANY`] means so many or more.
     #[inline]
     pub(super) fn passed(&self) -> u32 {
         self.words[SLOTS] & MANY

@@ -18,7 +18,7 @@
 //!
 //! # Invariants
 //!
-//! - Each id stands once, in the table or in `old`.
+//! - Each id occurs once, in the table or in `old`.
 //! - A resize goes at most to twice or to half the buckets (rounded up) and ends
 //!   before the new table can fill up: at `n` old buckets it takes at most `n` calls.
 //! - Those of the tables, see [`table`].

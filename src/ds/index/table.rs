@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - An entry stands at a bucket reached from its home bucket by going forward
+//! - An entry is in a bucket reached from its home bucket by going forward
 //!   (and round) through buckets that were full when it was put there.
 //! - `passed` of a bucket is the number of entries whose way from home leads beyond
 //!   it (exactly, unless it was ever [`MANY`]), and has a bit for each of their
@@ -27,7 +27,7 @@ const NEAR: u32 = 8;
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Table {
-    /// An absent chunk, one of no length, stands for empty buckets.
+    /// An absent chunk, one of no length, means empty buckets.
     chunks: Vec<Box<[Bucket]>>,
     /// Buckets hashes are spread over.
     pub(super) n: u32,

@@ -47,7 +47,7 @@ struct PublishOutcome<K, V> {
 }
 
 impl<K, V> LeaderGuard<K, V> {
-    /// For whoever has just begun the `term` of a flight, and runs a loader unless it only takes its turn.
+    /// The leader that has just begun the `term` of a flight. It runs a loader, unless `loads` is false.
     pub(super) fn new(
         store: &Arc<Store<K, V>>,
         namespace: Arc<Namespace>,
@@ -288,7 +288,7 @@ impl<K, V> LeaderGuard<K, V> {
         } else {
             None
         };
-        // No write came between, or the flight would not stand: what is there is what the loader was shown.
+        // No write came between, or the flight would be revoked: what is there is what the loader was shown.
         let renewed = match found {
             Found::Live(id) | Found::Dead(id, RemovalCause::Expired) if standing => {
                 if lifetime == Lifetime::NOTHING {

@@ -9,7 +9,7 @@ use crate::policy::{EntryView, Policy, Slots};
 
 impl S3Fifo {
     /// What `victim`, `admit` and `insert` do together, where the newcomer gets the victim's id and all entries
-    /// weigh the same 1: the victim, and where the newcomer stands, which the owner has yet to note in its slot.
+    /// weigh the same 1: the victim, and the queue of the new entry, which the owner has yet to note in its slot.
     #[inline(always)]
     pub(crate) fn evict_and_admit(
         &mut self,

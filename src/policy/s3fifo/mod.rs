@@ -79,9 +79,9 @@ pub(crate) struct S3Fifo {
     tune_in: u32,
     /// What is fresh.
     fresh: Usage,
-    /// What stands in `newer`, fresh or small.
+    /// Usage of the entries in `newer`, fresh or small.
     on_probation: Usage,
-    /// What stands in `main`.
+    /// Usage of the entries in `main`.
     main_usage: Usage,
     /// For `fresh` and `small` together.
     probation: Bound,
@@ -139,7 +139,7 @@ impl S3Fifo {
         self.main_usage.add(weight);
     }
 
-    /// An entry is fresh no longer; it still stands in `newer`.
+    /// An entry is fresh no longer; it is still in `newer`.
     #[inline]
     fn leave_fresh(&mut self, id: u32, weight: u64) {
         if self.next_to_demote == id {

@@ -8,7 +8,7 @@ use super::response::{Push, Response};
 use crate::tier::contract::{Change, FlushCause, TierError};
 use crate::tier::envelope::ContentId;
 
-/// A number that stands for one connection.
+/// The number of one connection.
 pub type ConnectionId = u64;
 
 /// What the state machine is told.

@@ -19,7 +19,7 @@ mod settings;
 pub use counters::{RedisStats, TrackingAdvice};
 pub use settings::{Redis, RedisBuilder, RedisError, StatsHandle};
 
-/// What a simulation needs to stand in for the server and the network.
+/// What a simulation needs to replace the server and the network.
 #[doc(hidden)]
 pub mod parts {
     pub use super::client::{Answer, Client, RedisTier};

@@ -24,7 +24,7 @@ use crate::tier::envelope::ContentId;
 /// `GETRANGE`, `EXISTS`, `INCR` and `EVAL`.
 ///
 /// It is made without waiting for the server: calls fail with [`TierError::Down`](crate::tier::TierError::Down) until
-/// the connection stands. A connection that is lost is dialled again by itself.
+/// the connection is up. A connection that is lost is dialled again by itself.
 ///
 /// ```no_run
 /// use larder::tier::Tiered;

@@ -459,7 +459,7 @@ where
     }
 }
 
-/// The news that there is nothing is no value.
+/// Whether this is a value, and not an absence.
 fn is_value<V>(what: &What<L1Value<V>>) -> bool {
     matches!(what, What::Value(held) if held.value.is_some())
 }

@@ -11,15 +11,15 @@ mod capacity;
 mod expiry;
 mod listener;
 mod loads;
-mod packing;
+mod compaction;
 mod scopes;
 mod shape;
 #[path = "../support/mod.rs"]
 mod support;
 mod threads;
-mod turnover;
-mod walks;
-mod ways;
+mod fast_insert;
+mod scans;
+mod fast_path;
 mod writes;
 
 use std::time::Duration;

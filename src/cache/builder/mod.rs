@@ -407,7 +407,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// Has every write go the long way, also those for which there is a short one. For the tests outside the crate,
     /// which hold the one to the other.
     #[doc(hidden)]
-    pub fn __long_way(mut self) -> Self {
+    pub fn __without_fast_path(mut self) -> Self {
         self.no_fast_path = true;
         self
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use larder::tier::{Scope, Tier, Tiered, TieredBuilder};
 use larder::{EntryOptions, LoadError, Loaded, TryLoadError};
 
-mod spaces;
-pub(crate) use spaces::{
+mod namespaces;
+pub(crate) use namespaces::{
     a_tag_reaches_into_namespaces, clear_of_a_namespace_clears_it_everywhere_and_nothing_else,
     clear_of_the_root_clears_every_namespace, keys_of_different_namespaces_are_apart,
     nothing_is_stored_that_was_loaded_before_its_namespace_was_cleared, views_do_not_nest,

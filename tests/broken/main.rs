@@ -86,6 +86,56 @@ fn a_patch_that_does_not_apply_is_found() {
     assert!(patch.check(root()).is_err());
 }
 
+/// A filter that matches no test would let its bug pass.
+#[test]
+fn every_patch_names_tests_that_exist() {
+    for patch in patch::all(root()) {
+        let names = names_in(&patch.suite);
+        for part in patch.test.split("::").filter(|part| !part.is_empty()) {
+            assert!(
+                names.iter().any(|name| name.contains(part)),
+                "{}: its suite has no test or module named `{part}`",
+                patch.name
+            );
+        }
+    }
+    assert!(
+        !names_in(&Suite::Race)
+            .iter()
+            .any(|name| name == "no_such_test")
+    );
+}
+
+/// The words of a suite's files, and the files' names: among them those of its tests and modules.
+fn names_in(suite: &Suite) -> BTreeSet<String> {
+    let mut open = match suite {
+        Suite::Integration(suite) => {
+            let tests = root().join("tests");
+            vec![tests.join(suite), tests.join("support")]
+        }
+        Suite::Race => vec![root().join("tests/race")],
+        Suite::Unit => vec![root().join("src")],
+    };
+    let mut names = BTreeSet::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path)
+                .unwrap()
+                .map(|entry| entry.unwrap().path());
+            open.extend(entries.filter(|path| !path.ends_with("target")));
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            names.extend(
+                path.file_stem()
+                    .map(|stem| stem.to_string_lossy().into_owned()),
+            );
+            let text = fs::read_to_string(&path).unwrap();
+            let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+            names.extend(words.map(str::to_owned));
+        }
+    }
+    names
+}
+
 #[test]
 fn every_promise_of_the_readme_has_a_patch() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();

@@ -1,11 +1,11 @@
-//! Bounded work: no call pays for more than a slice of what others left behind.
+//! Bounded work: no call pays for more than a batch of what others left behind.
 
 use larder::{Cache, EntryOptions, EvictionPolicy, ManualClock, Stats};
 
 use crate::{SECOND, ignore};
 
 const MANY: u64 = 100_000;
-/// What one visit reclaims at most.
+/// What one critical section reclaims at most.
 const SLICE: u64 = 64;
 
 fn full(policy: EvictionPolicy) -> (Cache<u64, u64>, ManualClock) {
@@ -69,7 +69,7 @@ fn no_call_reclaims_more_than_a_slice_of_what_expired_at_once() {
             // One more, where the call itself meets an entry that is past its date.
             assert!(cost <= SLICE + 1, "{name} reclaimed {cost}, {policy:?}");
         }
-        // A load visits twice: to join, and to publish.
+        // A load has two critical sections: to join, and to publish.
         let cost = cost(&cache, |cache| ignore(cache.get_or_load(&12, || 1)));
         assert!(cost <= 2 * SLICE + 1, "a load reclaimed {cost}");
     }

@@ -97,7 +97,7 @@ fn what_a_clear_left_makes_room_before_what_is_alive() {
     (0..1000).for_each(|n| ignore(cache.insert(n, 1)));
     cache.clear();
     cache.insert(1, 10);
-    // More than a slice of what is dead has to go for it; the live entry need not.
+    // More than a batch of what is dead has to go for it; the live entry need not.
     cache.insert(2, 500);
     assert_eq!((cache.get(&1), cache.get(&2)), (Some(10), Some(500)));
     assert_eq!((cache.len(), cache.weight()), (2, 510));

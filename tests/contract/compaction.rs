@@ -30,7 +30,7 @@ fn stays(n: u64) -> bool {
     n % 10 == 7
 }
 
-/// Removes all that does not stay, and lets visits move what does.
+/// Removes all that does not stay, and lets critical sections move what does.
 fn thin_out(cache: &Cache<u64, Wide>) {
     (0..MANY)
         .filter(|&n| !stays(n))

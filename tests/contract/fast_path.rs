@@ -141,7 +141,11 @@ fn settings(seed: u64) -> (Run, CacheBuilder<u64, u64, Few>, ManualClock, Log) {
 fn set_up(seed: u64) -> (Run, [Way; 2]) {
     let ways = [false, true].map(|long| {
         let (_, builder, time, log) = settings(seed);
-        let builder = if long { builder.__without_fast_path() } else { builder };
+        let builder = if long {
+            builder.__without_fast_path()
+        } else {
+            builder
+        };
         let cache = builder.build().unwrap();
         let named = cache.namespace("named");
         Way {

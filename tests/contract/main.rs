@@ -8,18 +8,18 @@
 
 mod bounds;
 mod capacity;
+mod compaction;
 mod expiry;
+mod fast_insert;
+mod fast_path;
 mod listener;
 mod loads;
-mod compaction;
+mod scans;
 mod scopes;
 mod shape;
 #[path = "../support/mod.rs"]
 mod support;
 mod threads;
-mod fast_insert;
-mod scans;
-mod fast_path;
 mod writes;
 
 use std::time::Duration;

@@ -233,7 +233,7 @@ fn nothing_live_is_evicted_while_there_is_something_dead_to_sweep() {
 
 #[test]
 fn a_heavy_entry_takes_the_room_of_the_dead_before_that_of_the_living() {
-    // More dead than a visit sweeps by itself, so that making room has to ask for them.
+    // More dead than a critical section sweeps by itself, so that making room has to ask for them.
     let cache = weighted(1000).build().unwrap();
     (0..1000).for_each(|n| ignore(cache.insert(n, 1)));
     cache.clear();

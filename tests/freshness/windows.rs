@@ -112,7 +112,7 @@ fn what_lives_for_ever_is_never_early() {
     assert_eq!(freshness(&cache), Some(Freshness::Fresh));
 }
 
-/// A million values with windows, of which every deadline is held to the tick: the stamp keeps where the window
+/// A million values with windows, of which every deadline is held to the tick: the header keeps where the window
 /// begins, and nothing may take that for the deadline.
 #[test]
 fn a_window_moves_no_deadline() {

@@ -11,9 +11,9 @@ use crate::{DEBUG, SECOND, alone, heap, ignore};
 
 const MANY: u64 = 1_000_000;
 const SHARDS: usize = 8;
-/// What a visit reclaims at most (promise 10).
+/// What a critical section reclaims at most (promise 10).
 const SLICE: u64 = 64;
-/// Slots that one visit may look at: ten for each of its 64 removals (a look from the wheel, a few at the
+/// Slots that one critical section may look at: ten for each of its 64 removals (a look from the wheel, a few at the
 /// entry itself, and those whose index bucket moves). Twice the removals would be over it.
 const HOLD: u64 = 10 * SLICE;
 
@@ -102,7 +102,7 @@ struct Drained {
 }
 
 /// Lets a million expire and writes until all of them are gone, asserting on the way that no write pays for
-/// more than a slice.
+/// more than a batch.
 fn drain(how: &str, write: fn(&Cache<u64, u64>, u64)) -> Drained {
     let time = ManualClock::new();
     let burst = Burst::new(time.clock(), 60 * SECOND, false);
@@ -197,7 +197,7 @@ fn writes_that_stay_keep_no_more_than_their_share() {
     }
 }
 
-/// A visit that frees 64 entries frees about as many blocks, not thousands.
+/// A critical section that frees 64 entries frees about as many blocks, not thousands.
 #[test]
 fn no_write_frees_more_blocks_than_a_slice() {
     let _alone = alone();
@@ -213,7 +213,7 @@ fn every_other_call_pays_a_slice_a_shard_as_well() {
     time.advance(61 * SECOND);
     ignore(larder::__longest_hold());
     type Call = fn(&Cache<u64, u64>);
-    // What a call may reclaim: a slice for each visit to a shard, and the entry it meets itself.
+    // What a call may reclaim: a batch for each critical section of a shard, and the entry it meets itself.
     let calls: [(&str, u64, Call); 11] = [
         ("get", 0, |cache| ignore(cache.get(&5))),
         ("get_many", 0, |cache| ignore(cache.get_many(&[1, 2, 3]))),
@@ -240,7 +240,7 @@ fn every_other_call_pays_a_slice_a_shard_as_well() {
             "{name} reclaimed {reclaimed}"
         );
     }
-    // However large the budget, the lock is free between slices.
+    // However large the budget, the lock is free between batches.
     burst.cache.run_pending(u32::MAX);
     let hold = burst.longest_hold();
     println!("figures run_pending of the rest: {hold} slots under one lock at most");

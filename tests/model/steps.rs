@@ -1,4 +1,4 @@
-//! Writes, removals and upkeep: each called on the cache and on the reference, and compared.
+//! Writes, removals and maintenance: each called on the cache and on the reference, and compared.
 
 use std::time::Duration;
 

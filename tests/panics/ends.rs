@@ -330,7 +330,7 @@ fn what_a_load_throws_out_on_its_way_may_load_the_same_key() {
         for call in [Call::Listener, Call::KeyDrop, Call::ValueDrop] {
             let rig = Rig::new(Variant::Plain);
             let (cache, world, key) = (rig.cache.clone(), rig.world, rig.key(EXPIRED));
-            // The load's flight stands when its visit reclaims the expired values.
+            // The load's flight is in the table when its critical section reclaims the expired values.
             world.send(call, 3, move || {
                 drop(cache.get_or_load(&world.key(EXPIRED), || world.value()));
             });

@@ -7,7 +7,7 @@ use pollster::block_on;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A content with a seal of its own: the envelope's place for it, and nothing else.
+/// A content with a content id of its own: the envelope's place for it, and nothing else.
 pub(crate) fn content(content_id: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![b'x'; 24 + length];
     bytes[8..24].fill(content_id);
@@ -60,7 +60,7 @@ impl Journal<'_> {
         content(self.last_seal, usize::from(self.last_seal % 5))
     }
 
-    /// A seal that was used lately.
+    /// A content id that was used lately.
     fn recent(&mut self) -> ContentId {
         let ago = self.draw(3) as u8;
         content_id(self.last_seal.wrapping_sub(ago))

@@ -23,7 +23,7 @@ pub(crate) enum Bug {
     NullIgnored,
     /// What was read over a link that is gone is kept.
     FlushIgnored,
-    /// The own cache is filled from an own write.
+    /// The L1 is filled from an own write.
     FilledFromOwnWrite,
     /// Writes that were lost are forgotten.
     DebtsForgotten,

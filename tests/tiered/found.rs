@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use larder::tier::{Codec, CodecError, Scope, ServerErrorKind, TierError, Tiered};
 use larder::{EntryOptions, LoadError, Loaded, TryLoadError};
 
-use crate::held::{SECOND, Task, World, once, poll};
+use crate::l1::{SECOND, Task, World, once, poll};
 use crate::support::eventually;
 
 #[test]
@@ -58,7 +58,7 @@ fn an_unchanged_value_is_renewed_in_both_tiers_and_for_the_usual_time() {
     world.time.advance(SECOND);
     assert_eq!(there.get("k").unwrap(), None, "for a hundred seconds");
     assert!(!world.stands("k"));
-    // Where only the own cache remembers what it was.
+    // Where only the L1 remembers what it was.
     assert_eq!(here.get_or_load_with("k", unchanged).unwrap(), Some(1));
     assert_eq!(there.get("k").unwrap(), Some(1));
     world.time.advance(SECOND * 100);

@@ -12,7 +12,7 @@ use larder::{LoadError, Loaded, TryLoadError};
 use parking_lot::Mutex;
 
 use crate::found::Bytes;
-use crate::held::{Node, SECOND, Task, World, poll};
+use crate::l1::{Node, SECOND, Task, World, poll};
 use crate::support::eventually;
 
 type Many = Result<Vec<Option<u64>>, String>;

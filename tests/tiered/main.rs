@@ -6,7 +6,7 @@
 mod fence;
 mod found;
 mod given_up;
-mod held;
+mod l1;
 mod lock;
 mod race;
 mod stepped;

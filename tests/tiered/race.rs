@@ -9,10 +9,10 @@ use larder::tier::{ContentId, MemoryServer, Tier, Tiered};
 use parking_lot::Mutex;
 
 use crate::fence::{Order, Path};
-use crate::held::Node;
+use crate::l1::Node;
 use crate::stepped::{Bug, Stepped, TASK, Turns};
 
-/// Whose seal it is that stands under the key, if it is a value's.
+/// Whose content id is stored under the key, if it is a value's.
 fn value_there(server: &MemoryServer) -> Option<ContentId> {
     let found = pollster::block_on(server.tier().get_many(vec![b":k".to_vec()]));
     let content = found.unwrap().pop().unwrap()?;
@@ -83,7 +83,7 @@ impl Run {
             }
         };
         let insert = async { self.nodes[0].insert_async("k".to_owned(), 3).await.unwrap() };
-        let mut tasks: [Option<crate::held::Task<'_, ()>>; 3] = [
+        let mut tasks: [Option<crate::l1::Task<'_, ()>>; 3] = [
             Some(Box::pin(insert)),
             Some(Box::pin(add(&self.nodes[0], 1))),
             Some(Box::pin(add(&self.nodes[1], 2))),
@@ -94,7 +94,7 @@ impl Run {
                 TASK.set(number);
                 if slot
                     .as_mut()
-                    .is_some_and(|task| crate::held::poll(task).is_some())
+                    .is_some_and(|task| crate::l1::poll(task).is_some())
                 {
                     *slot = None;
                 }

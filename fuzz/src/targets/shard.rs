@@ -18,7 +18,7 @@ use crate::policy::lru::Lru;
 use crate::policy::s3fifo::S3Fifo;
 use crate::policy::settings::Settings;
 use crate::policy::usage::UNLIMITED;
-use crate::shard::{ShardCapacity, Shard};
+use crate::shard::{Shard, ShardCapacity};
 use crate::util::clock::{Clock, ManualClock, NEVER};
 
 pub const TARGET: Target = Target {
@@ -102,7 +102,7 @@ enum Op {
     Sweep,
     /// Stores all keys of `FILL`.
     Fill(u64),
-    /// The shard is told at once, or by its next visit.
+    /// The shard is told at once, or by its next critical section.
     Clear(bool),
     ClearSpace(usize),
     InvalidateTag(u8),

@@ -34,7 +34,7 @@ pub(crate) fn keys_of_different_namespaces_are_apart<W: World>() {
         world.until(|| {
             let before = node.tiered_stats();
             assert_eq!(all(node, "k"), [Some(1), Some(2), Some(3)]);
-            // From the own cache.
+            // From the L1.
             before == node.tiered_stats()
         });
     }

@@ -8,7 +8,7 @@ use crate::entry::freshness::{Early, OwnWindows, RefreshPlan};
 use crate::entry::generation::{EpochCounter, Namespace};
 use crate::entry::header::EntryHeader;
 use crate::entry::removal::{RemovalCause, RemovedBatch, RemovedEntry};
-use crate::shard::{Found, ShardCapacity, MAINTENANCE_BATCH, NewEntry, Outcome, LookupScope};
+use crate::shard::{Found, LookupScope, MAINTENANCE_BATCH, NewEntry, Outcome, ShardCapacity};
 use crate::targets::{GRAIN, kept};
 use crate::util::clock::{NEVER, Now};
 
@@ -95,7 +95,7 @@ impl Run {
         self.shard.notice_clear(&self.epochs);
     }
 
-    /// The end of a visit; returns what is left of the budget.
+    /// The end of a critical section; returns what is left of the budget.
     fn run_maintenance(&mut self, budget: u32, mut out: RemovedBatch<u32, Wide>) -> u32 {
         let mut now = Now::new(&self.clock);
         let left = self
@@ -330,7 +330,7 @@ impl Run {
         self.run_maintenance(MAINTENANCE_BATCH, RemovedBatch::new());
     }
 
-    /// With budget enough, nothing is left that is past, doomed or over a limit.
+    /// With budget enough, nothing is left that is past, cleared or over a limit.
     pub(super) fn sweep(&mut self) {
         self.enter();
         let left = self.run_maintenance(10_000, RemovedBatch::new());

@@ -191,7 +191,7 @@ impl World {
         (held, reins)
     }
 
-    /// Values live for a hundred seconds, and for ten in a process's own cache.
+    /// Values live for a hundred seconds, and for ten in a process's L1.
     pub(crate) fn over(&self, tier: impl Tier) -> TieredBuilder<String, u64> {
         Tiered::builder(tier)
             .max_capacity(1_000)

@@ -1,7 +1,9 @@
 //! What callers may ask for and what they are given: attached loaders, bounds, answers that are not
 //! stored, threads and tasks on one flight.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use larder::{Cache, LoadError, Loaded, TryLoadError};
@@ -133,19 +135,30 @@ fn loads_in_flight_are_bounded() {
 fn joining_and_hitting_take_no_permit() {
     let (cache, _time) = timed(|builder| builder.max_loads(1));
     cache.insert(KEY, 1);
-    let misses = std::sync::atomic::AtomicU32::new(0);
+    let (hits, done) = (AtomicU32::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let hitting = scope.spawn(|| {
-            (0..20_000).for_each(|_| assert_eq!(cache.get_or_load(&KEY, || unreachable!()), 1));
+        // It hits for as long as the other thread loads: neither can be over before the other has begun.
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                assert_eq!(cache.get_or_load(&KEY, || unreachable!()), 1);
+                hits.fetch_add(1, Relaxed);
+            }
         });
-        while !hitting.is_finished() {
-            let loaded = cache.try_get_or_load(&(KEY + 1), || Ok::<_, String>(2));
-            assert!(matches!(loaded, Ok(2)), "refused");
-            cache.remove(&(KEY + 1));
-            misses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
+        let loads = || {
+            while hits.load(Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            for _ in 0..2_000 {
+                let loaded = cache.try_get_or_load(&(KEY + 1), || Ok::<_, String>(2));
+                assert!(matches!(loaded, Ok(2)), "refused");
+                cache.remove(&(KEY + 1));
+            }
+        };
+        // Also after a panic, which would otherwise wait for the other thread for ever.
+        let loaded = catch_unwind(AssertUnwindSafe(loads));
+        done.store(true, Relaxed);
+        loaded.unwrap_or_else(|panic| resume_unwind(panic));
     });
-    assert!(misses.into_inner() > 0);
     at_rest(&cache);
 }
 

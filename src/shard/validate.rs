@@ -35,14 +35,18 @@ impl<K, V> Shard<K, V> {
             assert_eq!(tags, entry.header.is_tagged(), "tags of entry {id}");
         }
         assert_eq!(live, self.policy.live(), "live totals");
-        assert_eq!(cleared, self.cleared, "doomed totals");
+        assert_eq!(cleared, self.cleared, "cleared totals");
         assert!(self.over_capacity || !self.is_over(0, 0), "over the limits");
         self.wheel.validate(|id| match self.slab.get(id) {
             Some(entry) => self.reclaim_at(id, entry),
             None => NEVER,
         });
         let lens = self.policy.queue_lens();
-        assert_eq!(u64::from(lens.cleared), cleared.entries, "the doomed list");
+        assert_eq!(
+            u64::from(lens.cleared),
+            cleared.entries,
+            "the list of cleared entries"
+        );
         let slots = Inspected(self);
         self.policy.validate(&slots, queued.into_iter());
     }

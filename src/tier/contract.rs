@@ -261,7 +261,7 @@ impl fmt::Display for TierError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TierError::Down => f.write_str(
-                "there is no link to the shared tier: it is dialled again by itself; see the tier's stats for why",
+                "there is no connection to the shared tier: it is dialled again by itself; see the tier's stats for why",
             ),
             TierError::BreakerOpen => f.write_str(
                 "the shared tier failed so often that it is left alone for a while: see the tier's stats for why",
@@ -272,7 +272,7 @@ impl fmt::Display for TierError {
             ),
             TierError::Lost { why } => write!(
                 f,
-                "the link to the shared tier was lost ({why}): what was asked for may have been done or not"
+                "the connection to the shared tier was lost ({why}): what was asked for may have been done or not"
             ),
             TierError::Refused { kind, message } => {
                 write!(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use larder::Loaded;
-use larder::tier::redis::parts::{Answer, Client, Commands, RedisTier, Request};
+use larder::tier::redis::internals::{Answer, Client, Commands, RedisTier, Request};
 use larder::tier::{Change, FlushCause, MemoryServer, Tier, TierListener};
 use parking_lot::Mutex;
 use pollster::block_on;

@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use larder::tier::{ServerErrorKind, TierError};
 
 use crate::wire::{Fake, Say, encode, until};
-use larder::tier::redis::parts::Response;
+use larder::tier::redis::internals::Response;
 
 /// Knows the most that was ever asked for at once.
 struct Counting;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::tier::Tiered;
-use larder::tier::redis::parts::Response;
+use larder::tier::redis::internals::Response;
 use larder::tier::redis::{Redis, StatsHandle};
 use parking_lot::Mutex;
 

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
 use larder::tier::TierError;
-use larder::tier::redis::parts::{Action, Command, Commands, ConnectionId, Event, Push, Response};
+use larder::tier::redis::internals::{
+    Action, Command, Commands, ConnectionId, Event, Push, Response,
+};
 
 use crate::faults::{Dice, Fault};
 use crate::mini_redis::{Content, MiniRedis, Told};

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use larder::ManualClock;
-use larder::tier::redis::parts::{
+use larder::tier::redis::internals::{
     Answer, Client, Coherence, Commands, ConnectionCounters, ConnectionId, ConnectionRules,
     RedisTier, Request,
 };

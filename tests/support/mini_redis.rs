@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder::tier::redis::parts::Response;
+use larder::tier::redis::internals::Response;
 
 /// A message about changes: to which connection, and the keys; `None` for everything.
 pub(crate) type Told = (u64, Option<Vec<Vec<u8>>>);

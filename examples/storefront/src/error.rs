@@ -80,9 +80,9 @@ pub enum StoreError {
     #[error("--peer needs the environment variable REDIS_URL")]
     NoRedisUrl,
     #[error(
-        "no link to the Redis that REDIS_URL names within {with_scope:?}: {why}\nStart it, correct REDIS_URL, or unset it to run without Redis"
+        "no link to the Redis that REDIS_URL names within {within:?}: {why}\nStart it, correct REDIS_URL, or unset it to run without Redis"
     )]
-    NoLink { with_scope: Duration, why: String },
+    NoLink { within: Duration, why: String },
     #[error("the second process {doing}: {source}")]
     Peer {
         doing: &'static str,

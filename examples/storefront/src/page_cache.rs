@@ -113,7 +113,7 @@ impl PageCache {
             if begun.elapsed() > FIRST_LINK {
                 let why = watch.stats().last_error;
                 return Err(StoreError::NoLink {
-                    with_scope: FIRST_LINK,
+                    within: FIRST_LINK,
                     why: why.as_deref().unwrap_or("no answer yet").to_owned(),
                 });
             }

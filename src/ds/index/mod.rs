@@ -346,7 +346,7 @@ impl Index {
         assert_eq!(count, self.len as usize, "index: count of entries");
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), count, "index: an id stands twice");
+        assert_eq!(ids.len(), count, "index: an id occurs twice");
     }
 }
 

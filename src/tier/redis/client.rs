@@ -277,6 +277,6 @@ impl<P: Client> Tier for RedisTier<P> {
 
 /// The error for a content without an id.
 fn without_id<T: Send + 'static>() -> TierFuture<T> {
-    let what: Arc<str> = "a content of under 24 bytes, which bears no seal".into();
+    let what: Arc<str> = "a content of under 24 bytes, which has no id".into();
     Box::pin(ready(Err(TierError::Garbled { what })))
 }

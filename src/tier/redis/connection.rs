@@ -99,7 +99,7 @@ impl Drop for Sleeping {
 /// Starts the thread.
 pub(super) fn start(
     address: Address,
-    layout: Commands,
+    commands: Commands,
     coherence: Coherence,
     timeout: Duration,
 ) -> io::Result<ConnectionClient> {
@@ -109,7 +109,7 @@ pub(super) fn start(
     let driver = Driver {
         coherence,
         address,
-        layout,
+        commands,
         clock: Clock::system(),
         // Weak: when the last client goes, the thread ends.
         messages: messages.downgrade(),
@@ -173,7 +173,7 @@ const FARTHEST: Duration = Duration::from_secs(3600);
 struct Driver {
     coherence: Coherence,
     address: Address,
-    layout: Commands,
+    commands: Commands,
     clock: Clock,
     messages: tokio::sync::mpsc::WeakUnboundedSender<Message>,
     answers: std::collections::HashMap<u64, Answer>,
@@ -192,7 +192,7 @@ impl Drop for AbortOnDrop {
 
 /// Dropped, it is closed: its tasks own the socket.
 struct Connection {
-    link: ConnectionId,
+    number: ConnectionId,
     outgoing: UnboundedSender<Vec<u8>>,
     expected: Arc<Mutex<VecDeque<(u64, usize)>>>,
     _reader: AbortOnDrop,
@@ -259,13 +259,13 @@ impl Driver {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Dial(link) => self.dial(link),
-            Action::Send(link, id, commands) => self.send(link, id, &commands),
-            Action::Close(link) => {
+            Action::Dial(connection) => self.dial(connection),
+            Action::Send(connection, id, commands) => self.send(connection, id, &commands),
+            Action::Close(connection) => {
                 if self
                     .connection
                     .as_ref()
-                    .is_some_and(|open| open.link == link)
+                    .is_some_and(|open| open.number == connection)
                 {
                     self.connection = None;
                 }
@@ -294,7 +294,7 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, link: ConnectionId) {
+    fn dial(&mut self, connection: ConnectionId) {
         let Some(messages) = self.messages.upgrade() else {
             return;
         };
@@ -302,7 +302,7 @@ impl Driver {
         let expected = Arc::new(Mutex::new(VecDeque::new()));
         let (outgoing, to_write) = unbounded_channel();
         let address = self.address.clone();
-        let (weak, layout) = (self.messages.clone(), self.layout.clone());
+        let (weak, commands) = (self.messages.clone(), self.commands.clone());
         drop(messages);
         let reader_expects = expected.clone();
         let (start_writer, writes) = tokio::sync::oneshot::channel();
@@ -316,13 +316,13 @@ impl Driver {
             match connect(&address).await {
                 Ok((read, write)) => {
                     let _ = start_writer.send(write);
-                    tell(Event::Dialed(link));
-                    let why = read_all(read, link, &layout, &reader_expects, &tell).await;
-                    tell(Event::Lost(link, why));
+                    tell(Event::Dialed(connection));
+                    let why = read_all(read, connection, &commands, &reader_expects, &tell).await;
+                    tell(Event::Lost(connection, why));
                 }
                 Err(error) => {
                     let why = error.to_string().into();
-                    tell(Event::DialFailed(link, TierError::Lost { why }));
+                    tell(Event::DialFailed(connection, TierError::Lost { why }));
                 }
             }
         });
@@ -332,7 +332,7 @@ impl Driver {
             }
         });
         self.connection = Some(Connection {
-            link,
+            number: connection,
             outgoing,
             expected,
             _reader: AbortOnDrop(reader),
@@ -340,8 +340,12 @@ impl Driver {
         });
     }
 
-    fn send(&mut self, link: ConnectionId, id: u64, commands: &[Command]) {
-        let Some(open) = self.connection.as_ref().filter(|open| open.link == link) else {
+    fn send(&mut self, connection: ConnectionId, id: u64, commands: &[Command]) {
+        let Some(open) = self
+            .connection
+            .as_ref()
+            .filter(|open| open.number == connection)
+        else {
             return;
         };
         let mut bytes = Vec::new();
@@ -388,8 +392,8 @@ async fn write_all(mut write: WriteHalf, mut outgoing: UnboundedReceiver<Vec<u8>
 /// Reads until the connection ends, and says why it did.
 async fn read_all(
     read: ReadHalf,
-    link: ConnectionId,
-    layout: &Commands,
+    connection: ConnectionId,
+    commands: &Commands,
     expected: &Mutex<VecDeque<(u64, usize)>>,
     tell: &impl Fn(Event),
 ) -> Arc<str> {
@@ -405,8 +409,8 @@ async fn read_all(
         if let Value::Push { kind, data } = value {
             let data: Vec<Response> = data.into_iter().map(response_of).collect();
             tell(Event::Pushed(
-                link,
-                Push::read(&kind.to_string(), &data, layout),
+                connection,
+                Push::read(&kind.to_string(), &data, commands),
             ));
             continue;
         }
@@ -416,7 +420,11 @@ async fn read_all(
         responses.push(response_of(value));
         if responses.len() == wanted {
             expected.lock().pop_front();
-            tell(Event::Replied(link, id, Ok(std::mem::take(&mut responses))));
+            tell(Event::Replied(
+                connection,
+                id,
+                Ok(std::mem::take(&mut responses)),
+            ));
         }
     }
 }

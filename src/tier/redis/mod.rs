@@ -21,7 +21,7 @@ pub use settings::{Redis, RedisBuilder, RedisError, StatsHandle};
 
 /// What a simulation needs to replace the server and the network.
 #[doc(hidden)]
-pub mod parts {
+pub mod internals {
     pub use super::client::{Answer, Client, RedisTier};
     pub use super::coherence::Coherence;
     pub use super::commands::{Command, Commands};

@@ -247,9 +247,9 @@ impl RedisBuilder {
             }
         }
         let (address, hello) = read_url(&self.url)?;
-        let layout = Commands::new(&self.prefix);
+        let commands = Commands::new(&self.prefix);
         let mut handshake = hello;
-        handshake.extend(layout.handshake(self.broadcast));
+        handshake.extend(commands.handshake(self.broadcast));
         let rules = ConnectionRules {
             timeout: self.timeout,
             heartbeat: self.heartbeat,
@@ -257,17 +257,17 @@ impl RedisBuilder {
             trips_at: self.trips_at,
             rest: self.rest,
             handshake,
-            ping: layout.ping(),
-            invalidate_all: layout.incr_version(crate::tier::tiered::EVERYTHING),
+            ping: commands.ping(),
+            invalidate_all: commands.incr_version(crate::tier::tiered::EVERYTHING),
             max_retry_words: self.max_retry_words,
         };
         let silence = self.heartbeat.saturating_add(self.timeout);
         let counters = Arc::new(ConnectionCounters::new(self.broadcast, silence));
         let coherence = Coherence::new(rules, counters.clone(), Box::new(crate::util::rng::unit));
-        let client = connection::start(address, layout.clone(), coherence, self.timeout)
+        let client = connection::start(address, commands.clone(), coherence, self.timeout)
             .map_err(RedisError::Thread)?;
         Ok(Redis {
-            tier: Arc::new(RedisTier::new(client, layout)),
+            tier: Arc::new(RedisTier::new(client, commands)),
             counters,
         })
     }

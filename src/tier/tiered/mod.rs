@@ -275,7 +275,7 @@ impl<K, V> fmt::Debug for Tiered<K, V> {
         f.debug_struct("Tiered")
             .field("scope", &self.scope)
             .field("namespace", &self.namespace)
-            .field("linked", &self.inner.connected)
+            .field("connected", &self.inner.connected)
             .finish_non_exhaustive()
     }
 }

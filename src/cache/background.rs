@@ -141,7 +141,7 @@ where
         }
     }
 
-    /// The loader panicked: the lead, dropped, has left the key to the next.
+    /// The loader panicked: the leader was dropped, which left the key to the next caller.
     fn died_in_background(&self, reason: LoadReason, panic: Box<dyn std::any::Any + Send>) {
         drop_catching(panic);
         self.count_failed(reason);

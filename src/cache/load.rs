@@ -226,8 +226,8 @@ where
             .map_err(either)
     }
 
-    /// The wheel of a thread. `told` is a loader's error as others see it; `run`, who may run the loader while this
-    /// call is served what is there, or waits no longer than its limits say.
+    /// Takes the steps of a loading call, as a thread. `told` is a loader's error as other callers see it; `run` runs
+    /// the loader elsewhere while this call is served what is there, or waits no longer than its timeouts say.
     fn load_blocking<Q, F, E>(
         &self,
         key: &Q,

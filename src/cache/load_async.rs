@@ -1,4 +1,4 @@
-//! Single-flight loading for tasks: the same wheel as for threads, turned by any runtime.
+//! Single-flight loading for tasks: the steps that threads take, on any runtime.
 //!
 //! A loader's future is polled by the call that leads, and dropped with it: a caller that goes away
 //! hands the key to another. No future here holds a lock across an `await`.
@@ -236,7 +236,8 @@ where
         present(load.await).map_err(either)
     }
 
-    /// The wheel of a task.
+    /// Takes the steps of a loading call, as a task. `told` is a loader's error as other callers see it; `run` runs the
+    /// loader elsewhere while this call is served what is there, or waits no longer than its timeouts say.
     async fn load_task<Q, F, Fut, E>(
         &self,
         key: &Q,

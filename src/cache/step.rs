@@ -1,7 +1,7 @@
 //! What a loading call does next, whether a thread or a task makes it.
 //!
-//! Each call turns the same wheel: look; on a miss join the key's flight; lead it, follow it, or (where
-//! neither may be) load alone. A value that may be served though it is to be loaded again turns it, too.
+//! Each call takes the same steps: look; on a miss join the key's flight; lead it, follow it, or (where neither is
+//! possible) load alone. A value that may be served although it is to be loaded again takes them, too.
 
 use std::hash::{BuildHasher, Hash};
 
@@ -103,7 +103,7 @@ pub(super) fn unless_nothing_is_unchanged<V, E>(
 }
 
 impl<V> Served<V> {
-    /// Lets go of it, as nobody is served it.
+    /// Drops a value that is not served.
     pub(super) fn drop_unused(self) {
         let (Served::Live(value) | Served::Stale(value)) = self;
         drop_catching(value);
@@ -129,7 +129,7 @@ where
         }
     }
 
-    /// Loads a value again, unless somebody does already.
+    /// Loads a value again, unless another call does already.
     #[cold]
     fn refresh<Q>(&self, key: &Q, current: V, accepts: Accepts) -> LoadStep<K, V>
     where

@@ -1,8 +1,8 @@
 //! Calls of an attached loader that wait no longer than they were told: the loader runs elsewhere, goes on when
 //! they have left, and its value is stored as any other.
 //!
-//! Such a call leads the flight of its key only to hand the lead on. From then on it is one of those who wait for it:
-//! for the soft timeout if there is something stale to serve, and for the hard one in any case.
+//! Such a call becomes the leader of the flight of its key only to hand that role on. From then on it is one of those
+//! who wait for it: for the soft timeout if there is something stale to serve, and for the hard one in any case.
 
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;

@@ -18,7 +18,7 @@
 //! owner has no more use for it stays until its turn comes. Then its due is asked for, and it moves on or
 //! leaves. So an id costs a look in its turn, and nothing at each write.
 //!
-//! Time only moves forward by [`Wheel::pop_expired`]; a smaller `now` than one
+//! Time only moves forward by [`TimerWheel::pop_expired`]; a smaller `now` than one
 //! seen is taken for that one.
 //!
 //! # Invariants
@@ -66,7 +66,7 @@ const NEVER: u64 = u64::MAX;
 /// A timer wheel of ids. In this order: what every call looks at comes first.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Wheel {
+pub(crate) struct TimerWheel {
     len: u32,
     /// The tag of the coarse bucket being drained, or 0.
     draining: u16,
@@ -101,7 +101,7 @@ fn bucket_tag(level: usize, slot: u64) -> u16 {
     1 + level as u16 * GROUP + slot as u16
 }
 
-impl Wheel {
+impl TimerWheel {
     /// An empty wheel at time `now`; allocates nothing.
     pub(crate) fn new(now: u64) -> Self {
         Self {
@@ -250,7 +250,7 @@ impl Wheel {
         self.tags.try_get(id).copied().unwrap_or(0)
     }
 
-    /// A time before which [`Wheel::pop_expired`] finds nothing to do.
+    /// A time before which [`TimerWheel::pop_expired`] finds nothing to do.
     pub(crate) fn next_due(&self) -> Option<u64> {
         if self.len == 0 {
             return None;
@@ -503,7 +503,7 @@ mod tests {
         dues.get(&id).copied().unwrap_or(NEVER)
     }
 
-    fn drain(wheel: &mut Wheel, now: u64, dues: &BTreeMap<u32, u64>) -> Vec<u32> {
+    fn drain(wheel: &mut TimerWheel, now: u64, dues: &BTreeMap<u32, u64>) -> Vec<u32> {
         let (mut out, mut steps) = (Vec::new(), u32::MAX);
         while let Some(id) = wheel.pop_expired(now, &mut steps, |id| due_in(dues, id)) {
             out.push(id);
@@ -522,7 +522,7 @@ mod tests {
                 9 => rand.next(1 << 50),
                 level => (1 << (TICK_BITS + 6 * (level as u32 - 1).min(6))) * 3 - 2 * TICK,
             };
-            let mut wheel = Wheel::new(now);
+            let mut wheel = TimerWheel::new(now);
             // Every id has its current due here, which may run ahead of the wheel.
             let mut dues: BTreeMap<u32, u64> = BTreeMap::new();
             let reach = [20, 26, 34, 50][round % 4];
@@ -575,7 +575,7 @@ mod tests {
     fn tiny_budgets_only_delay() {
         let mut rand = Rand(0x5555_1234_9876_4321);
         let mut now = 1_u64 << 40;
-        let mut wheel = Wheel::new(now);
+        let mut wheel = TimerWheel::new(now);
         let mut dues: BTreeMap<u32, u64> = BTreeMap::new();
         for turn in 0..60_000_u64 {
             if turn % 3 == 0 {
@@ -605,7 +605,7 @@ mod tests {
 
     #[test]
     fn a_later_due_moves_nothing_and_an_earlier_one_does() {
-        let mut wheel = Wheel::new(0);
+        let mut wheel = TimerWheel::new(0);
         wheel.schedule(1, TICK * 100);
         let stands = wheel.tag(1);
         wheel.schedule(1, TICK * 5_000);
@@ -622,7 +622,7 @@ mod tests {
 
     #[test]
     fn a_crowded_tick_is_looked_through_in_turn() {
-        let mut wheel = Wheel::new(0);
+        let mut wheel = TimerWheel::new(0);
         let dues: BTreeMap<u32, u64> = (0..1_000).map(|id| (id, u64::from(id) * 8_000)).collect();
         dues.iter().for_each(|(&id, &due)| wheel.schedule(id, due));
         let mut reported = Vec::new();
@@ -642,7 +642,7 @@ mod tests {
 
     #[test]
     fn a_jump_of_centuries_is_cheap() {
-        let mut wheel = Wheel::new(5);
+        let mut wheel = TimerWheel::new(5);
         let far = 1_u64 << 62;
         let dues = BTreeMap::from([(1, 10), (2, TICK * 500), (3, far), (4, far + 1)]);
         dues.iter().for_each(|(&id, &due)| wheel.schedule(id, due));
@@ -663,7 +663,7 @@ mod tests {
 
     #[test]
     fn never_and_dropped() {
-        let mut wheel = Wheel::new(0);
+        let mut wheel = TimerWheel::new(0);
         assert_eq!(wheel.heap_bytes(), 0);
         wheel.schedule(1, NEVER);
         assert!(!wheel.is_scheduled(1));

@@ -21,8 +21,8 @@
 //! * `term` grows with every change of leader. A leader may publish only under the stripe's lock, while
 //!   its flight is in the table and its term is the flight's.
 //! * `epoch` is drawn under the stripe's lock when a leader's term begins, before its loader runs.
-//! * Followers join under the stripe's lock while the flight is in the table, so a flight that has left
-//!   the table gains no more of them; save the call that began it, which may follow whom it handed the lead to.
+//! * Followers join under the stripe's lock while the flight is in the table, so a flight that has left the table gains
+//!   no more of them; save the call that began it, which may follow the leader that it handed the loader to.
 //! * Whoever ends a flight, or makes it leaderless, takes the wakes it owes out of the state under the
 //!   lock and calls them after it. A follower that goes away from a leaderless flight wakes the next.
 

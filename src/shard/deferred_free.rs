@@ -6,7 +6,7 @@
 
 use super::side_tables::SideTables;
 use crate::ds::list::Links;
-use crate::ds::timer_wheel::Wheel;
+use crate::ds::timer_wheel::TimerWheel;
 
 /// The most chunks that one critical section frees.
 const CHUNKS: u32 = 64;
@@ -15,7 +15,7 @@ const CHUNKS: u32 = 64;
 pub(super) struct DeferredFree {
     pub(super) side_tables: SideTables,
     pub(super) links: Links,
-    pub(super) wheel: Wheel,
+    pub(super) wheel: TimerWheel,
 }
 
 impl DeferredFree {

@@ -151,7 +151,7 @@ impl<K, V> Shard<K, V> {
         };
         let (id, seen) = self.policy.victim(&mut slots)?;
         // Where no deadline has come and nothing is tagged, there is no other cause.
-        let (cause, tagged) = if quiet && self.side_tables.no_side_tables_in_use() {
+        let (cause, tagged) = if quiet && self.side_tables.none_in_use() {
             (RemovalCause::Size, false)
         } else {
             self.cause_of(id, epochs, now)

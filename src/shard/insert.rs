@@ -39,31 +39,31 @@ impl<K, V> Shard<K, V> {
     #[inline(always)]
     pub(crate) fn store(
         &mut self,
-        incoming: NewEntry<K, V>,
+        new_entry: NewEntry<K, V>,
         found: Found,
         scope: LookupScope<'_>,
         now: &mut Now<'_>,
         out: &mut RemovedBatch<K, V>,
     ) -> Outcome<K, V> {
         match found {
-            Found::Absent => match self.insert_evicting_new(incoming, scope.namespace, now) {
+            Found::Absent => match self.insert_evicting_new(new_entry, scope.namespace, now) {
                 Ok(old) => {
                     out.push(displaced(old));
                     Outcome::Stored { replaced: None }
                 }
-                Err(incoming) => self.store_new(incoming, scope, now, out),
+                Err(new_entry) => self.store_new(new_entry, scope, now, out),
             },
             Found::Live(id) => {
-                let grown = incoming.weight.saturating_sub(self.weight_of(id));
+                let grown = new_entry.weight.saturating_sub(self.weight_of(id));
                 if grown > 0 && self.is_over(0, grown) {
-                    self.replace(id, incoming, scope, now, out)
+                    self.replace(id, new_entry, scope, now, out)
                 } else {
-                    self.overwrite(id, incoming, scope, now)
+                    self.overwrite(id, new_entry, scope, now)
                 }
             }
             Found::Dead(id, cause) => {
                 self.remove_into(id, cause, out);
-                self.store_new(incoming, scope, now, out)
+                self.store_new(new_entry, scope, now, out)
             }
         }
     }
@@ -74,13 +74,13 @@ impl<K, V> Shard<K, V> {
     fn replace(
         &mut self,
         id: u32,
-        incoming: NewEntry<K, V>,
+        new_entry: NewEntry<K, V>,
         scope: LookupScope<'_>,
         now: &mut Now<'_>,
         out: &mut RemovedBatch<K, V>,
     ) -> Outcome<K, V> {
         let old = self.remove(id, RemovalCause::Replaced);
-        match self.store_new(incoming, scope, now, out) {
+        match self.store_new(new_entry, scope, now, out) {
             Outcome::Stored { .. } => Outcome::Stored {
                 replaced: old.map(|gone| (gone.key, gone.value, gone.weight)),
             },
@@ -95,7 +95,7 @@ impl<K, V> Shard<K, V> {
     #[inline(never)]
     fn store_new(
         &mut self,
-        incoming: NewEntry<K, V>,
+        new_entry: NewEntry<K, V>,
         scope: LookupScope<'_>,
         now: &mut Now<'_>,
         out: &mut RemovedBatch<K, V>,
@@ -105,7 +105,7 @@ impl<K, V> Shard<K, V> {
             weight,
             tags,
             plan,
-        } = incoming;
+        } = new_entry;
         let hash = entry.header.hash();
         let due = entry.header.packed_deadline();
         let mut on_time = false;
@@ -154,7 +154,7 @@ impl<K, V> Shard<K, V> {
     fn overwrite(
         &mut self,
         id: u32,
-        incoming: NewEntry<K, V>,
+        new_entry: NewEntry<K, V>,
         scope: LookupScope<'_>,
         now: &mut Now<'_>,
     ) -> Outcome<K, V> {
@@ -163,7 +163,7 @@ impl<K, V> Shard<K, V> {
             weight,
             tags,
             plan,
-        } = incoming;
+        } = new_entry;
         let old_weight = self.weight_of(id);
         let Some(entry) = self.slab.get_mut(id) else {
             return Outcome::Full(new.key, new.value);

@@ -88,19 +88,19 @@ impl<K, V> Shard<K, V> {
     /// if the fast path does not apply.
     pub(super) fn insert_evicting_new(
         &mut self,
-        incoming: NewEntry<K, V>,
+        new_entry: NewEntry<K, V>,
         namespace: u32,
         now: &mut Now<'_>,
     ) -> Result<Entry<K, V>, NewEntry<K, V>> {
-        let says_nothing = incoming.weight == 1
-            && incoming.tags.is_none()
-            && incoming.plan == RefreshPlan::NONE
+        let says_nothing = new_entry.weight == 1
+            && new_entry.tags.is_none()
+            && new_entry.plan == RefreshPlan::NONE
             && namespace == Namespace::ROOT;
         if !says_nothing || !self.is_full() || !self.fast_path_ok() || !self.no_timer_due(now) {
-            return Err(incoming);
+            return Err(new_entry);
         }
-        self.insert_evicting(incoming.entry)
-            .map_err(|entry| NewEntry { entry, ..incoming })
+        self.insert_evicting(new_entry.entry)
+            .map_err(|entry| NewEntry { entry, ..new_entry })
     }
 
     /// Whether an entry of weight 1 can come only by the eviction of another, and there is one.
@@ -116,7 +116,7 @@ impl<K, V> Shard<K, V> {
     fn fast_path_ok(&self) -> bool {
         matches!(self.policy, AnyPolicy::S3Fifo(_))
             && self.cleared.entries == 0
-            && self.side_tables.needs_no_side_tables()
+            && self.side_tables.none_needed()
             && !self.over_capacity
             && !self.index.has_work()
             && self.deferred_free.is_empty()

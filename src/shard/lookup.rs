@@ -38,13 +38,7 @@ impl<K, V> Shard<K, V> {
             // it would keep the processor from seeing ahead to the next wait.
             now.coarse();
         }
-        self.find_from(
-            home,
-            hash,
-            key,
-            namespace,
-            self.side_tables.no_side_tables_in_use(),
-        )
+        self.find_from(home, hash, key, namespace, self.side_tables.none_in_use())
     }
 
     /// With `plain`, all entries are known to be in the root.
@@ -165,7 +159,7 @@ impl<K, V> Shard<K, V> {
             clock,
             ..
         } = reader;
-        if !self.side_tables.no_side_tables_in_use() || !reader.in_root {
+        if !self.side_tables.none_in_use() || !reader.in_root {
             return self.read_with_side_tables(hash, key, namespace, epochs, clock, note);
         }
         let home = self.index.home(hash);

@@ -36,7 +36,7 @@ pub(crate) mod slab;
 mod validate;
 
 use crate::ds::index::Index;
-use crate::ds::timer_wheel::Wheel;
+use crate::ds::timer_wheel::TimerWheel;
 use crate::entry::Entry;
 use crate::entry::freshness::{Early, RefreshPlan, Stale, Windows};
 use crate::entry::generation::{EpochCounter, Namespace, TagSet};
@@ -139,7 +139,7 @@ pub(crate) struct Shard<K, V> {
     min_epoch: u64,
     /// The cache's minimum epoch that this shard has noticed.
     seen_min_epoch: u64,
-    wheel: Wheel,
+    wheel: TimerWheel,
     /// Memory of the side tables from when the shard was emptied, which is not freed yet.
     deferred_free: Vec<DeferredFree>,
 }
@@ -157,7 +157,7 @@ impl<K, V> Shard<K, V> {
             slab: Slab::new(),
             index: Index::new(u32::try_from(capacity.entries).ok()),
             policy,
-            wheel: Wheel::new(now),
+            wheel: TimerWheel::new(now),
             side_tables: SideTables::new(weighted, idle_after, windows),
             deferred_free: Vec::new(),
             compaction: Compaction::default(),
@@ -253,7 +253,7 @@ impl<K, V> Shard<K, V> {
     #[inline]
     pub(crate) fn note_hit(&self, id: u32, entry: &Entry<K, V>, now: &mut Now<'_>) {
         entry.header.hit(MAX_HITS);
-        if !self.side_tables.no_side_tables_in_use() {
+        if !self.side_tables.none_in_use() {
             self.side_tables.note_read(id, now);
         }
     }

@@ -70,13 +70,13 @@ impl SideTables {
     /// Whether no side table is in use that a read looks at: all entries weigh 1, are in the root
     /// namespace and untagged, and nobody asks when they were read.
     #[inline]
-    pub(super) fn no_side_tables_in_use(&self) -> bool {
+    pub(super) fn none_in_use(&self) -> bool {
         !self.in_use
     }
 
     /// Whether, moreover, nothing would have to be noted of a new entry that says nothing.
     #[inline]
-    pub(super) fn needs_no_side_tables(&self) -> bool {
+    pub(super) fn none_needed(&self) -> bool {
         // What is in use is told, too.
         !self.records_every_entry && !self.moves_deadlines
     }
@@ -238,7 +238,7 @@ impl SideTables {
     #[inline]
     fn or_idle(&self, id: u32, by_age: u64) -> u64 {
         match &self.idle {
-            Some(idle) if !self.no_side_tables_in_use() => by_age.min(idle.expires_at(id)),
+            Some(idle) if !self.none_in_use() => by_age.min(idle.expires_at(id)),
             _ => by_age,
         }
     }

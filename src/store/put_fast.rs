@@ -30,9 +30,9 @@ impl<K, V> Store<K, V> {
         // One place in the order of epochs, as with any write: what was cleared up to this epoch is noticed already,
         // and the root has no other minimum.
         let epoch = self.epochs.current();
-        let is_plain =
+        let is_eligible =
             shard.has_noticed(&self.epochs) && flights.holds_nothing() && epoch <= MAX_EPOCH;
-        let expected = if is_plain {
+        let expected = if is_eligible {
             shard.fast_path_for(hash.in_shard(), &key, lifetime, &self.clock)
         } else {
             None

@@ -43,7 +43,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("Reading", "Hit"),
     ("Incoming", "NewEntry"),
     ("is_tidy", "fast_path_ok"),
-    ("is_blank", "needs_no_side_tables"),
+    ("is_blank", "none_needed or holds_nothing"),
     ("is_loose", "is_fragmented"),
     ("is_quiet", "no_timer_due"),
     ("Evictor", "AnyPolicy"),

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::{Bug, Counts, Input, Story, Target};
-use crate::ds::timer_wheel::Wheel;
+use crate::ds::timer_wheel::TimerWheel;
 
 pub const TARGET: Target = Target {
     name: "wheel",
@@ -57,7 +57,7 @@ enum Op {
 }
 
 struct Run {
-    wheel: Wheel,
+    wheel: TimerWheel,
     /// The dues of the ids that are to come out.
     held: BTreeMap<u32, u64>,
     /// The latest time the wheel was told.
@@ -78,7 +78,7 @@ pub fn drive(data: &[u8], bug: Bug) -> Counts {
         _ => NEVER - 1 - input.span(40),
     };
     let mut run = Run {
-        wheel: Wheel::new(now),
+        wheel: TimerWheel::new(now),
         held: BTreeMap::new(),
         now,
         bug,

@@ -79,9 +79,9 @@ impl Error for CodecError {
 /// Bytes and text as they are.
 ///
 /// ```
-/// use larder::tier::{Codec, Plain};
+/// use larder::tier::{Codec, RawBytes};
 ///
-/// let text: String = Plain.decode(b"chair")?;
+/// let text: String = RawBytes.decode(b"chair")?;
 /// assert_eq!(text, "chair");
 /// # Ok::<(), larder::tier::CodecError>(())
 /// ```

@@ -26,10 +26,10 @@ use crate::util::sync::Arc;
 /// number behind in it. A handle: clones are cheap.
 ///
 /// ```
-/// use larder::tier::{Locks, MemoryServer};
+/// use larder::tier::{LockManager, MemoryServer};
 /// use std::time::Duration;
 ///
-/// let locks = Locks::new(MemoryServer::new().tier());
+/// let locks = LockManager::new(MemoryServer::new().tier());
 /// let minute = Duration::from_secs(60);
 /// let held = locks.try_lock("nightly report", minute)?.expect("nobody else holds it");
 /// assert!(locks.try_lock("nightly report", minute)?.is_none());
@@ -96,7 +96,7 @@ impl LockManager {
     /// Over this tier.
     ///
     /// ```
-    /// let locks = larder::tier::Locks::new(larder::tier::MemoryServer::new().tier());
+    /// let locks = larder::tier::LockManager::new(larder::tier::MemoryServer::new().tier());
     /// # let _ = locks;
     /// ```
     pub fn new(tier: impl Tier) -> Self {
@@ -106,10 +106,10 @@ impl LockManager {
     /// A manager of locks on this tier that reads this clock.
     ///
     /// ```
-    /// # use larder::tier::{Locks, MemoryServer};
+    /// # use larder::tier::{LockManager, MemoryServer};
     /// let time = larder::ManualClock::new();
     /// let server = MemoryServer::with_clock(time.clock());
-    /// let locks = Locks::with_clock(server.tier(), time.clock());
+    /// let locks = LockManager::with_clock(server.tier(), time.clock());
     /// # let _ = locks;
     /// ```
     pub fn with_clock(tier: impl Tier, clock: Clock) -> Self {
@@ -131,8 +131,8 @@ impl LockManager {
     /// The tier's. The lock may then be taken all the same, until its time is up.
     ///
     /// ```
-    /// # use larder::tier::{Locks, MemoryServer};
-    /// # let locks = Locks::new(MemoryServer::new().tier());
+    /// # use larder::tier::{LockManager, MemoryServer};
+    /// # let locks = LockManager::new(MemoryServer::new().tier());
     /// let held = locks.try_lock("report", std::time::Duration::from_secs(60))?;
     /// assert!(held.is_some());
     /// # Ok::<(), larder::tier::TierError>(())
@@ -182,9 +182,9 @@ impl LockManager {
     /// Those of [`try_lock`](Self::try_lock).
     ///
     /// ```
-    /// # use larder::tier::{Locks, MemoryServer};
+    /// # use larder::tier::{LockManager, MemoryServer};
     /// # use std::time::Duration;
-    /// # let locks = Locks::new(MemoryServer::new().tier());
+    /// # let locks = LockManager::new(MemoryServer::new().tier());
     /// let held = locks.lock("report", Duration::from_secs(60), Duration::from_secs(5))?;
     /// assert!(held.is_some());
     /// # Ok::<(), larder::tier::TierError>(())
@@ -271,9 +271,9 @@ impl LockGuard {
     /// The tier's. The lock's time is then as it was, at least.
     ///
     /// ```
-    /// # use larder::tier::{Locks, MemoryServer};
+    /// # use larder::tier::{LockManager, MemoryServer};
     /// # use std::time::Duration;
-    /// # let locks = Locks::new(MemoryServer::new().tier());
+    /// # let locks = LockManager::new(MemoryServer::new().tier());
     /// let mut held = locks.try_lock("report", Duration::from_secs(1))?.expect("free");
     /// assert!(held.extend(Duration::from_secs(60))?);
     /// assert!(held.remaining() > Duration::from_secs(30));

@@ -60,7 +60,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// let second = Duration::from_secs(1);
     /// let cache = larder::Cache::<u64, u64>::builder()
     ///     .max_capacity(9)
-    ///     .negative_time_to_live(second)
+    ///     .error_time_to_live(second)
     ///     .build()?;
     /// # Ok::<(), larder::BuildError>(())
     /// ```
@@ -78,7 +78,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// # use std::time::Duration;
     /// let cache = larder::Cache::<u64, u64>::builder()
     ///     .max_capacity(9)
-    ///     .absent_time_to_live(Duration::from_secs(5))
+    ///     .negative_time_to_live(Duration::from_secs(5))
     ///     .build()?;
     /// assert_eq!(cache.get_or_load_optional(&404, || None), None);
     /// assert_eq!(cache.get_or_load_optional(&404, || unreachable!("it is remembered")), None);

@@ -33,7 +33,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// let cache: Tiered<String, String> = Tiered::builder(MemoryServer::new().tier())
 ///     .max_capacity(10_000)
 ///     .time_to_live(Duration::from_secs(3600))
-///     .own_time_to_live(Duration::from_secs(60))
+///     .l1_time_to_live(Duration::from_secs(60))
 ///     .build()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -248,11 +248,11 @@ where
     /// What is wrong with the settings.
     ///
     /// ```
-    /// use larder::tier::{MemoryServer, Plain, Tiered};
+    /// use larder::tier::{MemoryServer, RawBytes, Tiered};
     ///
     /// let cache: Tiered<String, String> = Tiered::builder(MemoryServer::new().tier())
     ///     .max_capacity(1_000)
-    ///     .build_with(Plain)?;
+    ///     .build_with(RawBytes)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn build_with(self, codec: impl Codec<V>) -> Result<Tiered<K, V>, TieredBuildError> {

@@ -179,7 +179,7 @@ where
     /// # use larder::tier::{MemoryServer, Scope, Tiered};
     /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
     /// cache.insert("a".to_owned(), 1)?;
-    /// cache.within(Scope::Local).invalidate("a")?; // the own copy; the next read asks the shared tier
+    /// cache.with_scope(Scope::Local).invalidate("a")?; // the own copy; the next read asks the shared tier
     /// assert_eq!(cache.get("a")?, Some(1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -196,7 +196,7 @@ where
     /// ```
     /// # use larder::tier::{MemoryServer, Tiered};
     /// # let cache: Tiered<String, u64> = Tiered::builder(MemoryServer::new().tier()).max_capacity(9).build()?;
-    /// assert!(cache.is_linked());
+    /// assert!(cache.is_connected());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]

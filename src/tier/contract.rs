@@ -77,7 +77,7 @@ pub trait Tier: Send + Sync + 'static {
     /// Moves the version of a name to the sequence's next number, and returns that.
     fn incr_version(&self, name: Box<str>) -> TierFuture<u64>;
 
-    /// Who hears of changes from now on. Called once, before anything else. LockGuard weakly.
+    /// Who hears of changes from now on. Called once, before anything else. Held weakly.
     fn listen(&self, listener: std::sync::Weak<dyn TierListener>);
 
     /// The longest that any other call may take.

@@ -18,7 +18,7 @@ pub(super) struct Sleep {
 
 /// A thread that has been asked to wake whoever waits.
 struct Watch {
-    /// LockGuard by the thread as well; when it holds it alone, nobody waits any more.
+    /// Held by the thread as well; when it holds it alone, nobody waits any more.
     waker: Arc<Mutex<Option<Waker>>>,
     thread: Thread,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use equivalent::Equivalent;
 
-use super::load::{TURNS, blocking_as, value_of};
+use super::load::{MAX_TRIES, blocking_as, value_of};
 use super::miss::{QueryResult, StorePermit};
 use super::own_writes::{Leaders, leaders_here};
 use super::publish::Prepared;
@@ -273,7 +273,7 @@ where
         };
         let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..keys.len()).collect();
-        let (mut wants, mut turns) = (Vec::new(), TURNS);
+        let (mut wants, mut turns) = (Vec::new(), MAX_TRIES);
         loop {
             let before = inner.nothings();
             let those = open.iter().map(|qualified_key| keys[*qualified_key]);

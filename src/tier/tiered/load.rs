@@ -18,7 +18,7 @@ use crate::util::error::{LoadError, TryLoadError};
 use crate::util::sync::{Arc, Mutex};
 
 /// How often a call that brings a loader asks again if it was answered by one without.
-pub(super) const TURNS: usize = 16;
+pub(super) const MAX_TRIES: usize = 16;
 
 impl<K, V> Tiered<K, V>
 where
@@ -248,7 +248,7 @@ where
         let inner = &self.inner;
         let mut loader = Some(loader);
         let mut demand = None;
-        for _ in 0..TURNS {
+        for _ in 0..MAX_TRIES {
             let before = inner.nothings();
             let slot = &mut loader;
             let fill = |previous| async move {
@@ -301,7 +301,7 @@ where
             });
         }
         let mut demand = None;
-        for _ in 0..TURNS {
+        for _ in 0..MAX_TRIES {
             let before = inner.nothings();
             match self.l1.load(key) {
                 // Perhaps the answer of a call without a loader.

@@ -25,7 +25,7 @@ pub(super) enum QueryResult<'a, V> {
 /// What a loader's value may be stored over, and what to serve if there is none.
 pub(super) struct StorePermit<'a, V> {
     /// `None`: it is for the callers alone.
-    pub(super) right: Option<Fence>,
+    pub(super) fence: Option<Fence>,
     /// The tier cannot be reached: everything kept now goes when it can be again.
     pub(super) out_of_reach: bool,
     placeholder: Option<Placeholder<'a>>,
@@ -41,7 +41,7 @@ pub(super) struct Fence {
 }
 
 /// A content, as far as it could be read.
-pub(super) enum Read<V> {
+pub(super) enum ReadOutcome<V> {
     /// Another call, of this process or another, loads.
     Placeholder,
     Fresh(Loaded<L1Value<V>>),
@@ -52,11 +52,11 @@ pub(super) enum Read<V> {
 }
 
 /// How often a miss looks again because others were faster.
-const TURNS: usize = 8;
+const MAX_TRIES: usize = 8;
 
 impl<'a, V> StorePermit<'a, V> {
     const NONE: Self = StorePermit {
-        right: None,
+        fence: None,
         out_of_reach: false,
         placeholder: None,
         stale: None,
@@ -72,7 +72,7 @@ impl<'a, V> StorePermit<'a, V> {
 
     fn over(over: ContentId, started_at: u64, stale: Option<Loaded<L1Value<V>>>) -> Self {
         StorePermit {
-            right: Some(Fence { over, started_at }),
+            fence: Some(Fence { over, started_at }),
             stale,
             ..StorePermit::NONE
         }
@@ -85,7 +85,7 @@ impl<'a, V> StorePermit<'a, V> {
         add_reply: AddReply,
     ) -> Option<Self> {
         if !add_reply.stored {
-            placeholder.is_gone();
+            placeholder.set_gone();
             return None;
         }
         Some(StorePermit {
@@ -99,9 +99,9 @@ impl<'a, V> StorePermit<'a, V> {
     }
 
     /// Something took the placeholder's place.
-    pub(super) fn is_used(&mut self) {
+    pub(super) fn set_used(&mut self) {
         if let Some(placeholder) = &mut self.placeholder {
-            placeholder.is_gone();
+            placeholder.set_gone();
         }
     }
 
@@ -141,7 +141,7 @@ where
             TieredCounters::count(&self.counters.l2_errors);
         }
         let found = match read? {
-            Some((_, Read::Fresh(loaded))) => Some(loaded),
+            Some((_, ReadOutcome::Fresh(loaded))) => Some(loaded),
             _ => None,
         };
         self.count_query(found.is_some());
@@ -162,7 +162,7 @@ where
                     None => None,
                 };
                 found.push(match read {
-                    Some((_, Read::Fresh(loaded))) => Some(loaded),
+                    Some((_, ReadOutcome::Fresh(loaded))) => Some(loaded),
                     _ => None,
                 });
                 self.count_query(found.last().is_some_and(Option::is_some));
@@ -190,7 +190,7 @@ where
     ) -> Result<QueryResult<'a, V>, TierError> {
         let until = self.clock.now().saturating_add(nanos(self.rules.max_wait));
         // Others may come and go between our reading and our writing: not for ever.
-        let mut turns = TURNS;
+        let mut turns = MAX_TRIES;
         while turns > 0 {
             turns -= 1;
             let left = Duration::from_nanos(until.saturating_sub(self.clock.now()));
@@ -204,13 +204,13 @@ where
                 }
             };
             let stale = match read {
-                Read::Fresh(loaded) if is_news(&loaded, previous, self.clock.now()) => {
+                ReadOutcome::Fresh(loaded) if is_news(&loaded, previous, self.clock.now()) => {
                     self.count_query(true);
                     return Ok(QueryResult::Found(loaded));
                 }
-                Read::Fresh(_) => None,
-                Read::Dead { stale } => stale,
-                Read::Placeholder => {
+                ReadOutcome::Fresh(_) => None,
+                ReadOutcome::Dead { stale } => stale,
+                ReadOutcome::Placeholder => {
                     if let Some(changed) = changed {
                         TieredCounters::count(&self.counters.waits);
                         with_timeout(changed, self.tier.sleep(left)).await;
@@ -283,15 +283,17 @@ where
                 Some(content) => self.decode(key, &content).await?,
                 None => None,
             };
-            let hit = matches!(read, Some((_, Read::Fresh(_))));
+            let hit = matches!(read, Some((_, ReadOutcome::Fresh(_))));
             self.count_query(hit);
             match read {
                 None => pledges.push((qualified_key, self.add_reply(key, leaders)?)),
-                Some((_, Read::Fresh(loaded))) => looks[qualified_key] = QueryResult::Found(loaded),
-                Some((content_id, Read::Dead { stale })) => {
+                Some((_, ReadOutcome::Fresh(loaded))) => {
+                    looks[qualified_key] = QueryResult::Found(loaded)
+                }
+                Some((content_id, ReadOutcome::Dead { stale })) => {
                     fenced.push((qualified_key, content_id, stale))
                 }
-                Some((content_id, Read::Placeholder)) => {
+                Some((content_id, ReadOutcome::Placeholder)) => {
                     fenced.push((qualified_key, content_id, None))
                 }
             }
@@ -312,7 +314,10 @@ where
     }
 
     /// What is stored under a key, with its content id.
-    pub(super) async fn read(&self, key: &[u8]) -> Result<Option<(ContentId, Read<V>)>, TierError> {
+    pub(super) async fn read(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<(ContentId, ReadOutcome<V>)>, TierError> {
         let found = self.tier.get_many(vec![key.to_vec()]).await?;
         match found.into_iter().next().flatten() {
             Some(content) => self.decode(key, &content).await,
@@ -325,7 +330,7 @@ where
         &self,
         key: &[u8],
         content: &[u8],
-    ) -> Result<Option<(ContentId, Read<V>)>, TierError> {
+    ) -> Result<Option<(ContentId, ReadOutcome<V>)>, TierError> {
         let Some(content_id) = content_id_of(content) else {
             TieredCounters::count(&self.counters.bad_contents);
             self.tier.remove_many(vec![key.to_vec()]).await?;
@@ -333,7 +338,7 @@ where
         };
         let Ok(envelope) = Envelope::decode(content, key, &self.rules.limits) else {
             TieredCounters::count(&self.counters.bad_contents);
-            return Ok(Some((content_id, Read::Dead { stale: None })));
+            return Ok(Some((content_id, ReadOutcome::Dead { stale: None })));
         };
         Ok(Some((
             content_id,
@@ -345,9 +350,9 @@ where
         &self,
         key: &[u8],
         envelope: &Envelope<'_>,
-    ) -> Result<Read<V>, TierError> {
+    ) -> Result<ReadOutcome<V>, TierError> {
         if envelope.kind == Kind::Placeholder {
-            return Ok(Read::Placeholder);
+            return Ok(ReadOutcome::Placeholder);
         }
         let now = self.clock.unix_millis();
         let names: Vec<Box<str>> = envelope
@@ -357,15 +362,15 @@ where
             .collect();
         let listed = envelope.tags.iter().map(|(_, version)| Some(*version));
         let needed = namespace::names(key, std::iter::empty());
-        let stands = now < envelope.stale_until
+        let is_set = now < envelope.stale_until
             && needed.iter().all(|name| names.contains(name))
             && self.versions_of(&names).await?.into_iter().eq(listed);
-        if !stands {
-            return Ok(Read::Dead { stale: None });
+        if !is_set {
+            return Ok(ReadOutcome::Dead { stale: None });
         }
         let Some(value) = self.value_of(envelope) else {
             TieredCounters::count(&self.counters.bad_contents);
-            return Ok(Read::Dead { stale: None });
+            return Ok(ReadOutcome::Dead { stale: None });
         };
         let left = Duration::from_millis(envelope.expires.saturating_sub(now));
         let own = left.min(self.rules.l1_time_to_live);
@@ -381,12 +386,12 @@ where
         let mut loaded = Loaded::new(held);
         loaded.options = options;
         if left.is_zero() {
-            return Ok(Read::Dead {
+            return Ok(ReadOutcome::Dead {
                 stale: Some(loaded),
             });
         }
         loaded.options.load_time = Some(Duration::from_micros(envelope.load_time.into()));
-        Ok(Read::Fresh(loaded))
+        Ok(ReadOutcome::Fresh(loaded))
     }
 
     /// `None` if it is of another schema or codec, or the codec cannot read it.

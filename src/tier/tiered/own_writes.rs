@@ -53,7 +53,7 @@ impl Drop for Write<'_> {
 pub(super) struct Placeholder<'a> {
     tier: &'a dyn Tier,
     key: &'a [u8],
-    stands: bool,
+    is_set: bool,
     write: Write<'a>,
 }
 
@@ -62,27 +62,27 @@ impl<'a> Placeholder<'a> {
         Placeholder {
             tier,
             key,
-            stands: true,
+            is_set: true,
             write,
         }
     }
 
     /// There is nothing to take away.
-    pub(super) fn is_gone(&mut self) {
-        self.stands = false;
+    pub(super) fn set_gone(&mut self) {
+        self.is_set = false;
     }
 
     /// Takes it away, so that nobody waits for it. If that fails, its time ends it. To be kept until the answer has
     /// come.
     pub(super) fn take_away(&mut self) -> TierFuture<bool> {
-        self.stands = false;
+        self.is_set = false;
         self.tier.remove(self.key.to_vec(), self.write.content_id)
     }
 }
 
 impl Drop for Placeholder<'_> {
     fn drop(&mut self) {
-        if self.stands {
+        if self.is_set {
             // It is on its way from the call on; nobody waits.
             drop(self.take_away());
         }

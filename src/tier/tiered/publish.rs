@@ -169,21 +169,21 @@ where
             }
             What::Unchanged => return Prepared::Not(Loaded::unchanged()),
         };
-        let right = match permit.right {
+        let fence = match permit.fence {
             Some(_) if options.ttl == Ttl::For(Duration::ZERO) => {
                 return Prepared::Not(for_callers(value, options));
             }
-            Some(right) => right,
+            Some(fence) => fence,
             None => return Prepared::Not(self.kept_alone(value, options, permit.out_of_reach)),
         };
         match self
-            .content_of(key, value.as_ref(), &options, right.started_at)
+            .content_of(key, value.as_ref(), &options, fence.started_at)
             .await
         {
             Ok(Some(content)) => Prepared::Store {
                 value,
                 options,
-                over: right.over,
+                over: fence.over,
                 content,
             },
             Ok(None) => {
@@ -237,7 +237,7 @@ where
         };
         match put {
             Ok(true) => {
-                permit.is_used();
+                permit.set_used();
                 let own = content.time_to_live.min(self.rules.l1_time_to_live);
                 let held = L1Value {
                     value,

@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use equivalent::Equivalent;
 
-use super::miss::Read;
+use super::miss::ReadOutcome;
 use super::own_writes::{Leaders, Placeholder};
 use super::versions::{EVERYTHING, name_of, name_of_namespace};
 use super::{L1Value, Scope, Tiered, TieredCounters, TieredInner};
@@ -14,7 +14,7 @@ use crate::tier::contract::TierError;
 use crate::tier::key::{FromTierKey, TierKey};
 
 /// How often a change is tried anew where others change the same thing.
-const TURNS: usize = 16;
+const MAX_TRIES: usize = 16;
 
 impl<K, V> Tiered<K, V>
 where
@@ -382,7 +382,7 @@ where
     /// Takes the key's place, and stores over that once it is answered: see the module's argument.
     async fn store(&self, key: &[u8], value: &V, options: &EntryOptions) -> Result<(), TierError> {
         let nobody = Leaders::default();
-        for _ in 0..TURNS {
+        for _ in 0..MAX_TRIES {
             let (content_id, content) = self.placeholder(key)?;
             let write = self.writes.begin(content_id, &nobody);
             // However this ends, nobody shall wait for it.
@@ -404,9 +404,9 @@ where
                 Err(error) => Err(error),
             };
             match stored {
-                Ok(stands) => {
-                    placeholder.is_gone();
-                    if stands {
+                Ok(is_set) => {
+                    placeholder.set_gone();
+                    if is_set {
                         return Ok(());
                     }
                     // A load has stored meanwhile, or somebody else has written: this write comes after it.
@@ -427,15 +427,17 @@ where
         options: &EntryOptions,
     ) -> Result<bool, TierError> {
         let nobody = Leaders::default();
-        for _ in 0..TURNS {
+        for _ in 0..MAX_TRIES {
             let (mut placeholder, content_id, added) = self.add_reply(key, &nobody)?;
             let add_reply = added.await?;
             let over = if add_reply.stored {
                 content_id
             } else {
-                placeholder.is_gone();
+                placeholder.set_gone();
                 match self.read(key).await? {
-                    Some((_, Read::Fresh(loaded))) if is_value(&loaded.what) => return Ok(false),
+                    Some((_, ReadOutcome::Fresh(loaded))) if is_value(&loaded.what) => {
+                        return Ok(false);
+                    }
                     // What is stored counts as absent: it is replaced, if it is still there.
                     Some((content_id, _)) => content_id,
                     None => continue,
@@ -451,7 +453,7 @@ where
                 .compare_and_set(key.to_vec(), bytes, over, kept_for)
                 .await?
             {
-                placeholder.is_gone();
+                placeholder.set_gone();
                 return Ok(true);
             }
         }

@@ -256,7 +256,7 @@ where
         E: Display,
     {
         let inner = &self.inner;
-        // The rounds of one call take turns with it. Taken out while it is called: no user code runs under a lock.
+        // The rounds of one call take tries with it. Taken out while it is called: no user code runs under a lock.
         let loader = &Mutex::new(Some(loader));
         let load = move |missing| {
             let mut taken = loader.lock().take();
@@ -273,21 +273,17 @@ where
         };
         let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..keys.len()).collect();
-        let (mut wants, mut turns) = (Vec::new(), MAX_TRIES);
+        let (mut demands, mut tries) = (Vec::new(), MAX_TRIES);
         loop {
             let before = inner.nothings();
-            let those = open.iter().map(|qualified_key| keys[*qualified_key]);
+            let those = open.iter().map(|position| keys[*position]);
             let found = self.l1.get_many_or_load_with_async(those, fill).await?;
             let mut again = Vec::new();
-            for (qualified_key, held) in open.into_iter().zip(found) {
-                if held.is_none()
-                    && !asked
-                        .lock()
-                        .contains(&self.qualified_key(keys[qualified_key]))
-                {
-                    again.push(qualified_key);
+            for (position, held) in open.into_iter().zip(found) {
+                if held.is_none() && !asked.lock().contains(&self.qualified_key(keys[position])) {
+                    again.push(position);
                 }
-                values[qualified_key] = held.and_then(|held| held.value);
+                values[position] = held.and_then(|held| held.value);
             }
             open = again;
             if open.is_empty() || inner.nothings() == before {
@@ -296,18 +292,18 @@ where
             // Perhaps the answers of calls without a loader. This one has one.
             let qualified_keys = open
                 .iter()
-                .map(|qualified_key| self.qualified_key(keys[*qualified_key]));
-            wants.extend(qualified_keys.map(|qualified_key| inner.demand.begin(&qualified_key)));
-            turns -= 1;
-            if turns == 0 {
+                .map(|position| self.qualified_key(keys[*position]));
+            demands.extend(qualified_keys.map(|key| inner.demand.begin(&key)));
+            tries -= 1;
+            if tries == 0 {
                 // They never let this call lead: for it alone.
                 let missing: Vec<K> = open
                     .iter()
-                    .map(|qualified_key| keys[*qualified_key].to_owned())
+                    .map(|position| keys[*position].to_owned())
                     .collect();
                 let answers = fill(missing).await.map_err(TryLoadError::Own)?;
-                for (qualified_key, answer) in open.into_iter().zip(answers) {
-                    values[qualified_key] = answer.and_then(value_of);
+                for (position, answer) in open.into_iter().zip(answers) {
+                    values[position] = answer.and_then(value_of);
                 }
                 break;
             }
@@ -388,7 +384,7 @@ where
     ) {
         let mut sent = Vec::with_capacity(permits.len());
         let mut unused = Vec::new();
-        for ((qualified_key, key, permit), value) in permits.into_iter().zip(values) {
+        for ((position, key, permit), value) in permits.into_iter().zip(values) {
             let Some(value) = value else {
                 // Nothing under this key: neither tier remembers that.
                 unused.push(permit);
@@ -397,18 +393,18 @@ where
             let prepared = self.prepare(key, &permit, value, took).await;
             match prepared {
                 Prepared::Not(answer) => {
-                    answers[qualified_key] = Some(answer);
+                    answers[position] = Some(answer);
                     unused.push(permit);
                 }
                 prepared => {
                     let put = self.send(key, &prepared, leaders);
-                    sent.push((qualified_key, permit, prepared, put));
+                    sent.push((position, permit, prepared, put));
                 }
             }
         }
         give_back(unused.iter_mut()).await;
-        for (qualified_key, mut permit, prepared, put) in sent {
-            answers[qualified_key] = Some(self.conclude(&mut permit, prepared, put).await);
+        for (position, mut permit, prepared, put) in sent {
+            answers[position] = Some(self.conclude(&mut permit, prepared, put).await);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Leading a flight: the five ways in which a load ends.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
 mod without_value;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::permit::Permit;
 use crate::entry::expiry::Lifetime;

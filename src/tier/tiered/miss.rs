@@ -190,9 +190,9 @@ where
     ) -> Result<QueryResult<'a, V>, TierError> {
         let until = self.clock.now().saturating_add(nanos(self.rules.max_wait));
         // Others may come and go between our reading and our writing: not for ever.
-        let mut turns = MAX_TRIES;
-        while turns > 0 {
-            turns -= 1;
+        let mut tries = MAX_TRIES;
+        while tries > 0 {
+            tries -= 1;
             let left = Duration::from_nanos(until.saturating_sub(self.clock.now()));
             let changed = (!left.is_zero()).then(|| self.waiters.wait_for(key));
             let Some((content_id, read)) = self.read(key).await? else {
@@ -215,7 +215,7 @@ where
                         TieredCounters::count(&self.counters.waits);
                         with_timeout(changed, self.tier.sleep(left)).await;
                         // Bounded by the time that is left.
-                        turns += 1;
+                        tries += 1;
                         continue;
                     }
                     None

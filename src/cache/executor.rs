@@ -15,13 +15,13 @@ use crate::util::sync::{Arc, Mutex};
 /// The future of a refresh.
 pub(super) type LoadTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Who runs refreshes with the attached loader for threads.
+/// Runs refreshes, and loads for calls with a timeout, with the attached loader for threads.
 pub(super) enum Executor {
     Threads(Pool),
     Given(Box<dyn Fn(Job) + Send + Sync>),
 }
 
-/// Who runs refreshes with the attached loader for tasks.
+/// Runs refreshes, and loads for calls with a timeout, with the attached loader for tasks.
 pub(super) type Spawn = Box<dyn Fn(LoadTask) + Send + Sync>;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;

@@ -1,7 +1,7 @@
 //! What a loading call does next, whether a thread or a task makes it.
 //!
 //! Each call takes the same steps: look; on a miss join the key's flight; lead it, follow it, or (where neither is
-//! possible) load alone. A value that may be served although it is to be loaded again takes them, too.
+//! possible) load alone. So does a call that finds a value which may be served, but is to be loaded again.
 
 use std::hash::{BuildHasher, Hash};
 

@@ -64,7 +64,7 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// The limits of an attached loader's call, if the cache has any.
+    /// The timeouts of an attached loader's call, if the cache has any.
     pub(super) fn timeouts(&self) -> Option<Timeouts> {
         let loads = &self.inner.store.loads;
         let (soft, hard) = loads.timeouts?;
@@ -132,7 +132,7 @@ where
         )
     }
 
-    /// What the end of a wait means for a call that may have limits.
+    /// What the end of a wait means for a call that may have timeouts.
     pub(super) fn after_wait_within(
         &self,
         accepts: Accepts,

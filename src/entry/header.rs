@@ -118,13 +118,14 @@ impl EntryHeader {
         self.second.get() >> EPOCH_AT
     }
 
-    /// The deadline by age, [`NEVER`] without one.
+    /// The moment from which a hit must look closer: where the window for an early load begins, else the deadline by
+    /// age; [`NEVER`] without either.
     #[inline]
     pub(crate) fn check_at(&self) -> u64 {
         self.packed_deadline().moment()
     }
 
-    /// The deadline by age in its packed form, which compares without being unpacked.
+    /// [`check_at`](Self::check_at) in its packed form, which compares without being unpacked.
     #[inline]
     pub(crate) fn packed_deadline(&self) -> PackedDeadline {
         PackedDeadline(self.first() >> DEADLINE_AT)
@@ -135,7 +136,8 @@ impl EntryHeader {
         self.first() >> TAGGED_AT & 1 != 0
     }
 
-    /// Whether the entry is surely alive, as far as a bar and not its tags tell. If not, it may still be.
+    /// Whether the entry is surely alive, as far as the bound tells: its tags are not looked at. If not, it may still
+    /// be.
     #[inline]
     pub(crate) fn is_surely_live(&self, bound: LivenessBound) -> bool {
         self.second.get() >= bound.second && self.first() > bound.first

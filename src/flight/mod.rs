@@ -2,7 +2,7 @@
 //!
 //! A [`Flight`] is one load of one key. While it is in its stripe's [`FlightTable`], callers that
 //! miss join it; its *leader* alone runs a loader, and alone may publish. This module holds the state
-//! machine and knows no shard; `store` calls it under the stripe's lock wherever the table or the right
+//! machine and knows no shard; `load` and `store` call it under the stripe's lock wherever the table or the right
 //! to publish is concerned.
 //!
 //! # The states of a flight
@@ -72,8 +72,8 @@ struct FlightState<V> {
     /// When the leader's term began.
     since: u64,
     /// The leader's loader has not begun, and waits for a thread.
-    wait_edge: bool,
-    /// Until when a failure is.
+    queued: bool,
+    /// Until when the end of the load is remembered.
     negative: NegativeResult,
     /// By ticket, so that wakes go out in the order of joining.
     followers: BTreeMap<u64, Wake>,
@@ -138,7 +138,7 @@ impl NegativeResult {
 pub(crate) struct Joiner<'a> {
     /// The highest minimum epoch that the caller must respect.
     pub(crate) min_epoch: u64,
-    /// The number of a term that began now.
+    /// The epoch of a term that begins now.
     pub(crate) epoch: u64,
     pub(crate) now: u64,
     /// The start before which a leader has had its time.
@@ -193,7 +193,7 @@ impl<K, V> Flight<K, V> {
                 term: FIRST_TERM,
                 epoch,
                 since: now,
-                wait_edge: false,
+                queued: false,
                 negative: NegativeResult::default(),
                 followers: BTreeMap::new(),
                 next_ticket: 0,
@@ -247,7 +247,7 @@ impl<K, V> Flight<K, V> {
                 }
                 _ => FlightJoin::Obsolete,
             },
-            FlightPhase::Led if state.since > overdue && (!state.wait_edge || queues) => {
+            FlightPhase::Led if state.since > overdue && (!state.queued || queues) => {
                 let ticket = state.add_follower();
                 FlightJoin::Follower { ticket }
             }
@@ -349,14 +349,14 @@ impl<K, V> Flight<K, V> {
     /// The loader of this term's leader has to wait for a thread: whoever would wait for it takes over.
     pub(crate) fn wait_for_leader(&self, term: u64) {
         let mut state = self.state.lock();
-        state.wait_edge |= state.term == term;
+        state.queued |= state.term == term;
     }
 
     /// It begins, if the term still leads. (Also of a flight that has left the table: some may wait for it.)
     pub(crate) fn leader_begins(&self, term: u64) -> bool {
         let mut state = self.state.lock();
         let leads = state.term == term && matches!(state.phase, FlightPhase::Led);
-        state.wait_edge &= !leads;
+        state.queued &= !leads;
         leads
     }
 
@@ -449,7 +449,7 @@ pub(crate) fn first_term() -> u64 {
 impl<V> FlightState<V> {
     fn begin_term(&mut self, epoch: u64, now: u64) -> u64 {
         self.phase = FlightPhase::Led;
-        self.wait_edge = false;
+        self.queued = false;
         self.term += 1;
         self.epoch = epoch;
         self.since = now;

@@ -10,10 +10,10 @@
 //! the deadlines.
 //!
 //! # Locks
-//! One process-wide mutex guards the pointers. It is taken only by loaders that load in turn, and
+//! One process-wide mutex guards the edges. It is taken only by loaders that load in turn, and
 //! nothing is locked and nobody called under it.
 //!
-//! The search adds its own pointer before it looks, under that mutex: of the callers that close a
+//! The search adds its own edges before it looks, under that mutex: of the callers that close a
 //! circle, the last one finds it.
 
 use std::cell::RefCell;
@@ -87,7 +87,7 @@ impl Drop for RunningLoad {
     }
 }
 
-/// The pointers of one loader's wait, for as long as it waits.
+/// The edges of one loader's wait, for as long as it waits.
 #[derive(Default)]
 pub(crate) struct WaitEdge(Vec<(u64, Arc<AtomicU64>)>);
 
@@ -109,7 +109,7 @@ impl WaitEdge {
         }
         let circle = leads_to(&edges, leader, &stack);
         drop(edges);
-        // `wait_edge` takes the pointers back when it is dropped.
+        // `wait_edge` removes the edges when it is dropped.
         (!circle).then_some(wait_edge)
     }
 }

@@ -40,7 +40,7 @@ pub(crate) enum JoinOutcome<K, V> {
 pub(crate) struct Accepts {
     /// An error, its own or another's. Who cannot be given one loads for itself in the end.
     pub(crate) errors: bool,
-    /// The news that there is nothing, as an answer; who can be given errors is told by one.
+    /// An absence, as an answer. A caller that accepts errors instead gets [`LoadError::Absent`].
     pub(crate) absence: bool,
     /// For its loader, what is there or was.
     pub(crate) previous: bool,
@@ -78,7 +78,7 @@ struct JoinInputs<'s, K, V> {
     stale: Option<(V, Stale)>,
 }
 
-/// What `join` decided under the lock.
+/// What `join_locked` decided.
 enum LockedJoin<K, V> {
     Hit(V),
     /// The value in [`JoinInputs::stale`].

@@ -14,7 +14,7 @@ use crate::store::{Snapshot, Store};
 use crate::util::sync::Arc;
 
 impl<K, V> Store<K, V> {
-    /// The lead of a new flight for a key that has a live value and no flight; `None` where somebody loads it
+    /// The leader of a new flight for a key that has a live value and no flight; `None` if another call loads it
     /// already, or may not. `owned` is the key that the flight would keep.
     pub(crate) fn begin_refresh<Q>(
         self: &Arc<Self>,
@@ -66,7 +66,7 @@ impl<K, V> Store<K, V> {
         drop(running);
         drop_catching(owned);
         let (flight, epoch, seen) = joined?;
-        // The lead gives it back.
+        // The leader gives it back.
         std::mem::forget(permit);
         self.counters.refresh();
         let namespace = Arc::clone(namespace);

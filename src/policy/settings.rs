@@ -8,8 +8,8 @@ pub(crate) struct Settings {
     /// But at least this many entries' worth of it: a short queue would evict
     /// before a second read can come.
     pub(crate) probation_min: u64,
-    /// Ghosts that come back with this haste or less make it the least, with this or
-    /// more the most.
+    /// At this return rate of ghosts or less `probation` is the least, at this or more the
+    /// most.
     pub(crate) return_rate: (u32, u32),
     /// Caches below this many entries are tiny...
     pub(crate) tiny: u64,

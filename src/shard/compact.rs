@@ -80,7 +80,7 @@ impl<K, V> Shard<K, V> {
         Self::MOVES - moves
     }
 
-    /// Moves the entry at `from`, in the topmost block of a loose slab, downwards; whether there is one.
+    /// Moves the entry at `from`, in the topmost block of a fragmented slab, downwards; whether there is one.
     fn relocate(&mut self, from: u32) -> bool {
         let Some(entry) = self.slab.get(from) else {
             return false;

@@ -1,4 +1,4 @@
-//! Putting entries in and taking them out. No user code runs in here.
+//! Putting entries in. No user code runs in here.
 
 use super::evict::prepare_to_evict;
 use super::side_tables::{EntryMeta, PolicyView, hash_of};
@@ -35,7 +35,7 @@ impl<K, V> Shard<K, V> {
         self.seen_min_epoch = min_epoch;
     }
 
-    /// Stores a value where `get_with_freshness` found room for it, evicting as far as its weight needs.
+    /// Stores a value where `lookup` found room for it, evicting as far as its weight needs.
     #[inline(always)]
     pub(crate) fn store(
         &mut self,

@@ -70,7 +70,7 @@ pub(crate) struct LookupScope<'a> {
     pub(crate) min_epoch: u64,
     /// The minimum epoch of the whole cache, for calls that lock the shard shared. A call that locks it exclusively
     /// goes by the minimum that the shard noticed as it was locked: a `clear` that rises meanwhile comes after it, and
-    /// dooms what it stores.
+    /// kills what it stores.
     pub(crate) cache_min_epoch: u64,
     pub(crate) epochs: &'a EpochCounter,
 }
@@ -129,7 +129,7 @@ pub(crate) struct Shard<K, V> {
     policy: AnyPolicy,
     capacity: ShardCapacity,
     cleared: Usage,
-    /// The limits were lowered, and there may be more than they say.
+    /// The capacity was lowered, and the shard may hold more than it.
     over_capacity: bool,
     compaction: Compaction,
     index: Index,
@@ -169,7 +169,7 @@ impl<K, V> Shard<K, V> {
         }
     }
 
-    /// Never takes the short way of an ordinary write: for tests that compare the two.
+    /// Never takes the fast path of a write: for tests that compare the two.
     pub(crate) fn disable_fast_path(&mut self) {
         self.side_tables.record_every_entry();
     }
@@ -191,7 +191,7 @@ impl<K, V> Shard<K, V> {
         self.side_tables.reclaim_at(id, entry.header.check_at())
     }
 
-    /// What an entry that `get_with_freshness` called expired is still good for; `None` if for nothing.
+    /// What an entry that `lookup` called expired is still good for; `None` if for nothing.
     pub(crate) fn stale(&self, id: u32, now: &mut Now<'_>) -> Option<Stale> {
         let entry = self.slab.get(id)?;
         if now.has_reached(self.reclaim_at(id, entry)) {

@@ -32,7 +32,7 @@ pub(super) struct SideTables {
     own_windows: Option<ChunkedVec<OwnWindows>>,
     /// Whether entries may come due at another moment than their headers say.
     moves_deadlines: bool,
-    /// Whether any of these has something to be told of a new entry that says nothing.
+    /// Whether some table must record even an entry that has no options.
     records_every_entry: bool,
     /// Whether any of them, `early` aside, may matter to a read that finds an entry.
     in_use: bool,
@@ -74,10 +74,10 @@ impl SideTables {
         !self.in_use
     }
 
-    /// Whether, moreover, nothing would have to be noted of a new entry that says nothing.
+    /// Whether no side table is in use, and none would have to record a new entry without options.
     #[inline]
     pub(super) fn none_needed(&self) -> bool {
-        // What is in use is told, too.
+        // A table in use sets `records_every_entry`, too.
         !self.records_every_entry && !self.moves_deadlines
     }
 
@@ -97,12 +97,12 @@ impl SideTables {
             || meta.namespace != Namespace::ROOT
             || meta.plan != RefreshPlan::NONE;
         if self.records_every_entry || says {
-            self.write_told(id, meta, now);
+            self.write_recorded(id, meta, now);
         }
     }
 
     #[inline(never)]
-    fn write_told(&mut self, id: u32, meta: EntryMeta, now: &mut Now<'_>) {
+    fn write_recorded(&mut self, id: u32, meta: EntryMeta, now: &mut Now<'_>) {
         self.set_early(id, meta.plan.early);
         self.set_windows(id, meta.plan.windows);
         if let Some(weights) = &mut self.weights {

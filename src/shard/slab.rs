@@ -143,7 +143,7 @@ impl<K, V> Slab<K, V> {
         self.fragmented_below = top.saturating_sub(1) * (Self::BLOCK / 4 * 3) as u32;
     }
 
-    /// Moves an entry of a loose slab to the lowest block with room, and returns its new address, which is
+    /// Moves an entry of a fragmented slab to the lowest block with room, and returns its new address, which is
     /// below all of the topmost block; `None` if there is no entry.
     pub(crate) fn relocate(&mut self, id: u32) -> Option<u32> {
         let entry = self.remove(id)?;

@@ -67,7 +67,7 @@ pub(crate) struct StoreConfig<K, V> {
     pub(crate) weighted: bool,
     pub(crate) idle_after: Option<u64>,
     pub(crate) lru: bool,
-    /// Writes never take the short way.
+    /// Writes never take the fast path.
     pub(crate) no_fast_path: bool,
     pub(crate) notifier: Notifier<K, V>,
     pub(crate) journal: Option<Journal<K>>,

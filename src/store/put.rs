@@ -45,7 +45,7 @@ pub(crate) enum PutOutcome<K, V> {
     Stored(Option<V>),
     /// Not stored, and the older value, if any, is gone.
     Rejected(V, RejectReason),
-    /// The condition did not hold; nothing changed. With the value that is there, if it was asked for.
+    /// The precondition did not hold; nothing changed. With the value that is there, if it was asked for.
     Unmet {
         key: K,
         value: V,
@@ -60,7 +60,7 @@ struct CheckedPut<K, V> {
     epoch: u64,
     flight: Option<Arc<Flight<K, V>>>,
     holds: bool,
-    /// A copy of what is there, if the condition asks for one.
+    /// A copy of what is there, if the precondition asks for one.
     copy: Option<V>,
 }
 
@@ -75,7 +75,7 @@ enum LockedOutcome<K, V> {
 }
 
 impl<K, V> Store<K, V> {
-    /// Writes a value, if the condition holds, and revokes the load in flight.
+    /// Writes a value, if the precondition holds, and revokes the load in flight.
     pub(crate) fn put(
         &self,
         hash: KeyHash,

@@ -29,7 +29,8 @@ pub type TierFuture<T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Sen
 ///    [`flush`](TierListener::flushed); expiry may go unheard.
 /// 2. A write through this handle is answered only after the listener has heard of it: of one by `add`, or under a
 ///    fence, as [`Change::Own`], of any other as of anybody's.
-/// 3. `add` and `put` say that they have stored only if the content has been read back, so that 1. holds from then on.
+/// 3. `add` and `compare_and_set` say that they have stored only if the content has been read back, so that 1. holds
+///    from then on.
 /// 4. No call that begins after `flushed` has returned is answered from before it.
 /// 5. What an unanswered or refused `set_placeholder`, `remove_many` or `incr_version` was to do is made up for: before
 ///    the next connection is used, or soon.
@@ -62,7 +63,7 @@ pub trait Tier: Send + Sync + 'static {
     /// Removes the content with this id, and says whether that was there. Atomic.
     fn remove(&self, key: Vec<u8>, over: ContentId) -> TierFuture<bool>;
 
-    /// Removes whatever is stored under these keys, and says how many did. Not atomic.
+    /// Removes whatever is stored under these keys, and says how many there were. Not atomic.
     fn remove_many(&self, keys: Vec<Vec<u8>>) -> TierFuture<u64>;
 
     /// The version under each of the names, in their order; `None` where there is none (yet, or any more).

@@ -29,7 +29,7 @@ pub struct ContentId(pub [u8; 16]);
 
 impl fmt::Debug for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Seal({:032x})", u128::from_be_bytes(self.0))
+        write!(f, "ContentId({:032x})", u128::from_be_bytes(self.0))
     }
 }
 

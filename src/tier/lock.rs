@@ -80,13 +80,13 @@ pub struct LockGuard {
 
 impl fmt::Debug for LockManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Locks").finish_non_exhaustive()
+        f.debug_struct("LockManager").finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held")
+        f.debug_struct("LockGuard")
             .field("fencing_number", &self.number)
             .finish_non_exhaustive()
     }

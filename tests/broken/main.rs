@@ -111,7 +111,11 @@ fn names_in(suite: &Suite) -> BTreeSet<String> {
     let mut open = match suite {
         Suite::Integration(suite) => {
             let tests = root().join("tests");
-            vec![tests.join(suite), tests.join("support")]
+            vec![
+                tests.join(suite),
+                tests.join(format!("{suite}.rs")),
+                tests.join("support"),
+            ]
         }
         Suite::Race => vec![root().join("tests/race")],
         Suite::Unit => vec![root().join("src")],
@@ -123,7 +127,7 @@ fn names_in(suite: &Suite) -> BTreeSet<String> {
                 .unwrap()
                 .map(|entry| entry.unwrap().path());
             open.extend(entries.filter(|path| !path.ends_with("target")));
-        } else if path.extension().is_some_and(|ext| ext == "rs") {
+        } else if path.is_file() && path.extension().is_some_and(|ext| ext == "rs") {
             names.extend(
                 path.file_stem()
                     .map(|stem| stem.to_string_lossy().into_owned()),

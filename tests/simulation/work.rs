@@ -247,7 +247,7 @@ impl Run {
     }
 
     /// Lets everybody who can go on do so.
-    fn init_versions(&mut self) {
+    fn run_ready(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         // One's step may be what another waits for.
         for _ in 0..3 {
@@ -263,7 +263,7 @@ impl Run {
         self.network.pass(at);
         *self.time.borrow_mut() = at;
         self.network.deliver();
-        self.init_versions();
+        self.run_ready();
         for process in &mut self.network.processes {
             if process.has_failed() {
                 self.oracle.borrow_mut().failed(process.number, at);

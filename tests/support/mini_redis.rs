@@ -1,4 +1,4 @@
-//! A Redis in a page, as far as larder asks for it: the commands and scripts of `layout.rs`, expiry, and who is told
+//! A Redis in a page, as far as larder asks for it: the commands and scripts of `commands.rs`, expiry, and who is told
 //! of what. No socket and no clock: `tests/resp/` puts it behind a wire, `tests/simulation/` behind a network that
 //! misbehaves, and `tests/redis/` holds it against the real server.
 

@@ -135,7 +135,7 @@ pub(crate) fn doubles(files: &[(String, String)]) -> Vec<String> {
         for line in text.lines() {
             let mut words = line
                 .split_whitespace()
-                .skip_while(|word| word.starts_with("pub"));
+                .skip_while(|word| word.starts_with("pub") || word.ends_with(')'));
             if !words.next().is_some_and(|word| KEYWORDS.contains(&word)) {
                 continue;
             }

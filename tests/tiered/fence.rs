@@ -111,7 +111,7 @@ struct Run {
 type Task<'a> = Option<Pin<Box<dyn Future<Output = ()> + 'a>>>;
 
 /// Polls until nobody gets any further without a turn.
-fn init_versions(tasks: &mut [Task<'_>]) {
+fn poll_all(tasks: &mut [Task<'_>]) {
     let mut context = Context::from_waker(Waker::noop());
     // One task's step can wake another, a few times over.
     for _ in 0..3 {
@@ -171,7 +171,7 @@ impl Run {
             };
             let mut tasks: [Task<'_>; 1] = [Some(Box::pin(warm()))];
             while tasks[0].is_some() {
-                init_versions(&mut tasks);
+                poll_all(&mut tasks);
                 let waiting = std::mem::take(&mut *run.turns.waiting.lock());
                 waiting
                     .iter()
@@ -242,7 +242,7 @@ impl Run {
         ];
         let mut order = Order::new();
         loop {
-            init_versions(&mut tasks);
+            poll_all(&mut tasks);
             if tasks.iter().all(Option::is_none) {
                 break;
             }

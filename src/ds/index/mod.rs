@@ -27,7 +27,7 @@
 //!
 //! `find`: the chunk's pointer and one cache line, rarely the next one too; while
 //! resizing, both tables. `insert` and `remove`: the same, plus while resizing 4
-//! buckets (at most 60 ids, whose hashes are asked for) moved. `step`: 64 ids and a
+//! buckets (at most 60 ids, whose hashes are asked for) moved. `migrate_some`: 64 ids and a
 //! bucket's worth more, or 128 buckets. Worst case: a chunk
 //! or two of 32 KiB filled, and at the start of a resize a zeroed directory of 16
 //! bytes per 512 buckets.
@@ -192,7 +192,7 @@ impl Index {
     }
 
     /// Takes an id out; whether it was there. For callers who take many out at once
-    /// and [`step`](Index::migrate_some) afterwards.
+    /// and [`migrate_some`](Index::migrate_some) afterwards.
     #[inline(always)]
     pub(crate) fn remove_only(&mut self, hash: u32, id: u32) -> bool {
         let found = self.table.remove(hash, id)

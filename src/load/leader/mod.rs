@@ -1,4 +1,4 @@
-//! Leading a flight: the five ways in which a load ends.
+//! Leading a flight: the six ways in which a load ends.
 
 mod without_value;
 
@@ -202,7 +202,7 @@ impl<K, V> LeaderGuard<K, V> {
         drop_catching(outcome.removed);
         self.over = true;
         let (flight, overtaken) = (Arc::clone(&self.flight), outcome.overtaken);
-        // The followers first: the listener, which `count_published` calls, may take its time.
+        // The followers first: the listener, which `report_published` calls, may take its time.
         let told = if flight.has_followers() {
             catch_unwind(AssertUnwindSafe(|| value.clone())).map(|value| {
                 self.end(FlightOutcome::Done { value, overtaken });
@@ -213,7 +213,7 @@ impl<K, V> LeaderGuard<K, V> {
         if told.is_err() {
             self.end(FlightOutcome::Superseded);
         }
-        self.count_published(outcome.published);
+        self.report_published(outcome.published);
         if let Err(panic) = told {
             resume_unwind(panic);
         }
@@ -329,7 +329,7 @@ impl<K, V> LeaderGuard<K, V> {
         tags.min_epochs().any(|min_epoch| min_epoch > self.epoch)
     }
 
-    fn count_published(&self, published: Option<Published<K, V>>) {
+    fn report_published(&self, published: Option<Published<K, V>>) {
         let counters = &self.store.counters;
         match published {
             Some(Published::Stored(replaced)) => {

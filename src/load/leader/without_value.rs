@@ -70,7 +70,7 @@ impl<K, V> LeaderGuard<K, V> {
         self.end(FlightOutcome::GivenUp);
     }
 
-    /// The loader failed. Those who waited share `error`, and so does, for the negative time to live,
+    /// The loader failed. Those who waited share `error`, and so does, for the error time to live,
     /// whoever asks next. If this caller is `served` a value all the same, those who can be are, for a while.
     pub(crate) fn failed(mut self, error: LoadError, served: bool) {
         self.count(false);
@@ -112,7 +112,8 @@ impl<K, V> LeaderGuard<K, V> {
         drop_catching(evicted);
     }
 
-    /// Visits the stripe, saying whether this leader still has the flight, and if it `leaves`, takes it out.
+    /// Runs `also` under the stripe's lock, with whether this leader still leads the flight; takes the flight out if it
+    /// `leaves`.
     fn end_locked(&self, leaves: bool, also: impl FnOnce(&mut LockedStripe<'_, K, V>, bool)) {
         let removed = self
             .store

@@ -34,7 +34,7 @@ use crate::policy::settings::Settings;
 use crate::policy::usage::{Bound, Usage};
 use crate::policy::{EntryView, Policy, PrefetchHint, QueueLens, Slots};
 
-/// Entries the hand passes by per victim at most.
+/// The most entries with hits that are passed by for one victim.
 const MAX_SECOND_CHANCES: u32 = 32;
 
 /// Entries moved from `fresh` to `small` at a time at most.
@@ -429,7 +429,7 @@ impl Policy for S3Fifo {
                 assert!(newest, "s3fifo: {id} is fresh behind one that is not");
                 next_to_demote = id;
             } else {
-                assert_eq!(queue, Queue::Small, "s3fifo: mark of {id}");
+                assert_eq!(queue, Queue::Small, "s3fifo: queue of {id}");
             }
             queued.push(id);
         }
@@ -440,7 +440,7 @@ impl Policy for S3Fifo {
         assert_eq!(loads, [self.fresh, self.on_probation], "s3fifo: probation");
         let mut main_usage = Usage::default();
         for id in self.main.iter(&self.links) {
-            assert_eq!(Queue::of(id, slots), Queue::Main, "s3fifo: mark of {id}");
+            assert_eq!(Queue::of(id, slots), Queue::Main, "s3fifo: queue of {id}");
             main_usage.add(slots.weight(id));
             queued.push(id);
         }

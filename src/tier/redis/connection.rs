@@ -1,7 +1,7 @@
 //! The state machine's socket: a thread with a runtime of its own, which outlives the runtimes of those who call.
 //!
 //! Of the redis crate this uses the parser and the packing of commands, and not its connections: they hand answers
-//! over through one channel and pushes through another, and the argument in `coherence.rs` needs to know which came
+//! over through one channel and pushes through another, and the argument in `coherence/` needs to know which came
 //! first. Here one task reads, and everything it reads goes through one channel in the order of the wire.
 
 use std::collections::VecDeque;
@@ -363,8 +363,8 @@ type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 
 async fn connect(address: &Address) -> io::Result<(ReadHalf, WriteHalf)> {
     match address {
-        Address::Tcp(host, client) => {
-            let stream = TcpStream::connect((host.as_str(), *client)).await?;
+        Address::Tcp(host, port) => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
             let (read, write) = stream.into_split();
             Ok((Box::new(read), Box::new(write)))

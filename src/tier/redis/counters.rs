@@ -146,7 +146,7 @@ pub struct RedisStats {
     pub broadcast: bool,
     /// How old a copy may be served while nothing is heard of the server: the heartbeat and the timeout together. While
     /// it is heard of, a copy is out of date only for as long as a message is under way; and never for longer than the
-    /// own time to live.
+    /// L1's time to live.
     pub staleness_bound: Duration,
     /// Messages about changes.
     pub pushes: u64,

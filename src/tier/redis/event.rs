@@ -18,7 +18,7 @@ pub enum Event {
     Request(Request),
     /// A connection that was dialled is up.
     Dialed(ConnectionId),
-    /// A connection that was dialled does not.
+    /// A connection that was dialled could not be made.
     DialFailed(ConnectionId, TierError),
     /// The answers to the commands of one [`Action::Send`], or that there will be none.
     Replied(ConnectionId, u64, Result<Vec<Response>, Arc<str>>),
@@ -73,7 +73,8 @@ pub enum Effect {
         /// What makes up for it.
         on_loss: Vec<Command>,
     },
-    /// It changes this key, if a fence holds, and then reads the content's content id, which should then be this.
+    /// It changes this key, if a fence holds, and then reads the id of the content that is stored, which should then be
+    /// this.
     Fenced {
         /// What it changes.
         key: Vec<u8>,

@@ -1,6 +1,6 @@
 //! The shared tier on a Redis server.
 //!
-//! `commands.rs` says what is sent, `response.rs` what comes back, `coherence.rs` decides what may be believed, and
+//! `commands.rs` says what is sent, `response.rs` what comes back, `coherence/` decides what may be believed, and
 //! `connection.rs` is the only file that knows a socket.
 
 mod backoff;

@@ -21,7 +21,7 @@ pub(super) struct RetryQueue {
 const RETRY_BATCH: usize = 256;
 
 impl RetryQueue {
-    /// With so many words in all, what else falls due is made up for by the command `all`.
+    /// Holds at most so many words; what does not fit is made up for by the command `all`.
     pub(super) fn new(most_words: usize, all: Command) -> Self {
         RetryQueue {
             queued: VecDeque::new(),
@@ -89,8 +89,8 @@ impl RetryQueue {
         changed
     }
 
-    /// Nobody knows whether it was.
-    pub(super) fn unsent(&mut self) {
+    /// The connection was lost: whether what was sent was carried out is not known, so it is to be sent again.
+    pub(super) fn requeue(&mut self) {
         self.sending = 0;
     }
 }
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(retry_queue.send(), [command("b")]);
         assert_eq!(retry_queue.ack(|_| false), [], "refused, it stays");
         retry_queue.send();
-        retry_queue.unsent();
+        retry_queue.requeue();
         assert_eq!((retry_queue.len(), retry_queue.is_sending()), (1, false));
         assert_eq!(retry_queue.send(), [command("b")]);
         assert_eq!(retry_queue.ack(|_| true), key("b"));
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(
             retry_queue.send(),
             [command("all")],
-            "for what fell due meanwhile"
+            "for what was queued meanwhile"
         );
     }
 }

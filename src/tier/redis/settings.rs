@@ -132,7 +132,7 @@ impl Redis {
         Redis::builder(url).build()
     }
 
-    /// Starts the configuration. `redis://[[user]:[password]@]host[:client][/database]`, or
+    /// Starts the configuration. `redis://[[user]:[password]@]host[:port][/database]`, or
     /// `unix:///path[?db=…][&user=…][&pass=…]`.
     ///
     /// ```
@@ -281,7 +281,7 @@ fn read_url(url: &str) -> Result<(Address, Vec<Command>), RedisError> {
             why: error.to_string(),
         })?;
     let address = match info.addr() {
-        ConnectionAddr::Tcp(host, client) => Address::Tcp(host.clone(), *client),
+        ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
         ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
         ConnectionAddr::TcpTls { .. } => return Err(RedisError::Unsupported { what: "TLS" }),
         _ => {

@@ -68,7 +68,7 @@ impl fmt::Display for TieredBuildError {
         match self {
             TieredBuildError::Own(error) => write!(f, "the L1: {error}"),
             TieredBuildError::ZeroTimeToLive => f.write_str(
-                "a time to live of zero keeps nothing: give time_to_live and own_time_to_live more",
+                "a time to live of zero keeps nothing: give time_to_live and l1_time_to_live more",
             ),
             TieredBuildError::Budget { budget, timeout } => write!(
                 f,
@@ -125,7 +125,7 @@ where
         self
     }
 
-    /// What a value weighs in the L1; see [`CacheBuilder::weigher`]. The news that there is none weighs 1.
+    /// What a value weighs in the L1; see [`CacheBuilder::weigher`]. A remembered absence weighs 1.
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
         self.l1 = self.l1.weigher(move |key, held: &L1Value<V>| {
             held.value.as_ref().map_or(1, |value| weigher(key, value))

@@ -82,15 +82,15 @@ impl<'a, V> StorePermit<'a, V> {
     fn by(
         mut placeholder: Placeholder<'a>,
         content_id: ContentId,
-        add_reply: AddReply,
+        add_placeholder: AddReply,
     ) -> Option<Self> {
-        if !add_reply.stored {
+        if !add_placeholder.stored {
             placeholder.set_gone();
             return None;
         }
         Some(StorePermit {
             placeholder: Some(placeholder),
-            ..StorePermit::over(content_id, add_reply.sequence, None)
+            ..StorePermit::over(content_id, add_placeholder.sequence, None)
         })
     }
 
@@ -197,7 +197,7 @@ where
             let changed = (!left.is_zero()).then(|| self.waiters.wait_for(key));
             let Some((content_id, read)) = self.read(key).await? else {
                 self.count_query(false);
-                let (placeholder, content_id, added) = self.add_reply(key, leaders)?;
+                let (placeholder, content_id, added) = self.add_placeholder(key, leaders)?;
                 match StorePermit::by(placeholder, content_id, added.await?) {
                     Some(permit) => return Ok(QueryResult::Load(permit)),
                     None => continue,
@@ -232,7 +232,7 @@ where
     }
 
     /// A placeholder on its way to where there is nothing.
-    pub(super) fn add_reply<'a>(
+    pub(super) fn add_placeholder<'a>(
         &'a self,
         key: &'a [u8],
         leaders: &Leaders,
@@ -277,8 +277,8 @@ where
             .iter()
             .map(|_| QueryResult::Load(StorePermit::NONE))
             .collect();
-        let (mut pledges, mut fenced) = (Vec::new(), Vec::new());
-        for (qualified_key, (key, content)) in keys.iter().zip(found).enumerate() {
+        let (mut added, mut fenced) = (Vec::new(), Vec::new());
+        for (position, (key, content)) in keys.iter().zip(found).enumerate() {
             let read = match content {
                 Some(content) => self.decode(key, &content).await?,
                 None => None,
@@ -286,29 +286,29 @@ where
             let hit = matches!(read, Some((_, ReadOutcome::Fresh(_))));
             self.count_query(hit);
             match read {
-                None => pledges.push((qualified_key, self.add_reply(key, leaders)?)),
+                None => added.push((position, self.add_placeholder(key, leaders)?)),
                 Some((_, ReadOutcome::Fresh(loaded))) => {
-                    looks[qualified_key] = QueryResult::Found(loaded)
+                    looks[position] = QueryResult::Found(loaded)
                 }
                 Some((content_id, ReadOutcome::Dead { stale })) => {
-                    fenced.push((qualified_key, content_id, stale))
+                    fenced.push((position, content_id, stale))
                 }
                 Some((content_id, ReadOutcome::Placeholder)) => {
-                    fenced.push((qualified_key, content_id, None))
+                    fenced.push((position, content_id, None))
                 }
             }
         }
         if !fenced.is_empty() {
             let started_at = self.tier.sequence().await?;
-            for (qualified_key, content_id, stale) in fenced {
-                looks[qualified_key] =
+            for (position, content_id, stale) in fenced {
+                looks[position] =
                     QueryResult::Load(StorePermit::over(content_id, started_at, stale));
             }
         }
-        for (qualified_key, (placeholder, content_id, added)) in pledges {
+        for (position, (placeholder, content_id, reply)) in added {
             // Somebody was faster: that one will store.
-            let permit = StorePermit::by(placeholder, content_id, added.await?);
-            looks[qualified_key] = QueryResult::Load(permit.unwrap_or(StorePermit::NONE));
+            let permit = StorePermit::by(placeholder, content_id, reply.await?);
+            looks[position] = QueryResult::Load(permit.unwrap_or(StorePermit::NONE));
         }
         Ok(looks)
     }
@@ -362,10 +362,10 @@ where
             .collect();
         let listed = envelope.tags.iter().map(|(_, version)| Some(*version));
         let needed = namespace::names(key, std::iter::empty());
-        let is_set = now < envelope.stale_until
+        let is_valid = now < envelope.stale_until
             && needed.iter().all(|name| names.contains(name))
             && self.versions_of(&names).await?.into_iter().eq(listed);
-        if !is_set {
+        if !is_valid {
             return Ok(ReadOutcome::Dead { stale: None });
         }
         let Some(value) = self.value_of(envelope) else {

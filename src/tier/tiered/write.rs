@@ -404,9 +404,9 @@ where
                 Err(error) => Err(error),
             };
             match stored {
-                Ok(is_set) => {
+                Ok(stored) => {
                     placeholder.set_gone();
-                    if is_set {
+                    if stored {
                         return Ok(());
                     }
                     // A load has stored meanwhile, or somebody else has written: this write comes after it.
@@ -428,9 +428,9 @@ where
     ) -> Result<bool, TierError> {
         let nobody = Leaders::default();
         for _ in 0..MAX_TRIES {
-            let (mut placeholder, content_id, added) = self.add_reply(key, &nobody)?;
-            let add_reply = added.await?;
-            let over = if add_reply.stored {
+            let (mut placeholder, content_id, added) = self.add_placeholder(key, &nobody)?;
+            let add_placeholder = added.await?;
+            let over = if add_placeholder.stored {
                 content_id
             } else {
                 placeholder.set_gone();
@@ -443,7 +443,7 @@ where
                     None => continue,
                 }
             };
-            let content = self.content_of(key, Some(value), options, add_reply.sequence);
+            let content = self.content_of(key, Some(value), options, add_placeholder.sequence);
             let Some(content) = content.await? else {
                 continue;
             };

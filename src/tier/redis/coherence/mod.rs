@@ -73,7 +73,7 @@ impl std::fmt::Debug for Coherence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Coherence")
             .field("phase", &self.phase)
-            .field("unanswered", &self.in_flight.len())
+            .field("in_flight", &self.in_flight.len())
             .finish_non_exhaustive()
     }
 }
@@ -239,7 +239,7 @@ impl Coherence {
         match pending.kind {
             RequestKind::Handshake => self.handshake_done(now, connection, &responses, out),
             RequestKind::Retry => self.retries_acked(now, connection, &responses, out),
-            RequestKind::Heartbeat => self.ping(now, responses, out),
+            RequestKind::Heartbeat => self.heartbeat_answered(now, responses, out),
             RequestKind::For(effect) => {
                 self.counters.took(now.saturating_sub(pending.sent_at));
                 self.done(now, id, effect, pending.deferred_push, responses, out);
@@ -249,7 +249,7 @@ impl Coherence {
 
     /// Takes what was sent over a connection that is lost: it will not be answered.
     fn take_in_flight(&mut self) -> std::collections::BTreeMap<u64, InFlightRequest> {
-        self.retry_queue.unsent();
+        self.retry_queue.requeue();
         self.in_flight.take_all()
     }
 
@@ -271,7 +271,12 @@ impl Coherence {
         self.drain_retries(now, connection, out);
     }
 
-    fn ping(&mut self, now: u64, mut responses: Vec<Response>, out: &mut Vec<Action>) {
+    fn heartbeat_answered(
+        &mut self,
+        now: u64,
+        mut responses: Vec<Response>,
+        out: &mut Vec<Action>,
+    ) {
         match responses.pop() {
             Some(response) if response.as_error().is_none() => {
                 // The connection has lasted: after its loss the waits start from the shortest.
@@ -573,10 +578,10 @@ mod tests {
             &mut out,
         );
         assert!(!connection.is_up());
-        let ack = out.iter().any(|action| {
+        let is_sent = out.iter().any(|action| {
             matches!(action, Action::Send(2, 5, commands) if *commands == [command("DEL")])
         });
-        assert!(ack, "{out:?}");
+        assert!(is_sent, "{out:?}");
         connection.handle(
             u64::MAX / 2,
             Event::Replied(2, 5, Ok(vec![Response::Int(1)])),

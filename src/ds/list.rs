@@ -324,7 +324,7 @@ mod tests {
                 (_, Some(list)) if rand(4) == 0 => {
                     let to = 600 + rand(8) as u32;
                     lists[list].relocate(&mut links, id, to);
-                    // And back, once its neighbours know it.
+                    // The node moves back once its neighbours know the new place.
                     lists[list].validate(&links);
                     let there = lists[list].iter(&links).position(|other| other == to);
                     assert_eq!(there, model[list].iter().position(|&other| other == id));

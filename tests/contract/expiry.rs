@@ -397,10 +397,12 @@ fn hits_then_silence_then_one_hit_past_the_deadline_is_a_miss() {
         .time_to_live(ttl)
         .build()
         .unwrap();
+    let before = Instant::now();
     cache.insert(1, 1);
-    let stored = Instant::now();
-    while stored.elapsed() < 20 * MILLI {
-        assert_eq!(cache.get(&1), Some(1));
+    while before.elapsed() < 20 * MILLI {
+        // On a busy machine the thread may be away until the deadline.
+        let hit = cache.get(&1).is_some();
+        assert!(hit || before.elapsed() > ttl - MILLI, "gone early");
     }
     std::thread::sleep(ttl);
     assert_eq!(cache.get(&1), None);

@@ -103,7 +103,8 @@ fn nobody_waits_for_a_hot_key_through_a_hundred_expiries() {
     assert!(plain.blocked > EXPIRIES * RATE / 200, "{plain:?}");
 }
 
-/// The same by real threads in real time: at any moment one loader at most, and no read that finds nothing.
+/// Real threads read a hot key in real time: at any moment one loader runs at most, and no read finds
+/// nothing.
 #[test]
 fn threads_are_served_while_one_of_them_loads() {
     let cache = Cache::builder()

@@ -21,7 +21,7 @@ fn event(act: Act, call: u64, ret: u64) -> Event {
     }
 }
 
-/// The same, by a clock that stood between `low` and `high`.
+/// `event`, by a clock that was between `low` and `high`.
 fn at(low: u64, high: u64, event: Event) -> Event {
     Event { low, high, ..event }
 }

@@ -136,7 +136,7 @@ async fn closing(
     cache.try_get_or_load_async(&first, loader).await
 }
 
-/// The same between tasks of one thread, in known order: the second one closes the circle.
+/// Two tasks of one thread load in known order: the second one closes the circle.
 #[test]
 fn a_circle_over_two_tasks_is_told_to_who_closes_it() {
     let (cache, gate) = (numbers(), Gate::default());

@@ -193,7 +193,7 @@ fn a_removal_of_what_is_dead_revokes_nothing() {
     assert_eq!(cache.get(&KEY), Some(1), "revoked");
 }
 
-/// The same with a thread that waits.
+/// A thread that waits for a load is told of a write as a task is.
 #[test]
 fn a_waiting_thread_gets_the_written_value() {
     let (cache, gate) = (numbers(), Gate::default());

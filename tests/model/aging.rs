@@ -27,11 +27,11 @@ struct Aged {
     name: &'static str,
     /// Its time is nearly up.
     early: &'static str,
-    /// The same, while it is loaded again.
+    /// Its time is nearly up, and it is being loaded again.
     refreshed: &'static str,
     /// Its time is up, and it is kept.
     stale: &'static str,
-    /// The same, while it is loaded again.
+    /// It is stale, and it is being loaded again.
     revalidated: &'static str,
 }
 
@@ -173,7 +173,7 @@ fn until_it_stops<'scope, T: Send + 'scope>(
     running
 }
 
-/// The same where the load is an attached loader's, and still waits for a thread.
+/// Calls `operation` while a load of the attached loader still waits for a thread.
 fn beside_a_load_that_waits(age: Age, operation: fn(&Place) -> String, next: bool) -> Beside {
     let (queue, jobs) = channel();
     let place = Place::aged(age, |builder| {

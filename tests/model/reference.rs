@@ -169,7 +169,7 @@ impl Reference {
         self.those_in(space, |held| self.is_live(held) && wanted(held.value))
     }
 
-    /// The same of stale ones.
+    /// Slots of a namespace with stale entries whose values are `wanted`, in order.
     pub(crate) fn stale_in(&self, space: u8, wanted: impl Fn(i64) -> bool) -> Vec<Slot> {
         self.those_in(space, |held| {
             self.stale_value(held)

@@ -338,7 +338,7 @@ pub(crate) const METHODS: &[Method] = &[
             rig.world.hook(Call::Loader);
             Err(Failure(rig.world))
         }));
-        // And one that cannot count.
+        // This loader answers for one key too few.
         drop(rig.side.get_many_or_load(keys.iter(), |_: &[Key]| {
             Ok::<_, Failure>(vec![Some(loaded(rig))])
         }));

@@ -59,7 +59,7 @@ fn an_overtaken_leader_cannot_publish() {
     });
 }
 
-/// The same, with an invalidation in the middle: three may run, none of the past is published.
+/// The key is invalidated during a takeover: three loaders may run, and none publishes a value of the past.
 #[test]
 fn takeover_against_invalidation() {
     explore(|| {

@@ -35,7 +35,7 @@ fn load_against_invalidate() {
     });
 }
 
-/// As above, for callers that are tasks.
+/// A task loads while the key is invalidated.
 #[test]
 fn task_load_against_invalidate() {
     let load = |world: &World| shuttle::future::block_on(world.load_async());
@@ -86,7 +86,7 @@ fn load_against_a_tag_of_its_answer() {
     );
 }
 
-/// The same with one loader and nothing else, so that the schedules go deep into its publishing.
+/// One loader runs and nothing else, so that the schedules go deep into its publishing.
 #[test]
 fn publishing_against_a_tag_of_its_answer() {
     explore(|| {

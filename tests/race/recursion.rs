@@ -36,7 +36,7 @@ fn a_circle_over_two_threads_ends() {
     });
 }
 
-/// As above with loads that cannot fail: they run for themselves instead.
+/// Loads that cannot fail run for themselves where waiting would close a circle.
 #[test]
 fn overlapping_loads_in_opposite_order_end() {
     explore(|| {
@@ -55,7 +55,7 @@ fn overlapping_loads_in_opposite_order_end() {
     });
 }
 
-/// As above, for tasks.
+/// Tasks whose loads cannot fail run for themselves where waiting would close a circle.
 #[test]
 fn overlapping_tasks_in_opposite_order_end() {
     async fn load(world: &World, first: u64, second: u64) -> u64 {

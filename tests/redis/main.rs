@@ -27,7 +27,7 @@ use server::Server;
 /// One server, and links to it that track what they read.
 struct Tracking(Server);
 
-/// The same with the server announcing everything under the prefix.
+/// One server, and links to it to which it announces every change under the prefix.
 struct Broadcast(Server);
 
 impl suite::World for Tracking {

@@ -109,7 +109,7 @@ impl Server {
         until("the server answers", || self.cli(&["PING"]) == "PONG");
     }
 
-    /// The same, without waiting for it to answer well.
+    /// Starts the server again, without waiting until it answers.
     pub(crate) fn launch(&self, more: &[&str]) {
         let _ = std::fs::remove_file(self.socket());
         let process = Command::new(binary())
@@ -150,7 +150,7 @@ impl Server {
         self.cli_as(&[], command)
     }
 
-    /// The same with a password.
+    /// What the server answers to a command of ours that is sent with these credentials.
     pub(crate) fn cli_as(&self, credentials: &[&str], command: &[&str]) -> String {
         let said = Command::new("redis-cli")
             .arg("-s")

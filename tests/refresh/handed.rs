@@ -3,11 +3,15 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use larder::{Cache, LoadError, Loaded, ManualClock};
 
 use crate::executor::{Gate, Hand};
 use crate::{KEY, MILLI, SECOND};
+
+/// A timeout on the machine's clock that even a busy machine does not reach.
+const NEVER_NEEDED: Duration = Duration::from_secs(60);
 
 /// Jobs that the test runs when it likes.
 type Jobs = Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>;
@@ -101,7 +105,7 @@ fn a_queued_load_that_was_overtaken_is_not_run() {
 fn a_load_that_nobody_ran_is_no_load() {
     let cache: Cache<u64, u64> = Cache::builder()
         .max_capacity(10)
-        .hard_timeout(SECOND)
+        .hard_timeout(NEVER_NEEDED)
         .executor(drop)
         .loader(|n: &u64| Ok::<_, Infallible>(Loaded::new(*n)))
         .build()
@@ -117,7 +121,7 @@ fn a_load_that_nobody_ran_is_no_load() {
 fn a_panic_is_one_failure() {
     let cache: Cache<u64, u64> = Cache::builder()
         .max_capacity(10)
-        .hard_timeout(SECOND)
+        .hard_timeout(NEVER_NEEDED)
         .loader(|_: &u64| -> Result<Loaded<u64>, Infallible> { panic!("angry") })
         .build()
         .unwrap();
@@ -128,14 +132,15 @@ fn a_panic_is_one_failure() {
     );
 }
 
-/// Or the pool's threads would wait for each other.
+/// A loader that runs on the pool's only thread runs a nested load itself: waiting for a thread would
+/// never end.
 #[test]
 fn loaders_that_load_other_keys_do_not_wait_for_threads() {
     let itself = Arc::new(Mutex::new(None::<Cache<u64, u64>>));
     let own = Arc::clone(&itself);
     let cache: Cache<u64, u64> = Cache::builder()
         .max_capacity(10)
-        .hard_timeout(2 * SECOND)
+        .hard_timeout(NEVER_NEEDED)
         .refresh_threads(1)
         .loader(move |n: &u64| {
             if *n == 0 {

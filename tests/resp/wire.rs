@@ -247,7 +247,7 @@ pub(crate) fn push(keys: Option<&[Vec<u8>]>) -> Vec<u8> {
     [&b">2\r\n$10\r\ninvalidate\r\n"[..], &encode(&what)].concat()
 }
 
-/// The same with the users' names.
+/// A message about changes of the keys that the users name so.
 pub(crate) fn push_of(keys: &[&str]) -> Vec<u8> {
     let keys: Vec<Vec<u8>> = keys
         .iter()
@@ -278,7 +278,7 @@ impl Fake {
         (node, watch)
     }
 
-    /// The same, past its first value.
+    /// A process over it that is past its first value.
     pub(crate) fn warm(&self) -> (Node, StatsHandle) {
         let (node, watch) = self.node();
         until("there is a link", || node.is_connected());

@@ -43,7 +43,7 @@ pub(crate) struct Oracle {
     invalidated: [VecDeque<(u64, u64)>; KEYS],
     /// Of those, what has been so for longer than the bound.
     settled: [u64; KEYS],
-    /// And for longer than the bound and the longest load.
+    /// What has been invalid for longer than the bound and the longest load.
     settling: [VecDeque<(u64, u64)>; KEYS],
     settled_long: [u64; KEYS],
     failed: Vec<Option<u64>>,
@@ -136,7 +136,7 @@ impl Oracle {
         }
     }
 
-    /// And ends.
+    /// A read ends.
     pub(crate) fn read(&mut self, process: usize, key: usize, floor: Floor, read: u64) {
         self.reads += 1;
         let (of, version) = ((read >> 32) as usize, read & 0xffff_ffff);

@@ -160,7 +160,7 @@ enum How {
     Tag,
     Everything,
     Insert,
-    /// And if somebody was faster, by its key.
+    /// By `add`; by its key if somebody was faster.
     Add,
 }
 

@@ -212,7 +212,7 @@ fn add_counts_as_absent_what_get_does() {
         assert!(!node.add(key.to_owned(), 3).unwrap(), "{key}");
         assert_eq!(node.get(key).unwrap(), Some(2), "{key}");
     }
-    // And the news that there is nothing.
+    // The entry that says that there is no value.
     let absent = || Ok::<_, String>(Loaded::absent());
     assert_eq!(old.get_or_load_with("absent", absent).unwrap(), None);
     assert!(old.add("absent".to_owned(), 2).unwrap());

@@ -209,7 +209,7 @@ impl World {
         warm(self.builder())
     }
 
-    /// The same with reins.
+    /// A process that is past its first value, with reins on its tier.
     pub(crate) fn held_node(
         &self,
         set: impl FnOnce(TieredBuilder<String, u64>) -> TieredBuilder<String, u64>,

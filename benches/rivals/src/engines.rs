@@ -120,7 +120,8 @@ impl<K, V, C: Engine<K, (V, Instant)>> Engine<K, V> for ByHand<C> {
     }
 }
 
-/// The same as cheaply as a program can: by the kernel's coarse clock, in milliseconds.
+/// A TTL written by hand as cheaply as a program can: the deadline is judged by the kernel's coarse
+/// clock, in milliseconds.
 pub struct ByCoarseClock<C> {
     pub cache: C,
     pub ttl: Duration,

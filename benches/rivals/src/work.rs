@@ -16,9 +16,9 @@ const DRAWS: usize = 1 << 23;
 pub enum Work {
     /// Reads of keys that are all resident, Zipf 0.99.
     Hit,
-    /// The same with a TTL of an hour in every cache that has one.
+    /// Reads of keys that are all resident, with a TTL of an hour in every cache that has one.
     HitHour,
-    /// The same with a TTL of a second, over a tenth of the keys, filled anew before each slice.
+    /// Reads with a TTL of a second, over a tenth of the keys, filled anew before each slice.
     HitSecond,
     /// One write in ten calls, over resident keys, Zipf 0.99.
     Mixed,

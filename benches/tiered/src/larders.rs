@@ -53,7 +53,8 @@ pub fn open_watched<V: Clone + Send + Sync + 'static>(
     Ok((cache, watch))
 }
 
-/// The same with a heartbeat longer than the timeout, as unless set: the link's timers work as they usually do.
+/// Opens a cache whose heartbeat is longer than the timeout, which is the default: the link's timers work
+/// as they usually do.
 pub fn open<V: Clone + Send + Sync + 'static>(
     url: &str,
     prefix: &str,

@@ -32,7 +32,7 @@ pub trait Call {
     fn check(&self) -> Result<(), BenchError>;
 }
 
-/// The same for one that is called by a task.
+/// A contestant that is called by a task.
 pub trait Ask: Send + 'static {
     fn prepare(&mut self) -> Result<(), BenchError> {
         Ok(())

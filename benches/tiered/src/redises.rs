@@ -50,7 +50,7 @@ pub fn plain(
     Ok(runtime.block_on(client.get_multiplexed_async_connection_with_config(&config))?)
 }
 
-/// The same with the crate's own cache, of so many values.
+/// A connection with the crate's own cache, of so many values.
 pub fn cached(
     server: &Server,
     link: Link,

@@ -123,7 +123,7 @@ impl Server {
         }
     }
 
-    /// The same for a connection over which the server may tell of changes.
+    /// Its address for a connection over which the server may tell of changes.
     pub fn resp3_url(&self, link: Link) -> String {
         format!("{}?protocol=resp3", self.url(link))
     }

@@ -399,7 +399,7 @@ where
         TierError::NotWaited { why: why.into() }
     }
 
-    /// And one with a loader.
+    /// What a call with a loader is told whose budget is used up.
     pub(super) fn not_loaded_in_time<E>(&self) -> TryLoadError<E> {
         let after = self.rules.budget.unwrap_or(Duration::MAX);
         TryLoadError::Shared(LoadError::LoadTimedOut { after })

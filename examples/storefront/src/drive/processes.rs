@@ -46,7 +46,7 @@ pub struct Processes {
     pub changes: u64,
     /// Prices read in the process that had not made the change, after its answer.
     pub checks: u64,
-    /// The same, while the change was under way.
+    /// Prices read in the process that had not made the change, while the change was under way.
     pub racing_checks: u64,
     /// Prices read in the process that had made the change, after its answer.
     pub own_checks: u64,

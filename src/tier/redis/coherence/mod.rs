@@ -525,7 +525,7 @@ mod tests {
         assert!(!out.iter().any(telling), "it is set aside");
         let responses = vec![Response::Int(1), Response::Bytes(read_back.to_vec())];
         connection.handle(0, Event::Replied(1, 2, Ok(responses)), &mut out);
-        // And the next message about the key is nobody's echo.
+        // The next message about the key is nobody's echo.
         connection.handle(0, Event::Pushed(1, Push::Changed(key())), &mut out);
         let told = out.into_iter().filter_map(|action| match action {
             Action::Tell(changes) => Some(changes),

@@ -335,7 +335,7 @@ fn defines(text: &str, name: &str) -> bool {
         let ends = !text[at + name.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
         let before = text[..at].trim_end_matches(' ');
         let keyword = |word: &&str| before.ends_with(*word) && before.len() < at;
-        ends && KEYWORDS.iter().any(|word| keyword(&word))
+        ends && KEYWORDS.iter().any(keyword)
     })
 }
 

@@ -286,6 +286,7 @@ fn calls_that_are_given_up_leave_every_answer_to_its_own_question() {
     let counted = slow.clone();
     fake.hook(move |_| Say::Split(counted.fetch_add(1, Relaxed) as usize % 40));
     let mut context = Context::from_waker(Waker::noop());
+    let mut unfinished = 0;
     for round in 0..200u64 {
         let (given_up, asked) = (
             format!("k{}", round % 20),
@@ -296,12 +297,13 @@ fn calls_that_are_given_up_leave_every_answer_to_its_own_question() {
         scope.invalidate(&asked).unwrap();
         {
             let mut call = pin!(node.get_async(&given_up));
-            for _ in 0..=round % 3 {
-                let _ = call.as_mut().poll(&mut context);
-            }
+            // On a busy machine the answer may come before the call is given up.
+            let pending = (0..=round % 3).all(|_| call.as_mut().poll(&mut context).is_pending());
+            unfinished += u64::from(pending);
         }
         assert_eq!(node.get(&asked).unwrap(), Some((round * 7 + 3) % 20));
     }
+    assert!(unfinished > 0, "no call was given up before its answer");
     assert_eq!(node.tiered_stats().bad_contents, 0);
     assert_eq!(watch.stats().dials, 1);
 }

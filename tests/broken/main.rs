@@ -18,14 +18,14 @@
 //! To write one, change the source, save `git diff` under such a header, and take the change back. A patch that no
 //! longer applies after a change of the source fails the fast test below, which names it.
 //!
-//! Planting all bugs takes half an hour, so it runs on request:
+//! Planting all bugs takes half an hour to an hour on two cores, so it runs on request:
 //!
 //! ```sh
 //! cargo test --test broken -- --ignored --nocapture                           # all of them
 //! LARDER_BREAK='deadline' cargo test --test broken -- --ignored --nocapture   # those with this word in their name; several: 'a,b'
 //! ```
 //!
-//! The copy lies in `target/broken`; the tree itself is never changed.
+//! The copy is in `target/broken`; the tree itself is never changed.
 
 #![allow(
     clippy::unwrap_used,
@@ -156,7 +156,7 @@ fn every_promise_of_the_readme_has_a_patch() {
 }
 
 #[test]
-#[ignore = "half an hour: builds and runs a suite once for each planted bug"]
+#[ignore = "half an hour to an hour, run by `tests/run planted-all`: builds and runs a suite once for each planted bug"]
 fn every_planted_bug_is_caught() {
     let words = std::env::var("LARDER_BREAK").unwrap_or_default();
     let patches: Vec<_> = patch::all(root())

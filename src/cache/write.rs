@@ -295,14 +295,14 @@ where
 
     /// [`invalidate`](Self::invalidate), but for the load that one of these leaders leads.
     #[cfg(feature = "tiered")]
-    pub(crate) fn invalidate_beside(
+    pub(crate) fn invalidate_keeping_leaders(
         &self,
         key: &K,
         leaders: &std::collections::HashSet<u64>,
     ) -> bool {
         let hash = self.hash(key);
         let store = &self.inner.store;
-        store.remove_beside(hash, &self.namespace, key, leaders)
+        store.remove_keeping_leaders(hash, &self.namespace, key, leaders)
     }
 
     /// [`invalidate`](Self::invalidate) for each key; returns how many had a live value. Not atomic as a

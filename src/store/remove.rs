@@ -5,10 +5,10 @@ use std::collections::HashSet;
 
 use equivalent::Equivalent;
 
-use super::Store;
+use super::{LockedStripe, Store};
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
-use crate::entry::removal::RemovalCause;
+use crate::entry::removal::{RemovalCause, RemovedEntry};
 use crate::shard::Found;
 #[cfg(feature = "tiered")]
 use crate::util::sync::atomic::Ordering;
@@ -45,18 +45,7 @@ impl<K, V> Store<K, V> {
                 return None;
             }
             stripe.revoke(flight, false);
-            match found {
-                Found::Live(id) => {
-                    let gone = stripe.shard.remove(id, RemovalCause::Explicit);
-                    self.note(gone.iter());
-                    gone
-                }
-                Found::Dead(id, cause) => {
-                    stripe.shard.remove_into(id, cause, stripe.out);
-                    None
-                }
-                Found::Absent => None,
-            }
+            self.take_found(stripe, found)
         });
         gone.map(|gone| self.notify_and_return(gone))
     }
@@ -105,7 +94,7 @@ impl<K, V> Store<K, V> {
     /// its right to publish. For a change that the load itself has made in another tier, and which kills
     /// everything but what it is about to publish.
     #[cfg(feature = "tiered")]
-    pub(crate) fn remove_beside<Q>(
+    pub(crate) fn remove_keeping_leaders<Q>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
@@ -127,19 +116,28 @@ impl<K, V> Store<K, V> {
             let flight =
                 flight.filter(|flight| !is_kept(flight.leader_id().load(Ordering::Relaxed)));
             stripe.revoke(flight, false);
-            match found {
-                Found::Live(id) => {
-                    let gone = stripe.shard.remove(id, RemovalCause::Explicit);
-                    self.note(gone.iter());
-                    gone
-                }
-                Found::Dead(id, cause) => {
-                    stripe.shard.remove_into(id, cause, stripe.out);
-                    None
-                }
-                Found::Absent => None,
-            }
+            self.take_found(stripe, found)
         });
         gone.map(|gone| self.notify_and_return(gone)).is_some()
+    }
+
+    /// Takes out of the shard what a lookup found: a live entry is returned, a dead one joins the batch.
+    fn take_found(
+        &self,
+        stripe: &mut LockedStripe<'_, K, V>,
+        found: Found,
+    ) -> Option<RemovedEntry<K, V>> {
+        match found {
+            Found::Live(id) => {
+                let gone = stripe.shard.remove(id, RemovalCause::Explicit);
+                self.note(gone.iter());
+                gone
+            }
+            Found::Dead(id, cause) => {
+                stripe.shard.remove_into(id, cause, stripe.out);
+                None
+            }
+            Found::Absent => None,
+        }
     }
 }

@@ -29,7 +29,7 @@ where
             Change::Own(bytes, content_id) => {
                 let leaders = self.writes.leaders_of(*content_id);
                 if let Some((l1, key)) = self.find(bytes) {
-                    l1.invalidate_beside(&key, &leaders);
+                    l1.invalidate_keeping_leaders(&key, &leaders);
                 }
                 self.waiters.changed(bytes);
                 false

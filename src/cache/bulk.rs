@@ -20,7 +20,7 @@ use super::observe::span::LoadSpan;
 use super::step::LoadStep;
 use crate::entry::Loaded;
 use crate::entry::removal::drop_catching;
-use crate::flight::wait_graph::RunningLoad;
+use crate::flight::wait_graph::{LoadId, RunningLoad};
 use crate::load::{Accepts, Follower, LeaderGuard, WaitOutcome};
 use crate::util::error::{LoadError, Told, TryLoadError};
 
@@ -48,6 +48,8 @@ struct Bulk<'q, Q: ?Sized, K, V> {
 
 /// What a round has the loader load.
 struct BulkLoad<K, V> {
+    /// The one id of all loads of the round: the wait graph has one node for them.
+    load_id: LoadId,
     /// Those to be loaded, each with its place among the keys.
     leads: Vec<(usize, Option<LeaderGuard<K, V>>)>,
     keys: Each<K>,
@@ -257,6 +259,7 @@ where
         V: Clone,
     {
         let mut batch = BulkLoad {
+            load_id: LoadId::new(),
             leads: Vec::new(),
             keys: Each(Vec::new()),
         };
@@ -271,10 +274,10 @@ where
             };
             match turn {
                 LoadStep::Return(result) => bulk.answer(place, result),
-                LoadStep::Leader(leader) => batch.leads.push((place, Some(leader))),
+                LoadStep::Leader(leader) => batch.lead(place, leader),
                 LoadStep::Refresh(leader, served) => {
                     served.drop_unused();
-                    batch.leads.push((place, Some(leader)));
+                    batch.lead(place, leader);
                 }
                 LoadStep::Alone => batch.leads.push((place, None)),
                 LoadStep::Follower(follower) => bulk.follows.push_back((place, follower)),
@@ -453,13 +456,41 @@ impl<K, V> Drop for BulkLoad<K, V> {
 }
 
 impl<K, V> BulkLoad<K, V> {
+    fn lead(&mut self, place: usize, leader: LeaderGuard<K, V>) {
+        leader.runs_as(&self.load_id);
+        self.leads.push((place, Some(leader)));
+    }
+
     /// Puts all that is loaded on this thread's stack of loads.
-    fn enter(&self) -> Vec<RunningLoad> {
-        let leads = self.leads.iter().filter_map(|(_, leader)| leader.as_ref());
-        leads.map(|leader| leader.load_id().enter()).collect()
+    fn enter(&self) -> RunningLoad {
+        self.load_id.enter()
     }
 }
 
 fn plain<V>(value: Option<V>) -> Option<Loaded<V>> {
     value.map(Loaded::new)
+}
+
+#[cfg(all(test, not(larder_shuttle)))]
+mod tests {
+    use crate::Cache;
+    use crate::flight::wait_graph::leaders_here;
+
+    /// What a poll, a nested load and the end of the call look through does not grow with the number of keys.
+    #[test]
+    fn a_call_for_many_keys_is_one_load_in_the_wait_graph() {
+        let cache: Cache<u64, u64> = Cache::builder()
+            .max_capacity(10_000)
+            .build()
+            .expect("valid");
+        let keys: Vec<u64> = (0..1_000).collect();
+        let loaded = cache.get_many_or_load(&keys, |missing| {
+            assert_eq!(leaders_here().len(), 1);
+            let nested = cache.get_or_load(&missing[7], || 99);
+            assert_eq!(nested, 99, "its own key: loaded by itself");
+            Ok::<_, std::io::Error>(missing.iter().map(|key| Some(*key)).collect())
+        });
+        assert_eq!(loaded.expect("it cannot fail").len(), 1_000);
+        assert_eq!(leaders_here().len(), 0);
+    }
 }

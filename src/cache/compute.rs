@@ -1,17 +1,22 @@
-//! Read, decide, write, of one key at one moment: `compute`, `remove_if`, `retain`, counters.
+//! Read, decide, write, of one key at one moment: `compute`.
 //!
-//! Closures run on a snapshot, without a lock. What they decide applies only if the entry is still the
-//! version they saw; otherwise they are asked again.
+//! The closure runs on a snapshot, without a lock. What it decides applies only if the entry is still the version that
+//! it saw. A call that has lost one such race takes its turn, a flight of the key without a loader: while it is in the
+//! table, others that read, decide and write wait. A blind write takes it out, and the call takes another.
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 
 use equivalent::Equivalent;
 
 use super::Cache;
 use crate::entry::EntryOptions;
+use crate::entry::expiry::Lifetime;
 use crate::entry::removal::drop_catching;
-use crate::load::{JoinOutcome, Purpose, WaitOutcome};
-use crate::store::{Precondition, PutOutcome};
+use crate::flight::WriteTurn;
+use crate::flight::wait_graph::RunningLoad;
+use crate::load::{JoinOutcome, LeaderGuard, Purpose, WaitOutcome};
+use crate::store::{Inherits, Precondition, PutOutcome, Removal};
 
 /// What a [`compute`](Cache::compute) closure decides.
 ///
@@ -30,7 +35,7 @@ use crate::store::{Precondition, PutOutcome};
 pub enum Compute<V> {
     /// Leave things as they are. Revokes no load in flight.
     Keep,
-    /// Store this value, under the rules of an insertion.
+    /// Store this value, with the tags, the windows and the own time to live of the value before it.
     Put(V),
     /// Remove what is there.
     Remove,
@@ -76,42 +81,53 @@ impl<V> std::fmt::Debug for Computed<V> {
     }
 }
 
-/// Integers that [`incr`](Cache::incr) and [`decr`](Cache::decr) count with. Sealed.
+/// Why a [`try_compute`](Cache::try_compute) computed nothing.
 ///
 /// ```
-/// fn assert_counts<T: larder::Integer>() {}
-/// assert_counts::<u64>();
-/// assert_counts::<i32>();
+/// use larder::{Cache, Compute, ComputeError};
+///
+/// let cache = Cache::builder().max_capacity(100).build()?;
+/// let writes_its_own_key = |_: Option<&u32>| {
+///     cache.insert(7, 1);
+///     Ok::<_, std::convert::Infallible>(Compute::Put(2))
+/// };
+/// let error = cache.try_compute(&7, writes_its_own_key).unwrap_err();
+/// assert!(matches!(error, ComputeError::WroteOwnKey));
+/// assert_eq!(cache.get(&7), Some(1));
+/// # Ok::<(), larder::BuildError>(())
 /// ```
-pub trait Integer: Copy + sealed::Arithmetic {}
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ComputeError<E> {
+    /// The closure failed, with this error. Nothing was changed.
+    Closure(E),
+    /// The closure wrote the key that it was to decide about. What it wrote stands.
+    WroteOwnKey,
+}
 
-mod sealed {
-    pub trait Arithmetic {
-        fn plus(self, by: Self) -> Self;
-        fn minus(self, by: Self) -> Self;
+impl<E> std::fmt::Display for ComputeError<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ComputeError::Closure(_) => "the closure failed",
+            ComputeError::WroteOwnKey => {
+                "the closure wrote the key that it was to decide about: have it return its decision, \
+                 and write other keys only"
+            }
+        })
     }
 }
 
-macro_rules! counters {
-    ($($number:ty)*) => {$(
-        impl sealed::Arithmetic for $number {
-            fn plus(self, by: Self) -> Self {
-                self.saturating_add(by)
-            }
-
-            fn minus(self, by: Self) -> Self {
-                self.saturating_sub(by)
-            }
+impl<E: std::error::Error + 'static> std::error::Error for ComputeError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ComputeError::Closure(error) => Some(error),
+            ComputeError::WroteOwnKey => None,
         }
-
-        impl Integer for $number {}
-    )*};
+    }
 }
 
-counters!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
-
-/// After so many lost races a `compute` queues for the key instead of racing on.
-const RACES: u32 = 4;
+/// How often a closure that has its turn runs again for blind writes that came between.
+pub(super) const OVERTAKEN_AFTER: u32 = 4;
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -119,14 +135,25 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher,
 {
-    /// Reads, decides and writes one key atomically. The closure sees the live value, or `None`, and
-    /// runs without any lock: it may use the cache, also this key. If the key changed meanwhile, the
-    /// closure is called again on what is there then; after four such losses this call queues with the
-    /// other `compute`s and loads of the key, blocking the thread until it is its turn.
+    /// Reads, decides and writes one key atomically. The closure sees the live value, or `None`, and runs without any
+    /// lock.
     ///
-    /// A value put follows the rules of [`insert`](Self::insert): it has the cache's time to live, and no
-    /// tags, whatever the old one had. O(1), apart from the
-    /// closure.
+    /// A value put inherits the tags and the stale windows of the value before it, and its deadline, if that entry had
+    /// a time to live of its own; otherwise it has the cache's, from now on. Apart from that it follows the rules of
+    /// [`insert`](Self::insert). [`Compute::Keep`] returns at once and changes nothing. O(1), apart from the closure.
+    ///
+    /// # Races
+    /// If the key was changed while the closure ran, the closure runs again on what is there then, six times at most:
+    /// - The first run is a race. A call that loses it, or that finds another's turn, queues: from then on each call
+    ///   that reads, decides and writes the key (`compute`, `remove_if`, `incr`, `decr`, `add`, `replace`) waits until
+    ///   this one's turn is over, blocking its thread. Loads of the key in flight are waited for, too.
+    /// - Blind writes (`insert`, `remove`, an invalidation, a load) never wait for a closure. If one came between in
+    ///   each of five runs in the turn, it counts as having come after this call: the value put goes to the removal
+    ///   listener as replaced, without having been seen. What that write returned is the value that it found.
+    ///
+    /// A closure that writes its own key, on its own thread, would change what it decides by each time. What it wrote
+    /// stands, and its decision counts as overwritten by that. [`try_compute`](Self::try_compute) returns an error
+    /// instead.
     ///
     /// ```
     /// use larder::{Cache, Compute};
@@ -148,30 +175,96 @@ where
         V: Clone,
         F: FnMut(Option<&V>) -> Compute<V>,
     {
-        for _ in 0..RACES {
-            if let Some(computed) = self.try_compute(key, &mut decide) {
-                return computed;
-            }
-        }
-        loop {
-            // The turn is a flight of the key, led without a loader. The write below revokes it, which
-            // sends the next in the queue to look again.
-            let turn = self.queue_for(key);
-            // On the stack of loads, so that a closure which loads this very key does not wait for
-            // itself.
-            let _running = turn.as_ref().map(|turn| turn.load_id().enter());
-            if let Some(computed) = self.try_compute(key, &mut decide) {
-                return computed;
-            }
+        let decide = |old: Option<&V>| Ok::<_, Infallible>(decide(old));
+        match self.compute_in_turn(key, Inherits::Options, decide) {
+            Ok(computed) | Err((ComputeError::WroteOwnKey, Some(computed))) => computed,
+            Err((ComputeError::Closure(never), _)) => match never {},
+            // What could not be decided by is no reason to have decided nothing.
+            Err((ComputeError::WroteOwnKey, None)) => Computed {
+                old: None,
+                new: None,
+            },
         }
     }
 
-    /// One race: a snapshot, the closure, and the write if nothing has changed.
-    fn try_compute<Q, F>(&self, key: &Q, decide: &mut F) -> Option<Computed<V>>
+    /// Reads, decides and writes one key atomically, with a closure that can fail. Under the rules of
+    /// [`compute`](Self::compute).
+    ///
+    /// # Errors
+    /// [`ComputeError::Closure`] with the closure's error: nothing was changed. [`ComputeError::WroteOwnKey`] if the
+    /// closure wrote the key that it was to decide about: what it wrote stands, and a value that it decided to put
+    /// went to the removal listener as replaced.
+    ///
+    /// ```
+    /// use larder::{Cache, Compute, ComputeError};
+    ///
+    /// let cache = Cache::builder().max_capacity(100).build()?;
+    /// let parse = |_: Option<&u32>| "x".parse().map(Compute::Put);
+    /// assert!(matches!(cache.try_compute("a", parse), Err(ComputeError::Closure(_))));
+    /// assert_eq!(cache.get("a"), None);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    pub fn try_compute<Q, F, E>(&self, key: &Q, decide: F) -> Result<Computed<V>, ComputeError<E>>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
-        F: FnMut(Option<&V>) -> Compute<V>,
+        F: FnMut(Option<&V>) -> Result<Compute<V>, E>,
+    {
+        let computed = self.compute_in_turn(key, Inherits::Options, decide);
+        computed.map_err(|(error, _)| error)
+    }
+
+    /// First a race without a turn; then, in turn, as often as it takes or is allowed. With an own write of the
+    /// closure, what was decided comes along.
+    pub(super) fn compute_in_turn<Q, F, E>(
+        &self,
+        key: &Q,
+        inherits: Inherits,
+        mut decide: F,
+    ) -> Result<Computed<V>, Failed<E, V>>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+        F: FnMut(Option<&V>) -> Result<Compute<V>, E>,
+    {
+        let (hash, store) = (self.hash(key), &self.inner.store);
+        let mut own = OwnTurn::None;
+        if store.has_turn(hash, &self.namespace, key) {
+            own = self.take_turn(key, own);
+        }
+        let mut losses = 0;
+        loop {
+            let lost = match self.attempt(key, inherits, &mut decide, &own) {
+                Ok(Ok(computed)) => return Ok(computed),
+                Ok(Err(lost)) => lost,
+                Err(error) => return Err((ComputeError::Closure(error), None)),
+            };
+            let wrote_own_key = own.has_written_own_key();
+            if wrote_own_key || losses == OVERTAKEN_AFTER {
+                let computed = self.overtaken(key, lost);
+                return match wrote_own_key {
+                    true => Err((ComputeError::WroteOwnKey, Some(computed))),
+                    false => Ok(computed),
+                };
+            }
+            lost.discard();
+            losses += u32::from(!matches!(own, OwnTurn::None));
+            own = self.take_turn(key, own);
+        }
+    }
+
+    /// One run: a snapshot, the closure, and the write if nothing has changed.
+    fn attempt<Q, F, E>(
+        &self,
+        key: &Q,
+        inherits: Inherits,
+        decide: &mut F,
+        own: &OwnTurn<K, V>,
+    ) -> Result<Result<Computed<V>, Lost<V>>, E>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+        F: FnMut(Option<&V>) -> Result<Compute<V>, E>,
     {
         let hash = self.hash(key);
         let store = &self.inner.store;
@@ -182,198 +275,180 @@ where
             Some((value, seen)) => (Some(value), Some(seen)),
             None => (None, None),
         };
-        match decide(old.as_ref()) {
-            Compute::Keep => Some(Computed {
+        // On the stack of loads, so that a closure which loads this very key does not wait for itself.
+        let running = own.enter();
+        let decision = decide(old.as_ref())?;
+        Ok(match decision {
+            Compute::Keep => Ok(Computed {
                 new: old.clone(),
                 old,
             }),
+            // Also where it wrote what was there already.
+            Compute::Put(value) if own.has_written_own_key() => {
+                let new = Some(value);
+                Err(Lost { old, new })
+            }
             Compute::Put(value) => {
                 let key = key.to_owned();
-                let lifetime = self.lifetime_after(seen, &key, &value);
+                let lifetime = match seen {
+                    // Inherited: the policy is not asked.
+                    Some(seen) if seen.own_ttl => Lifetime::FOREVER,
+                    _ => self.lifetime_after(seen, &key, &value),
+                };
                 let new = value.clone();
-                let request = self.request(key, value, EntryOptions::new(), lifetime);
+                let mut request = self.request(key, value, &EntryOptions::new(), lifetime);
+                drop(running);
+                request.inherits = inherits;
                 let precondition = Precondition::Version(seen.map(|seen| seen.version));
-                // What is left over goes before the answer is made: a panic in its `Drop` must not cost
-                // the answer.
-                match store.put(hash, &self.namespace, request, precondition) {
-                    PutOutcome::Stored(replaced) => {
-                        drop_catching(replaced);
-                        Some(Computed {
-                            old,
-                            new: Some(new),
-                        })
-                    }
-                    PutOutcome::Rejected(value, _) => {
-                        drop_catching(value);
-                        drop_catching(new);
-                        Some(Computed { old, new: None })
-                    }
-                    PutOutcome::Unmet { key, value, .. } => {
-                        drop_catching(key);
-                        drop_catching(value);
-                        drop_catching(new);
-                        None
-                    }
-                }
+                put_computed(
+                    store.put(hash, &self.namespace, request, precondition, own.turn()),
+                    old,
+                    new,
+                )
             }
             Compute::Remove => {
+                drop(running);
                 let Some(seen) = seen else {
                     store.remove_stale(hash, &self.namespace, key);
-                    return Some(Computed { old, new: None });
+                    return Ok(Ok(Computed { old, new: None }));
                 };
-                drop_catching(old);
-                let judged = Some(seen.version);
-                let removed = store.remove(hash, &self.namespace, key, judged)?;
-                Some(Computed {
-                    old: Some(removed),
-                    new: None,
-                })
+                match store.remove_version(hash, &self.namespace, key, seen.version, own.turn()) {
+                    Removal::Removed(removed) => {
+                        drop_catching(old);
+                        Ok(Computed {
+                            old: Some(removed),
+                            new: None,
+                        })
+                    }
+                    Removal::Changed | Removal::Busy => Err(Lost { old, new: None }),
+                }
             }
-        }
+        })
     }
 
-    /// Waits for the key's flight to end, or leads one, which keeps other computations of the key
-    /// waiting for as long as what comes back lives.
-    fn queue_for<Q>(&self, key: &Q) -> Option<crate::load::LeaderGuard<K, V>>
+    /// Ends a call that a blind write counts as having come after.
+    fn overtaken<Q>(&self, key: &Q, lost: Lost<V>) -> Computed<V>
+    where
+        Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
+        V: Clone,
+    {
+        let Lost { old, new } = lost;
+        if let Some(value) = &new {
+            let (key, value) = (key.to_owned(), value.clone());
+            let weight = self.weigh(&key, &value, None);
+            let (hash, store) = (self.hash(&key), &self.inner.store);
+            store.put_overtaken(hash, &self.namespace, key, value, weight);
+        }
+        Computed { old, new }
+    }
+
+    /// Waits for the key's flight to end, and leads one without a loader, which keeps others that read, decide and
+    /// write waiting for as long as what comes back lives. The turn that the caller had is over, if a write has
+    /// revoked it.
+    pub(super) fn take_turn<Q>(&self, key: &Q, own: OwnTurn<K, V>) -> OwnTurn<K, V>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
     {
         let store = &self.inner.store;
         let hash = self.hash(key);
-        match store.join_or_lead(hash, &self.namespace, key, key.to_owned(), Purpose::Compute) {
-            JoinOutcome::Leader(leader, _) => Some(leader),
-            JoinOutcome::Follower(mut follower) => match follower.wait(follower.deadline()) {
-                WaitOutcome::Leader(leader) => Some(leader),
-                _ => None,
-            },
-            JoinOutcome::Hit(_)
-            | JoinOutcome::Stale(_)
-            | JoinOutcome::Alone
-            | JoinOutcome::Failed(_)
-            | JoinOutcome::Absent => None,
+        match own {
+            OwnTurn::Ignores => return own,
+            OwnTurn::Has(ref leader) if leader.stands() => return own,
+            // Given up before it is taken again: this call must not wait for itself.
+            own => drop(own),
         }
-    }
-
-    /// Adds to a live number, keeping its deadline, and returns the sum; `None` if there is no live
-    /// value. Saturates at the type's bounds. Atomic; revokes the load in flight. O(1).
-    ///
-    /// ```
-    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
-    /// assert_eq!(cache.incr("visits", 1), None);
-    /// cache.insert("visits", 1);
-    /// assert_eq!(cache.incr("visits", 2), Some(3));
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn incr<Q>(&self, key: &Q, by: V) -> Option<V>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-        V: Integer,
-    {
-        self.count(key, |number| number.plus(by))
-    }
-
-    /// Subtracts from a live number: see [`incr`](Self::incr). An unsigned number stops at zero.
-    ///
-    /// ```
-    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
-    /// cache.insert("stock", 3u32);
-    /// assert_eq!(cache.decr("stock", 1), Some(2));
-    /// assert_eq!(cache.decr("stock", 9), Some(0));
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn decr<Q>(&self, key: &Q, by: V) -> Option<V>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-        V: Integer,
-    {
-        self.count(key, |number| number.minus(by))
-    }
-
-    fn count<Q>(&self, key: &Q, arithmetic: impl FnOnce(V) -> V) -> Option<V>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-        V: Integer,
-    {
-        let hash = self.hash(key);
-        self.inner
-            .store
-            .update(hash, &self.namespace, key, |number| {
-                *number = arithmetic(*number);
-                *number
-            })
-    }
-
-    /// Removes the live value of a key if the closure says so, and returns it. The closure runs without a lock, and
-    /// again if the value it judged was replaced meanwhile. Revokes the load in flight of the key whatever the closure
-    /// says, and ends a stale value, which counts as absent, without asking it. O(1), apart from the closure.
-    ///
-    /// ```
-    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
-    /// cache.insert("a", 1);
-    /// assert_eq!(cache.remove_if("a", |n| *n > 1), None);
-    /// assert_eq!(cache.remove_if("a", |n| *n == 1), Some(1));
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn remove_if<Q, F>(&self, key: &Q, mut condemned: F) -> Option<V>
-    where
-        Q: Hash + Equivalent<K> + ?Sized,
-        V: Clone,
-        F: FnMut(&V) -> bool,
-    {
-        let hash = self.hash(key);
-        let store = &self.inner.store;
         loop {
-            let snapshot = store.peek_versioned(hash, &self.namespace, key, |value, seen| {
-                (value.clone(), seen.version)
-            });
-            let judged = snapshot.as_ref().map(|(_, version)| *version);
-            let verdict = snapshot.as_ref().is_some_and(|(value, _)| condemned(value));
-            drop_catching(snapshot);
-            if verdict {
-                let removed = store.remove(hash, &self.namespace, key, judged);
-                if removed.is_some() {
-                    return removed;
+            let key_of_flight = key.to_owned();
+            let joined =
+                store.join_or_lead(hash, &self.namespace, key, key_of_flight, Purpose::Compute);
+            match joined {
+                JoinOutcome::Leader(leader, _) => return OwnTurn::Has(leader),
+                JoinOutcome::Follower(mut follower) => {
+                    if let WaitOutcome::Leader(leader) = follower.wait(u64::MAX) {
+                        return OwnTurn::Has(leader);
+                    }
                 }
-            } else if store.revoke(hash, &self.namespace, key, judged) {
-                return None;
+                // A circle: this call runs in the closure or the loader that it would wait for.
+                JoinOutcome::Hit(_)
+                | JoinOutcome::Stale(_)
+                | JoinOutcome::Alone
+                | JoinOutcome::Failed(_)
+                | JoinOutcome::Absent => return OwnTurn::Ignores,
             }
         }
     }
+}
 
-    /// Keeps only the entries for which the closure says so, and returns how many it removed. The closure runs without
-    /// a lock on clones; an entry is removed only if it is still the version that was judged. Stale values, if any are
-    /// kept, are judged and removed like others, and not counted. Entries written while this runs may or may not be
-    /// visited. Revokes every load in flight of this handle's namespace. O(entries), 64 slots under a lock at a time.
-    ///
-    /// ```
-    /// let cache = larder::Cache::builder().max_capacity(100).build()?;
-    /// cache.insert_many([("a", 1), ("b", 2), ("c", 3)]);
-    /// assert_eq!(cache.retain(|_key, n| n % 2 == 1), 1);
-    /// assert_eq!(cache.get("b"), None);
-    /// # Ok::<(), larder::BuildError>(())
-    /// ```
-    pub fn retain<F>(&self, mut keep: F) -> usize
-    where
-        K: Clone,
-        V: Clone,
-        F: FnMut(&K, &V) -> bool,
-    {
-        let store = &self.inner.store;
-        store.revoke_all(&self.namespace);
-        store.keep_versions();
-        let mut removed = 0;
-        let mut page = store.first_page();
-        while store.next_page(&self.namespace, &mut page, true) {
-            while let Some((key, value, version)) = page.pop() {
-                if keep(&key, &value) {
-                    continue;
-                }
-                let hash = self.hash(&key);
-                let gone = store.remove(hash, &self.namespace, &key, Some(version));
-                removed += usize::from(gone.is_some());
-            }
+/// What became of a run that put `new` in the place of `old`.
+fn put_computed<K, V>(
+    put: PutOutcome<K, V>,
+    old: Option<V>,
+    new: V,
+) -> Result<Computed<V>, Lost<V>> {
+    // What is left over goes before the answer is made: a panic in its `Drop` must not cost the answer.
+    match put {
+        PutOutcome::Stored(replaced) => {
+            drop_catching(replaced);
+            let new = Some(new);
+            Ok(Computed { old, new })
         }
-        removed
+        PutOutcome::Rejected(value, _) => {
+            drop_catching(value);
+            drop_catching(new);
+            Ok(Computed { old, new: None })
+        }
+        PutOutcome::Unmet { key, value, .. } | PutOutcome::Busy { key, value } => {
+            drop_catching(key);
+            drop_catching(value);
+            let new = Some(new);
+            Err(Lost { old, new })
+        }
+    }
+}
+
+/// What a call that reads, decides and writes has of a turn.
+pub(super) enum OwnTurn<K, V> {
+    None,
+    Has(LeaderGuard<K, V>),
+    /// None, and it waits for no other's: that one waits for this call.
+    Ignores,
+}
+
+impl<K, V> OwnTurn<K, V> {
+    pub(super) fn turn(&self) -> WriteTurn<'_, K, V> {
+        match self {
+            OwnTurn::None => WriteTurn::Respects,
+            OwnTurn::Has(leader) => leader.turn(),
+            OwnTurn::Ignores => WriteTurn::Ignores,
+        }
+    }
+
+    /// Puts the turn on this thread's stack of loads while the closure runs.
+    pub(super) fn enter(&self) -> Option<RunningLoad> {
+        match self {
+            OwnTurn::Has(leader) => Some(leader.load_id().enter()),
+            OwnTurn::None | OwnTurn::Ignores => None,
+        }
+    }
+
+    fn has_written_own_key(&self) -> bool {
+        matches!(self, OwnTurn::Has(leader) if leader.has_written_own_key())
+    }
+}
+
+/// Why nothing was computed, and what would have been.
+pub(super) type Failed<E, V> = (ComputeError<E>, Option<Computed<V>>);
+
+/// What a run decided by, and the value that it put, where the key had changed meanwhile.
+struct Lost<V> {
+    old: Option<V>,
+    new: Option<V>,
+}
+
+impl<V> Lost<V> {
+    fn discard(self) {
+        drop_catching(self.old);
+        drop_catching(self.new);
     }
 }

@@ -6,19 +6,22 @@ mod background;
 mod builder;
 mod bulk;
 mod compute;
+mod counters;
 mod executor;
 mod iter;
 mod load;
 mod load_async;
 mod maintenance;
 mod observe;
+mod predicate;
 mod read;
 mod step;
 mod timeout;
 mod write;
 
 pub use builder::{CacheBuilder, EvictionPolicy};
-pub use compute::{Compute, Computed, Integer};
+pub use compute::{Compute, ComputeError, Computed};
+pub use counters::Integer;
 pub use iter::Iter;
 pub use write::Added;
 
@@ -34,7 +37,7 @@ use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::{DefaultHashBuilder, KeyHash};
 use crate::entry::stats::Stats;
 use crate::entry::{EntryOptions, Ttl};
-use crate::store::{Capacity, MAX_ENTRIES_A_SHARD, Store, WriteRequest};
+use crate::store::{Capacity, Inherits, MAX_ENTRIES_A_SHARD, Store, WriteRequest};
 use crate::util::clock::nanos;
 use crate::util::sync::{Arc, Mutex};
 
@@ -44,8 +47,8 @@ use crate::util::sync::{Arc, Mutex};
 /// a cause. Operations on many keys are so key by key, and not as a whole.
 ///
 /// Operations are synchronous and take one shard's lock for O(1) work. Only the loading calls
-/// ([`get_or_load`](Self::get_or_load) and its kin), and a [`compute`](Self::compute) that has lost four
-/// races, wait for other callers.
+/// ([`get_or_load`](Self::get_or_load) and its kin), and those that change a value by what it is while a
+/// [`compute`](Self::compute) of the key has its turn, wait for other callers.
 ///
 /// `K: Hash + Eq + Send + Sync + 'static`, `V: Send + Sync + 'static`; a method says what it needs
 /// beyond that. Values come out as clones: keep large ones in an `Arc`.
@@ -295,7 +298,7 @@ where
         let _ = writeln!(
             text,
             "shards {}, entries {}, weight {} of {}, flights {}, loads running {}, tags {}, \
-             namespaces {}, listener panics {}",
+             forgotten tags {}, namespaces {}, listener panics {}",
             store.shards(),
             self.len(),
             self.weight(),
@@ -303,6 +306,7 @@ where
             store.flights(),
             store.loads_in_flight(),
             store.tags.len(),
+            store.tags.forgotten(),
             store.namespaces.len(),
             store.listener_panics(),
         );
@@ -339,7 +343,7 @@ where
         match names.len() {
             0 => (None, 0),
             tags if tags > EntryOptions::MAX_TAGS => (None, tags),
-            _ => (store.tags.set(names, &store.epochs), 0),
+            _ => (store.tag_set(names), 0),
         }
     }
 
@@ -361,7 +365,7 @@ where
         &self,
         key: K,
         value: V,
-        options: EntryOptions,
+        options: &EntryOptions,
         lifetime: Lifetime,
     ) -> WriteRequest<K, V> {
         let weight = self.weigh(&key, &value, options.weight);
@@ -379,6 +383,8 @@ where
                     .map_or(Early::NEVER, |time| Early::measured(nanos(time))),
                 windows: options.windows,
             },
+            own_ttl: options.ttl != Ttl::Default,
+            inherits: Inherits::Nothing,
         }
     }
 }
@@ -398,6 +404,11 @@ impl<K, V, S> Cache<K, V, S> {
             self.inner.store.flights(),
             self.inner.store.loads_in_flight(),
         )
+    }
+
+    #[doc(hidden)]
+    pub fn __waiting(&self) -> usize {
+        self.inner.store.followers()
     }
 
     #[doc(hidden)]

@@ -323,7 +323,7 @@ where
         match what {
             What::Value(value) => {
                 let lifetime = self.lifetime_of_loaded(options.ttl, &leader, &value);
-                let request = self.request(leader.key().clone(), value.clone(), options, lifetime);
+                let request = self.request(leader.key().clone(), value.clone(), &options, lifetime);
                 drop(running);
                 leader.done(request, &value);
                 Some(value)
@@ -350,7 +350,7 @@ where
                 let value = leader.take_previous()?;
                 let lifetime = self.lifetime_of_loaded(options.ttl, &leader, &value);
                 drop(running);
-                leader.unchanged(lifetime, &value);
+                leader.unchanged(lifetime, options.ttl != Ttl::Default, &value);
                 Some(value)
             }
         }

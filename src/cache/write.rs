@@ -10,6 +10,7 @@ use crate::entry::expiry::Lifetime;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::drop_catching;
 use crate::entry::{EntryOptions, Ttl};
+use crate::flight::WriteTurn;
 use crate::store::{Precondition, PutOutcome};
 use crate::util::error::Rejected;
 
@@ -69,6 +70,16 @@ enum Mode<V> {
     Insert,
     Add(fn(&V) -> V),
     Replace,
+}
+
+impl<V> Mode<V> {
+    fn precondition(&self) -> Precondition<V> {
+        match self {
+            Mode::Insert => Precondition::Always,
+            Mode::Add(copy) => Precondition::Absent(*copy),
+            Mode::Replace => Precondition::Present,
+        }
+    }
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -190,7 +201,10 @@ where
                 Ok(Added::Present { present, value })
             }
             PutOutcome::Rejected(value, reason) => Err(Rejected { value, reason }),
-            PutOutcome::Stored(_) | PutOutcome::Unmet { .. } => Ok(Added::Stored),
+            // Who has to wait has waited.
+            PutOutcome::Stored(_) | PutOutcome::Unmet { .. } | PutOutcome::Busy { .. } => {
+                Ok(Added::Stored)
+            }
         }
     }
 
@@ -210,7 +224,7 @@ where
     pub fn replace(&self, key: K, value: V) -> Result<V, V> {
         match self.write(key, value, EntryOptions::new(), Mode::Replace) {
             PutOutcome::Stored(Some(old)) => Ok(old),
-            PutOutcome::Unmet { key, value, .. } => {
+            PutOutcome::Unmet { key, value, .. } | PutOutcome::Busy { key, value } => {
                 drop_catching(key);
                 Err(value)
             }
@@ -272,7 +286,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = self.hash(key);
-        self.inner.store.remove(hash, &self.namespace, key, None)
+        self.inner.store.remove(hash, &self.namespace, key)
     }
 
     /// Removes a key, discards its value, and returns whether there was a live one. Nothing that was
@@ -359,39 +373,63 @@ where
     /// ```
     pub fn invalidate_tag(&self, name: &str) {
         let store = &self.inner.store;
-        store.tags.invalidate(name, &store.epochs);
+        store.invalidate_tag(name);
     }
 
-    /// One write. With an expiry policy, what lives there now is looked up first and the policy asked
-    /// without a lock; the write then applies only to that version, and starts over if it has changed.
+    /// One write. A conditional one waits while another call has its turn with the key.
     fn write(&self, key: K, value: V, options: EntryOptions, mode: Mode<V>) -> PutOutcome<K, V> {
         let hash = self.hash(&key);
         let store = &self.inner.store;
-        let ttl = options.ttl;
-        let asks = self.inner.rules.expiry.is_some() && ttl == Ttl::Default;
-        if asks && !matches!(mode, Mode::Add(_)) {
-            return self.write_as_policy_says(hash, key, value, options, mode);
-        }
-        let lifetime = self.lifetime_of_new(ttl, &key, &value);
-        let precondition = match mode {
-            Mode::Insert => Precondition::Always,
-            Mode::Add(copy) => Precondition::Absent(copy),
-            Mode::Replace => Precondition::Present,
+        let mut turn = match mode {
+            Mode::Insert => WriteTurn::Ignores,
+            Mode::Add(_) | Mode::Replace => WriteTurn::Respects,
         };
-        let request = self.request(key, value, options, lifetime);
-        store.put(hash, &self.namespace, request, precondition)
+        let (mut key, mut value) = (key, value);
+        loop {
+            match self.write_once(hash, key, value, &options, &mode, turn) {
+                PutOutcome::Busy { key: k, value: v } => (key, value) = (k, v),
+                done => return done,
+            }
+            if !store.wait_for_turn(hash, &self.namespace, &key) {
+                turn = WriteTurn::Ignores;
+            }
+        }
     }
 
+    /// With an expiry policy, what lives there now is looked up first and the policy asked without a lock; the write
+    /// then applies only to that version, and starts over if it has changed.
+    fn write_once(
+        &self,
+        hash: KeyHash,
+        key: K,
+        value: V,
+        options: &EntryOptions,
+        mode: &Mode<V>,
+        turn: WriteTurn<'_, K, V>,
+    ) -> PutOutcome<K, V> {
+        let asks = self.inner.rules.expiry.is_some() && options.ttl == Ttl::Default;
+        if asks && !matches!(mode, Mode::Add(_)) {
+            return self.write_as_policy_says(hash, key, value, options, mode, turn);
+        }
+        let lifetime = self.lifetime_of_new(options.ttl, &key, &value);
+        let request = self.request(key, value, options, lifetime);
+        let store = &self.inner.store;
+        store.put(hash, &self.namespace, request, mode.precondition(), turn)
+    }
+
+    /// The policy is asked a few times at most: after that its last answer holds for whatever is there.
     #[cold]
     fn write_as_policy_says(
         &self,
         hash: KeyHash,
         mut key: K,
         mut value: V,
-        options: EntryOptions,
-        mode: Mode<V>,
+        options: &EntryOptions,
+        mode: &Mode<V>,
+        turn: WriteTurn<'_, K, V>,
     ) -> PutOutcome<K, V> {
         let store = &self.inner.store;
+        let mut races = 4;
         loop {
             let seen = store.peek_versioned(hash, &self.namespace, &key, |_, seen| seen);
             if seen.is_none() && matches!(mode, Mode::Replace) {
@@ -402,14 +440,18 @@ where
                 };
             }
             let lifetime = self.lifetime_after(seen, &key, &value);
-            let request = self.request(key, value, options.clone(), lifetime);
-            let precondition = Precondition::Version(seen.map(|seen| seen.version));
-            match store.put(hash, &self.namespace, request, precondition) {
+            let request = self.request(key, value, options, lifetime);
+            let precondition = match races {
+                0 => mode.precondition(),
+                _ => Precondition::Version(seen.map(|seen| seen.version)),
+            };
+            match store.put(hash, &self.namespace, request, precondition, turn) {
                 PutOutcome::Unmet {
                     key: k, value: v, ..
-                } => (key, value) = (k, v),
+                } if races > 0 => (key, value) = (k, v),
                 done => return done,
             }
+            races -= 1;
         }
     }
 
@@ -439,7 +481,7 @@ fn inserted<K, V>(put: PutOutcome<K, V>) -> Result<Option<V>, Rejected<V>> {
         PutOutcome::Stored(old) => Ok(old),
         PutOutcome::Rejected(value, reason) => Err(Rejected { value, reason }),
         // An insertion has no condition left to fail; keep the value safe should that change.
-        PutOutcome::Unmet { value, .. } => Ok(Some(value)),
+        PutOutcome::Unmet { value, .. } | PutOutcome::Busy { value, .. } => Ok(Some(value)),
     }
 }
 

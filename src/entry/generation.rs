@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! * Epochs only grow, and so do minimum epochs. No epoch is given out twice, up to the last that an entry can carry
-//!   (after 7 * 10^13 invalidations); from then on a cache stores nothing.
+//!   (after 3.5 * 10^13 invalidations); from then on a cache stores nothing.
 //! * A minimum rises before its epoch becomes current. A write reads the current epoch under its shard's lock, then the
 //!   minimums by which it is judged; if one of them is above its epoch, it starts over. So a write has one place in the
 //!   order of epochs: a bump up to its epoch has killed what it replaces, and a later bump kills what it stores.
@@ -14,8 +14,10 @@
 //!   epoch below the new minimum.
 //! * A tag's minimum rises before `tag_epoch` counts the bump. A reader of the count and then of the minimums sees, for
 //!   a count of n, the minimums of at least n bumps.
-//! * The minimum of a tag that was forgotten is folded into `forgotten`, and a tag that is registered later starts
-//!   there.
+//! * The minimum of a tag that leaves the registry, and that a running load could be below, is written down in
+//!   `forgotten` first, and a tag that is registered later starts there.
+//! * `rising` is drawn before its minimum rises. So whoever has seen a minimum also sees, in `rising`, an epoch that is
+//!   at least as high, and can wait until it is current.
 //!
 //! # Ordering
 //! Bumps are SeqCst: they are rare, and an invalidation that has returned must be seen by every call that begins
@@ -24,23 +26,22 @@
 
 use dashmap::DashMap;
 
-use crate::entry::header::MAX_EPOCH;
+use super::forgotten::ForgottenTags;
+use super::header::MAX_EPOCH;
 use crate::util::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::util::sync::{Arc, Mutex};
 
 /// The current epoch of a cache, and the minimums that hold for all of it.
 pub(crate) struct EpochCounter {
     last: AtomicU64,
+    /// The epoch whose minimum is rising or has risen: ahead of `last` while a bump is in progress.
+    rising: AtomicU64,
     /// Held while a minimum rises and its epoch is given out. A leaf lock.
     bumping: Mutex<()>,
     /// Raised by a `clear` of the whole cache.
     min_epoch: AtomicU64,
     /// Counts tag bumps, each after the minimum of its tag was raised.
     tag_epoch: AtomicU64,
-    /// The minimum of no forgotten tag is above this.
-    ///
-    /// Of std, also under shuttle: it is read under a registry's real lock.
-    forgotten: std::sync::atomic::AtomicU64,
 }
 
 impl EpochCounter {
@@ -51,11 +52,22 @@ impl EpochCounter {
             bumping: Mutex::new(()),
             min_epoch: AtomicU64::new(0),
             tag_epoch: AtomicU64::new(0),
-            forgotten: std::sync::atomic::AtomicU64::new(0),
+            rising: AtomicU64::new(0),
         }
     }
 
-    /// The epoch of an entry or a flight that begins now.
+    /// The epoch of a load that begins now: no minimum that this thread has seen is above it. A load that found a value
+    /// dead by an invalidation in progress would otherwise carry the number from before, and be refused at its end.
+    pub(crate) fn of_load(&self) -> u64 {
+        let epoch = self.current();
+        if self.rising.load(Ordering::SeqCst) <= epoch {
+            return epoch;
+        }
+        self.wait_for_bump();
+        self.current()
+    }
+
+    /// The epoch of an entry that is written now.
     #[inline]
     pub(crate) fn current(&self) -> u64 {
         self.last.load(Ordering::SeqCst)
@@ -83,6 +95,7 @@ impl EpochCounter {
     fn bump(&self, min_epoch: &AtomicU64, of_tag: bool) -> u64 {
         let _alone = self.bumping.lock();
         let next = self.next();
+        self.rising.store(next, Ordering::SeqCst);
         min_epoch.fetch_max(next, Ordering::SeqCst);
         if of_tag {
             // After the rise, so that a reader of the count sees the minimum, and before the epoch, so that
@@ -150,10 +163,11 @@ impl TagSet {
     }
 }
 
-/// The tags that entries carry or that were bumped lately, by name.
+/// The tags that entries carry or that were invalidated lately, by name.
 #[derive(Debug)]
 pub(crate) struct Tags {
     by_name: DashMap<Box<str>, Arc<Tag>, ahash::RandomState>,
+    forgotten: ForgottenTags,
     /// Once the registry is this large it is swept of tags that nobody carries.
     sweep_at: AtomicUsize,
 }
@@ -164,30 +178,27 @@ impl Tags {
     pub(crate) fn new() -> Self {
         Tags {
             by_name: DashMap::with_hasher(ahash::RandomState::new()),
+            forgotten: ForgottenTags::new(),
             sweep_at: AtomicUsize::new(Self::SMALLEST_SWEEP),
         }
     }
 
     /// The set for an entry that names `names`; `None` if it names none.
-    pub(crate) fn set(&self, names: &[Box<str>], epochs: &EpochCounter) -> Option<Box<TagSet>> {
+    pub(crate) fn set(&self, names: &[Box<str>]) -> Option<Box<TagSet>> {
         if names.is_empty() {
             return None;
         }
-        let tags = names.iter().map(|name| self.tag(name, epochs)).collect();
-        self.sweep_if_large(epochs);
         Some(Box::new(TagSet {
             // No count is this high: the first look walks.
             verified: AtomicU64::new(u64::MAX),
-            tags,
+            tags: names.iter().map(|name| self.tag(name)).collect(),
         }))
     }
 
     /// Kills every entry so far that carries the tag, and every load so far that will answer with it.
     pub(crate) fn invalidate(&self, name: &str, epochs: &EpochCounter) {
-        let tag = self.tag(name, epochs);
+        let tag = self.tag(name);
         epochs.bump(&tag.min_epoch, true);
-        drop(tag);
-        self.sweep_if_large(epochs);
     }
 
     /// How many names are registered.
@@ -195,23 +206,41 @@ impl Tags {
         self.by_name.len()
     }
 
-    fn tag(&self, name: &str, epochs: &EpochCounter) -> Arc<Tag> {
+    /// How many names are remembered, for the sake of running loads, though they are not registered.
+    pub(crate) fn forgotten(&self) -> usize {
+        self.forgotten.len()
+    }
+
+    /// Whether a tag of the set was given up (see [`ForgottenTags`]), and counts as invalidated after `epoch` for that
+    /// reason, not because anybody has seen it invalidated.
+    pub(crate) fn gave_up(&self, set: &TagSet, epoch: u64) -> bool {
+        let above = set
+            .min_epochs()
+            .filter(|&min_epoch| min_epoch > epoch)
+            .max();
+        above.is_some_and(|min_epoch| min_epoch <= self.forgotten.given_up())
+    }
+
+    fn tag(&self, name: &str) -> Arc<Tag> {
         if let Some(tag) = self.by_name.get(name) {
             return Arc::clone(&tag);
         }
+        let hash = self.by_name.hasher().hash_one(name);
         let entry = self.by_name.entry(name.into());
         let tag = entry.or_insert_with(|| {
             Arc::new(Tag {
-                // Read while the name's place in the registry is locked: a sweep that forgot this
-                // very name has raised `forgotten` before it gave the place up.
-                min_epoch: AtomicU64::new(epochs.forgotten.load(Ordering::SeqCst)),
+                // Read while the name's place in the registry is locked: a sweep that took this very name out has
+                // written its minimum down before it locked the place.
+                min_epoch: AtomicU64::new(self.forgotten.min_epoch(hash)),
             })
         });
         Arc::clone(&tag)
     }
 
-    /// Forgets tags that no entry carries, once there are twice as many as the last sweep left.
-    fn sweep_if_large(&self, epochs: &EpochCounter) {
+    /// Takes tags that no entry carries out of the registry, once there are twice as many as the last sweep left.
+    /// `oldest` is the epoch of the oldest load that is running, or the current one: minimums up to it are forgotten,
+    /// higher ones are written down.
+    pub(crate) fn sweep_if_large(&self, oldest: impl FnOnce() -> u64) {
         let limit = self.sweep_at.load(Ordering::Relaxed);
         if self.by_name.len() < limit {
             return;
@@ -223,17 +252,46 @@ impl Tags {
         if claimed.is_err() {
             return;
         }
-        self.by_name.retain(|_, tag| {
-            // `retain` holds this place's lock, so nobody clones the tag out of it meanwhile.
-            let carried = Arc::strong_count(tag) > 1;
-            if !carried {
-                let min_epoch = tag.min_epoch.load(Ordering::SeqCst);
-                epochs.forgotten.fetch_max(min_epoch, Ordering::SeqCst);
-            }
-            carried
-        });
+        self.sweep(oldest());
+        self.sweep_again_at_twice();
+    }
+
+    /// Forgets minimums that no load needs any more, as `oldest` says.
+    pub(crate) fn forget_up_to(&self, oldest: impl FnOnce() -> u64) {
+        if self.forgotten.is_empty() {
+            return;
+        }
+        // Whoever takes the mark is alone; if it is gone, a sweep is under way, which forgets as much.
+        if self.sweep_at.swap(usize::MAX, Ordering::Relaxed) != usize::MAX {
+            self.forgotten.remember(Vec::new(), oldest());
+            self.sweep_again_at_twice();
+        }
+    }
+
+    fn sweep_again_at_twice(&self) {
         let next = (2 * self.by_name.len()).max(Self::SMALLEST_SWEEP);
         self.sweep_at.store(next, Ordering::Relaxed);
+    }
+
+    /// First writes down, then takes out: a name is at any time in one of the two places.
+    fn sweep(&self, oldest: u64) {
+        let unused = self.by_name.iter().filter_map(|place| {
+            let min_epoch = place.value().min_epoch.load(Ordering::SeqCst);
+            let written_down = Arc::strong_count(place.value()) == 1 && min_epoch > oldest;
+            written_down.then(|| (self.by_name.hasher().hash_one(&**place.key()), min_epoch))
+        });
+        self.forgotten.remember(unused.collect(), oldest);
+        self.by_name.retain(|name, tag| {
+            // `retain` holds this place's lock, so nobody clones the tag out of it meanwhile.
+            let carried = Arc::strong_count(tag) > 1;
+            let min_epoch = tag.min_epoch.load(Ordering::SeqCst);
+            // One that was let go, or invalidated, since it was looked at stays until the next sweep.
+            let known = || {
+                self.forgotten
+                    .min_epoch(self.by_name.hasher().hash_one(&**name))
+            };
+            carried || (min_epoch > oldest && min_epoch > known())
+        });
     }
 }
 
@@ -393,7 +451,7 @@ mod tests {
     fn a_bump_kills_what_was_born_before_it_and_nothing_else() {
         let epochs = EpochCounter::new();
         let tags = Tags::new();
-        let set = tags.set(&names(2), &epochs).expect("two names");
+        let set = tags.set(&names(2)).expect("two names");
         let before = epochs.current();
         assert!(set.admits(before, &epochs));
         tags.invalidate("7", &epochs);
@@ -426,15 +484,23 @@ mod tests {
         // Enough names that nobody carries to have the registry swept.
         for n in 0..10_000 {
             tags.invalidate(&format!("churn {n}"), &epochs);
+            // A load is running since before the first.
+            tags.sweep_if_large(|| before);
         }
+        assert!(tags.forgotten() > 8_000, "{}", tags.forgotten());
         assert!(
             tags.len() <= 2 * Tags::SMALLEST_SWEEP,
             "{} names",
             tags.len()
         );
-        let set = tags.set(&["gone".into()], &epochs).expect("one name");
+        let set = tags.set(&["gone".into()]).expect("one name");
         assert!(!set.admits(before, &epochs));
         assert!(set.admits(epochs.current(), &epochs));
+        let unrelated = tags.set(&["unrelated".into()]).expect("one name");
+        assert!(unrelated.admits(before, &epochs), "nobody invalidated it");
+        // The load is over.
+        tags.forget_up_to(|| epochs.current());
+        assert_eq!(tags.forgotten(), 0);
     }
 
     #[test]

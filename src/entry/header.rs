@@ -1,5 +1,5 @@
 //! What an entry says about itself, in 16 bytes: its deadline, its epoch, its hash, its
-//! hits, its queue, and whether it is tagged.
+//! hits, its queue, whether it is tagged, and whether it has a time to live of its own.
 //!
 //! | word | bits | what |
 //! |---|---|---|
@@ -9,7 +9,8 @@
 //! | | 6..20 | the upper part of the hash |
 //! | | 20..64 | the deadline, as below |
 //! | `second` | 0..18 | the lower part of the hash, which is odd |
-//! | | 18..64 | `epoch` |
+//! | | 18 | whether its time to live is its own, and not the cache's |
+//! | | 19..64 | `epoch` |
 //!
 //! What a hit asks about is in the highest bits: that the deadline is later than some moment, or that `epoch` is not
 //! below some minimum, is one comparison of a whole word.
@@ -35,9 +36,11 @@ const QUEUE_AT: u32 = 3;
 const TAGGED_AT: u32 = 5;
 const UPPER_AT: u32 = 6;
 const DEADLINE_AT: u32 = 20;
-const EPOCH_AT: u32 = 18;
-/// The lower part of the hash.
-const LOWER: u64 = (1 << EPOCH_AT) - 1;
+/// How many bits of the hash are in the second word.
+const LOWER_BITS: u32 = 18;
+const LOWER: u64 = (1 << LOWER_BITS) - 1;
+const OWN_TTL_AT: u32 = 18;
+const EPOCH_AT: u32 = 19;
 
 /// The bit that says that a deadline counts in [`COARSE`] units.
 const SCALE: u64 = 1 << 43;
@@ -46,9 +49,9 @@ const FINE: u64 = 20_000;
 /// Nanoseconds in a unit of a far one.
 const COARSE: u64 = 1 << 21;
 
-/// The last epoch that an entry can carry: 7 * 10^13. See
+/// The last epoch that an entry can carry: 3.5 * 10^13. See
 /// [`EpochCounter`](crate::entry::generation::EpochCounter).
-pub(crate) const MAX_EPOCH: u64 = (1 << 46) - 2;
+pub(crate) const MAX_EPOCH: u64 = (1 << 45) - 2;
 
 /// What an entry must be above to be served without a closer look: its words as a header lays them out.
 #[derive(Clone, Copy, Debug)]
@@ -99,10 +102,25 @@ impl EntryHeader {
         }
     }
 
+    /// Marks the time to live as the entry's own, or the cache's.
+    #[inline]
+    pub(crate) fn set_own_ttl(&mut self, own: bool) {
+        let others = self.second.get() & !(1 << OWN_TTL_AT);
+        // The hash is odd: the other branch is never taken.
+        let second = NonZeroU64::new(others | u64::from(own) << OWN_TTL_AT);
+        self.second = second.unwrap_or(self.second);
+    }
+
+    /// Whether its time to live was said by who wrote it, and is not the cache's.
+    #[inline]
+    pub(crate) fn has_own_ttl(&self) -> bool {
+        self.second.get() >> OWN_TTL_AT & 1 != 0
+    }
+
     /// The half of the key's hash that did not pick the shard.
     #[inline]
     pub(crate) fn hash(&self) -> u32 {
-        let upper = self.first() >> UPPER_AT << EPOCH_AT;
+        let upper = self.first() >> UPPER_AT << LOWER_BITS;
         (self.second.get() & LOWER | upper) as u32
     }
 
@@ -199,7 +217,7 @@ impl EntryHeader {
 
 #[inline]
 fn first_word(hash: u32, check_at: u64, tagged: bool) -> u64 {
-    let upper = u64::from(hash) >> EPOCH_AT;
+    let upper = u64::from(hash) >> LOWER_BITS;
     compact(check_at) << DEADLINE_AT | upper << UPPER_AT | u64::from(tagged) << TAGGED_AT
 }
 
@@ -262,6 +280,13 @@ mod tests {
             "the hash stays"
         );
         assert_eq!((header.check_at(), header.is_tagged()), (NEVER, false));
+        for own in [true, false] {
+            header.set_own_ttl(own);
+            assert_eq!(
+                (header.has_own_ttl(), header.epoch(), header.hash()),
+                (own, MAX_EPOCH, 7)
+            );
+        }
         header.set_check_at(20_000);
         assert_eq!((header.check_at(), header.hits()), (20_000, 2));
         assert_eq!(header.epoch(), MAX_EPOCH);
@@ -313,7 +338,8 @@ mod tests {
                     .saturating_sub(FINE),
             };
             let (min_epoch, epoch) = (next() % 3, next() % 3);
-            let header = EntryHeader::new(1, epoch, check_at, next() % 8 == 0);
+            let mut header = EntryHeader::new(1, epoch, check_at, next() % 8 == 0);
+            header.set_own_ttl(next() % 2 == 0);
             let is_surely_live = header.is_surely_live(LivenessBound::new(min_epoch, moment));
             let alive = epoch >= min_epoch && header.check_at() > moment;
             assert!(!is_surely_live || alive, "{moment} {check_at}");

@@ -2,6 +2,7 @@
 //! and the entry as a shard keeps it.
 
 pub(crate) mod expiry;
+pub(crate) mod forgotten;
 pub(crate) mod freshness;
 pub(crate) mod generation;
 pub(crate) mod hash;

@@ -20,7 +20,6 @@ pub(crate) enum Count {
     LoadFailures,
     LoadNanos,
     Joined,
-    Unpublished,
     Explicit,
     Replaced,
     Expired,
@@ -49,7 +48,27 @@ struct Rare {
     stale_on_error: AtomicU64,
     negative_hits: AtomicU64,
     detached: AtomicU64,
+    /// By [`Unpublished`].
+    unpublished: [AtomicU64; UNPUBLISHED],
 }
+
+/// Why a loaded value went to its callers and not into the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Unpublished {
+    /// A write or a removal of the key came between, or another load took over.
+    Revoked,
+    /// The cache, the namespace or a tag was invalidated.
+    Invalidated,
+    /// A tag may have been invalidated: too many were while the load ran, and not all are remembered.
+    TagsGivenUp,
+    /// It is too heavy, names too many tags, has no time to live, or nothing has room.
+    Refused,
+    /// The loader said so.
+    Uncacheable,
+}
+
+const UNPUBLISHED: usize = Unpublished::Uncacheable as usize + 1;
 
 impl Counters {
     pub(crate) fn new() -> Self {
@@ -93,6 +112,11 @@ impl Counters {
         self.rare.detached.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a loaded value that is not stored.
+    pub(crate) fn unpublished(&self, why: Unpublished) {
+        self.rare.unpublished[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     #[inline(always)]
     pub(crate) fn bump(&self, count: Count) {
         self.striped.add(count as usize, 1);
@@ -129,6 +153,7 @@ impl Counters {
         let sum = |count: Count| self.striped.sum(count as usize);
         // Relaxed, as all counts.
         let rare = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let unpublished = |why| rare(&self.rare.unpublished[why as usize]);
         // Misses are read before the reads that they are part of.
         let misses = sum(Count::Misses);
         Stats {
@@ -141,7 +166,12 @@ impl Counters {
             load_failures: sum(Count::LoadFailures),
             load_nanos: sum(Count::LoadNanos),
             joined: sum(Count::Joined),
-            unpublished: sum(Count::Unpublished),
+            unpublished: self.rare.unpublished.iter().map(rare).sum(),
+            unpublished_revoked: unpublished(Unpublished::Revoked),
+            unpublished_invalidated: unpublished(Unpublished::Invalidated),
+            unpublished_tags_given_up: unpublished(Unpublished::TagsGivenUp),
+            unpublished_refused: unpublished(Unpublished::Refused),
+            unpublished_uncacheable: unpublished(Unpublished::Uncacheable),
             refreshes: rare(&self.rare.refreshes),
             refresh_failures: rare(&self.rare.refresh_failures),
             refresh_refusals: rare(&self.rare.refresh_refusals),
@@ -189,6 +219,11 @@ pub struct Stats {
     load_nanos: u64,
     joined: u64,
     unpublished: u64,
+    unpublished_revoked: u64,
+    unpublished_invalidated: u64,
+    unpublished_tags_given_up: u64,
+    unpublished_refused: u64,
+    unpublished_uncacheable: u64,
     refreshes: u64,
     refresh_failures: u64,
     refresh_refusals: u64,
@@ -250,10 +285,24 @@ getters! {
     load_failures,
     /// Calls that waited for another call's load.
     joined,
-    /// Loaded values that went to their callers and not into the cache, because an invalidation or a
-    /// write came between, because another load had taken over, or because they were uncacheable or could not
-    /// be kept.
+    /// Loaded values that went to their callers and not into the cache: the sum of the five reasons that follow.
     unpublished,
+    /// Loaded values that were not stored because a write or a removal of the key came between, or because another
+    /// load had taken over.
+    unpublished_revoked,
+    /// Loaded values that were not stored because the cache was cleared, or their namespace, or one of their tags
+    /// invalidated, while they were loaded.
+    unpublished_invalidated,
+    /// Loaded values that were not stored because one of their tags may have been invalidated while they were loaded:
+    /// more than 1,048,576 tags that no entry carries were, and the cache remembers no more than that of them. Shorter
+    /// loads or fewer invalidations help.
+    unpublished_tags_given_up,
+    /// Loaded values that were not stored because they were too heavy, named too many tags, had a time to live of
+    /// zero, or because the cache has no capacity. Such a key is loaded by each call that asks for it.
+    unpublished_refused,
+    /// Loaded values that were not stored because their loader called them
+    /// [`uncacheable`](crate::Loaded::uncacheable).
+    unpublished_uncacheable,
     /// Values that a call began to load again before their time was up
     /// ([`early_expiration`](crate::CacheBuilder::early_expiration)).
     refreshes,
@@ -343,6 +392,20 @@ impl Stats {
             load_nanos: minus(self.load_nanos, earlier.load_nanos),
             joined: minus(self.joined, earlier.joined),
             unpublished: minus(self.unpublished, earlier.unpublished),
+            unpublished_revoked: minus(self.unpublished_revoked, earlier.unpublished_revoked),
+            unpublished_invalidated: minus(
+                self.unpublished_invalidated,
+                earlier.unpublished_invalidated,
+            ),
+            unpublished_tags_given_up: minus(
+                self.unpublished_tags_given_up,
+                earlier.unpublished_tags_given_up,
+            ),
+            unpublished_refused: minus(self.unpublished_refused, earlier.unpublished_refused),
+            unpublished_uncacheable: minus(
+                self.unpublished_uncacheable,
+                earlier.unpublished_uncacheable,
+            ),
             refreshes: minus(self.refreshes, earlier.refreshes),
             refresh_failures: minus(self.refresh_failures, earlier.refresh_failures),
             refresh_refusals: minus(self.refresh_refusals, earlier.refresh_refusals),

@@ -26,17 +26,21 @@
 //! * Whoever ends a flight, or makes it leaderless, takes the wakes it owes out of the state under the
 //!   lock and calls them after it. A follower that goes away from a leaderless flight wakes the next.
 
+mod join;
 mod table;
+mod turn;
 pub(crate) mod wait_graph;
 pub(crate) mod waiter;
 
+pub(crate) use join::{FlightJoin, Joiner};
 pub(crate) use table::FlightTable;
+pub(crate) use turn::WriteTurn;
 
 use std::collections::BTreeMap;
 // Of std, also under shuttle: read while the wait graph's real lock is held, where nobody may be scheduled.
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::entry::generation::{EpochCounter, TagSet};
+use crate::entry::generation::TagSet;
 use crate::entry::hash::KeyHash;
 use crate::util::error::LoadError;
 use crate::util::sync::{Arc, Mutex};
@@ -71,6 +75,10 @@ struct FlightState<V> {
     epoch: u64,
     /// When the leader's term began.
     since: u64,
+    /// The leader runs no loader: it has its turn with the key.
+    turn: bool,
+    /// The leader's own code has written the key during its turn.
+    wrote_own_key: bool,
     /// The leader's loader has not begun, and waits for a thread.
     queued: bool,
     /// Until when the end of the load is remembered.
@@ -134,40 +142,6 @@ impl NegativeResult {
     }
 }
 
-/// A caller that asks for a flight in the table.
-pub(crate) struct Joiner<'a> {
-    /// The highest minimum epoch that the caller must respect.
-    pub(crate) min_epoch: u64,
-    /// The epoch of a term that begins now.
-    pub(crate) epoch: u64,
-    pub(crate) now: u64,
-    /// The start before which a leader has had its time.
-    pub(crate) overdue: u64,
-    /// It can be given an error that is remembered.
-    pub(crate) takes_errors: bool,
-    /// It waits for a loader that has not begun, too: one of its own would queue behind that one.
-    pub(crate) queues: bool,
-    pub(crate) epochs: &'a EpochCounter,
-}
-
-/// What a caller finds when it asks for a flight in the table.
-pub(crate) enum FlightJoin {
-    /// It leads from now on.
-    Leader { term: u64 },
-    /// It would lead, and may not: too many loads are in flight.
-    Refused,
-    /// It waits, under this ticket.
-    Follower { ticket: u64 },
-    /// The load failed a moment ago, and the failure is remembered.
-    Failed(LoadError),
-    /// It found nothing a moment ago, and that is remembered.
-    Absent,
-    /// It failed a while ago, and is not to be tried again where there is a value to serve instead.
-    CoolingDown,
-    /// The flight is of the past: a new one must take its place.
-    Obsolete,
-}
-
 /// What a follower finds when it looks.
 pub(crate) enum FollowerView<V> {
     Waiting {
@@ -182,8 +156,15 @@ pub(crate) enum FollowerView<V> {
 }
 
 impl<K, V> Flight<K, V> {
-    /// A new flight, led by its maker.
-    pub(crate) fn new(hash: KeyHash, namespace: u32, key: K, epoch: u64, now: u64) -> Arc<Self> {
+    /// A new flight, led by its maker: for a `turn`, or for a loader.
+    pub(crate) fn new(
+        hash: KeyHash,
+        namespace: u32,
+        key: K,
+        epoch: u64,
+        now: u64,
+        turn: bool,
+    ) -> Arc<Self> {
         Arc::new(Flight {
             hash,
             namespace,
@@ -193,6 +174,8 @@ impl<K, V> Flight<K, V> {
                 term: FIRST_TERM,
                 epoch,
                 since: now,
+                turn,
+                wrote_own_key: false,
                 queued: false,
                 negative: NegativeResult::default(),
                 followers: BTreeMap::new(),
@@ -214,80 +197,6 @@ impl<K, V> Flight<K, V> {
     pub(crate) fn set_leader_id(&self, load_id: u64) {
         // Relaxed: the search runs under the wait graph's own lock and tolerates a leader in change.
         self.leader_id.store(load_id, Ordering::Relaxed);
-    }
-
-    /// Joins or claims a flight in the table. Called under the stripe's lock. `may_lead` is asked if
-    /// the caller would lead.
-    pub(crate) fn join(&self, joiner: Joiner<'_>, may_lead: impl FnOnce() -> bool) -> FlightJoin {
-        let Joiner {
-            min_epoch,
-            epoch,
-            now,
-            overdue,
-            takes_errors,
-            queues,
-            epochs,
-        } = joiner;
-        let mut state = self.state.lock();
-        if state.epoch < min_epoch {
-            return FlightJoin::Obsolete;
-        }
-        let tags = state.negative.tags.as_ref();
-        if tags.is_some_and(|tags| !tags.admits(state.epoch, epochs)) {
-            return FlightJoin::Obsolete;
-        }
-        match &state.phase {
-            FlightPhase::Over(outcome) => match &**outcome {
-                FlightOutcome::Absent { .. } if now < state.negative.by_all => FlightJoin::Absent,
-                FlightOutcome::Failed(error) if takes_errors && now < state.negative.by_all => {
-                    FlightJoin::Failed(error.clone())
-                }
-                FlightOutcome::Failed(_) if now < state.negative.by_served => {
-                    FlightJoin::CoolingDown
-                }
-                _ => FlightJoin::Obsolete,
-            },
-            FlightPhase::Led if state.since > overdue && (!state.queued || queues) => {
-                let ticket = state.add_follower();
-                FlightJoin::Follower { ticket }
-            }
-            FlightPhase::Led | FlightPhase::Leaderless => {
-                if may_lead() {
-                    let term = state.begin_term(epoch, now);
-                    FlightJoin::Leader { term }
-                } else {
-                    FlightJoin::Refused
-                }
-            }
-        }
-    }
-
-    /// A place among the followers for the call that began this flight, and has another lead it. No lock of the
-    /// stripe is needed: should the flight have left the table, its leader or its end will tell this one, too.
-    pub(crate) fn follow(&self) -> u64 {
-        self.state.lock().add_follower()
-    }
-
-    /// Makes a follower the leader. Called under the stripe's lock while the flight is in the table; the
-    /// follower's wake comes back to be dropped after it.
-    pub(crate) fn claim(
-        &self,
-        ticket: u64,
-        epoch: u64,
-        now: u64,
-        overdue: u64,
-    ) -> Option<(u64, Option<Wake>)> {
-        let mut state = self.state.lock();
-        let claimable = match state.phase {
-            FlightPhase::Leaderless => true,
-            FlightPhase::Led => state.since <= overdue,
-            FlightPhase::Over(_) => false,
-        };
-        if !claimable {
-            return None;
-        }
-        let wake = state.followers.remove(&ticket);
-        Some((state.begin_term(epoch, now), wake))
     }
 
     /// What a follower sees; with `wake`, it asks to be woken when that changes.
@@ -366,9 +275,15 @@ impl<K, V> Flight<K, V> {
         matches!(state.phase, FlightPhase::Led) && state.since > overdue
     }
 
-    /// Whether anybody waits.
-    pub(crate) fn has_followers(&self) -> bool {
-        !self.state.lock().followers.is_empty()
+    /// The epoch of the load that is running; `None` if none is, or none that anybody will be given the value of.
+    pub(crate) fn running_epoch(&self) -> Option<u64> {
+        let state = self.state.lock();
+        matches!(state.phase, FlightPhase::Led).then_some(state.epoch)
+    }
+
+    /// How many wait.
+    pub(crate) fn followers(&self) -> usize {
+        self.state.lock().followers.len()
     }
 
     /// The leader of `term` goes without a result. Called under the stripe's lock while the flight is in
@@ -447,9 +362,9 @@ pub(crate) fn first_term() -> u64 {
 }
 
 impl<V> FlightState<V> {
-    fn begin_term(&mut self, epoch: u64, now: u64) -> u64 {
+    fn begin_term(&mut self, epoch: u64, now: u64, turn: bool) -> u64 {
         self.phase = FlightPhase::Led;
-        self.queued = false;
+        (self.queued, self.turn) = (false, turn);
         self.term += 1;
         self.epoch = epoch;
         self.since = now;

@@ -8,7 +8,7 @@ use super::Flight;
 use crate::ds::index::Index;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::drop_catching;
-use crate::util::sync::Arc;
+use crate::util::sync::{Arc, Weak};
 
 /// The flights of one stripe, by key. Its owner's lock guards it.
 pub(crate) struct FlightTable<K, V> {
@@ -19,6 +19,36 @@ pub(crate) struct FlightTable<K, V> {
     uncacheable: Vec<(u64, u64)>,
     /// Flights that are over and remembered, oldest first.
     over: VecDeque<Arc<Flight<K, V>>>,
+    detached: Detached<K, V>,
+}
+
+/// Flights that left the table while their leaders were running: each with its epoch, for as long as anybody has it.
+struct Detached<K, V> {
+    flights: Vec<(u64, Weak<Flight<K, V>>)>,
+    /// At this length those that are gone are looked for.
+    clean_at: usize,
+}
+
+impl<K, V> Detached<K, V> {
+    const SMALLEST_CLEAN: usize = 8;
+
+    fn add(&mut self, epoch: u64, flight: &Arc<Flight<K, V>>) {
+        if self.flights.len() >= self.clean_at {
+            // Not upgraded: the last owner of a flight drops a key of the user's, and a lock is held.
+            self.flights.retain(|(_, flight)| flight.strong_count() > 0);
+            self.flights.shrink_to(2 * self.flights.len());
+            self.clean_at = (2 * self.flights.len()).max(Self::SMALLEST_CLEAN);
+        }
+        self.flights.push((epoch, Arc::downgrade(flight)));
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        let running = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| flight.strong_count() > 0);
+        running.map(|(epoch, _)| *epoch).min()
+    }
 }
 
 /// How many uncacheable keys a stripe remembers.
@@ -34,6 +64,10 @@ impl<K, V> FlightTable<K, V> {
             free: Vec::new(),
             uncacheable: Vec::new(),
             over: VecDeque::new(),
+            detached: Detached {
+                flights: Vec::new(),
+                clean_at: Detached::<K, V>::SMALLEST_CLEAN,
+            },
         }
     }
 
@@ -111,17 +145,26 @@ impl<K, V> FlightTable<K, V> {
         gone
     }
 
-    /// Takes all flights of a namespace out.
-    pub(crate) fn remove_all(&mut self, namespace: u32) -> Vec<Arc<Flight<K, V>>> {
-        let all: Vec<_> = self
-            .flights
-            .iter()
-            .flatten()
-            .filter(|flight| flight.namespace == namespace)
+    /// Takes out a flight that another call than its leader ends. Its leader may go on, for those who wait.
+    pub(crate) fn detach(&mut self, flight: &Arc<Flight<K, V>>) -> Option<Arc<Flight<K, V>>> {
+        if let Some(epoch) = flight.running_epoch() {
+            self.detached.add(epoch, flight);
+        }
+        self.remove(flight)
+    }
+
+    /// The epoch of the oldest load that is running, in the table or detached. O(flights).
+    pub(crate) fn oldest_epoch(&self) -> Option<u64> {
+        let here = self.flights.iter().flatten();
+        let oldest = here.filter_map(|flight| flight.running_epoch()).min();
+        oldest.into_iter().chain(self.detached.oldest()).min()
+    }
+
+    /// All flights of a namespace.
+    pub(crate) fn of_namespace(&self, namespace: u32) -> Vec<Arc<Flight<K, V>>> {
+        let all = self.flights.iter().flatten();
+        all.filter(|flight| flight.namespace == namespace)
             .cloned()
-            .collect();
-        all.iter()
-            .filter_map(|flight| self.remove(flight))
             .collect()
     }
 
@@ -187,6 +230,12 @@ impl<K, V> FlightTable<K, V> {
 
     pub(crate) fn remembers(&self) -> bool {
         !self.over.is_empty()
+    }
+
+    /// How many callers wait for the flights in the table.
+    pub(crate) fn followers(&self) -> usize {
+        let all = self.flights.iter().flatten();
+        all.map(|flight| flight.followers()).sum()
     }
 
     /// How many flights are in the table.

@@ -42,8 +42,13 @@ pub(crate) fn is_loading() -> bool {
     STACK.try_with(|stack| !stack.borrow().is_empty()) == Ok(true)
 }
 
+/// Whether the loader (or the closure) of this load runs on this thread.
+pub(crate) fn is_loading_as(load_id: u64) -> bool {
+    STACK.try_with(|stack| stack.borrow().contains(&load_id)) == Ok(true)
+}
+
 /// The ids of the loads whose loaders run on this thread now.
-#[cfg(feature = "tiered")]
+#[cfg(any(test, feature = "tiered"))]
 pub(crate) fn leaders_here() -> Vec<u64> {
     STACK
         .try_with(|stack| stack.borrow().clone())

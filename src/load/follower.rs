@@ -211,9 +211,9 @@ impl<K, V> Follower<K, V> {
                 return None;
             }
             let now = stripe.now.precise();
-            let epoch = store.epochs.current();
+            let epoch = store.epochs.of_load();
             let overdue = now.saturating_sub(store.loads.load_deadline);
-            let claimed = flight.claim(ticket, epoch, now, overdue);
+            let claimed = flight.claim(ticket, epoch, now, overdue, !self.loads);
             if claimed.is_some() {
                 flight.set_leader_id(load_id.id());
             }
@@ -226,7 +226,9 @@ impl<K, V> Follower<K, V> {
             Some((Some((term, wake)), epoch)) => {
                 drop_catching(wake);
                 self.over = true;
-                self.store.force_permit();
+                if self.loads {
+                    self.store.force_permit();
+                }
                 let namespace = Arc::clone(&self.namespace);
                 let flight = FlightRef::new(Arc::clone(&self.flight));
                 let term = (term, epoch);

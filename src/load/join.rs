@@ -90,6 +90,29 @@ enum LockedJoin<K, V> {
     Alone,
 }
 
+/// A copy of the live value, or else, in `stale`, of one whose time is up.
+fn copy_found<K, V: Clone>(
+    stripe: &mut LockedStripe<'_, K, V>,
+    found: Found,
+    stale: &mut Option<(V, Stale)>,
+) -> Option<V> {
+    match found {
+        Found::Live(id) => {
+            let entry = stripe.shard.entry(id)?;
+            let value = entry.value.clone();
+            stripe.shard.note_hit(id, entry, &mut stripe.now);
+            return Some(value);
+        }
+        Found::Dead(id, RemovalCause::Expired) => {
+            let how = stripe.shard.stale(id, &mut stripe.now)?;
+            let entry = stripe.shard.entry(id)?;
+            *stale = Some((entry.value.clone(), how));
+        }
+        _ => {}
+    }
+    None
+}
+
 impl<K, V> Store<K, V> {
     /// Looks once more under the exclusive lock, and joins or starts the flight of the key. `owned` is
     /// the key that a new flight would keep.
@@ -192,19 +215,10 @@ impl<K, V> Store<K, V> {
         let found = stripe
             .shard
             .lookup(hash.in_shard(), key, scope, &mut stripe.now);
-        if let (Found::Live(id), true) = (found, wants_value) {
-            if let Some(entry) = stripe.shard.entry(id) {
-                let value = entry.value.clone();
-                stripe.shard.note_hit(id, entry, &mut stripe.now);
+        if wants_value {
+            if let Some(value) = copy_found(stripe, found, &mut inputs.stale) {
                 return LockedJoin::Hit(value);
             }
-        }
-        if let (Found::Dead(id, RemovalCause::Expired), true) = (found, wants_value) {
-            let stale = stripe.shard.stale(id, &mut stripe.now);
-            let entry = stripe.shard.entry(id);
-            inputs.stale = entry
-                .zip(stale)
-                .map(|(entry, stale)| (entry.value.clone(), stale));
         }
         let flight = stripe.flights.find(hash, namespace.id, key);
         // From here on no user code runs.
@@ -214,7 +228,7 @@ impl<K, V> Store<K, V> {
         if wants_value && stripe.flights.is_uncacheable(hash, now) {
             return LockedJoin::Alone;
         }
-        let epoch = self.epochs.current();
+        let epoch = self.epochs.of_load();
         let min_epoch = stripe.shard.min_epoch().max(scope.min_epoch);
         if let Some(flight) = flight {
             let overdue = now.saturating_sub(self.loads.load_deadline);
@@ -224,6 +238,7 @@ impl<K, V> Store<K, V> {
             let joiner = Joiner {
                 min_epoch,
                 epoch,
+                turn: !wants_value,
                 now,
                 overdue,
                 takes_errors: purpose.takes_errors(),
@@ -235,14 +250,18 @@ impl<K, V> Store<K, V> {
                 Err(obsolete) => stripe.revoke(Some(obsolete), false),
             }
         }
-        inputs.permit = self.take_permit();
-        let owned = inputs.owned.take_if(|_| inputs.permit.is_some());
-        let Some(key) = owned else {
-            return self.too_many(serves_errors);
-        };
-        let flight = Flight::new(hash, namespace.id, key, epoch, now);
-        stripe.flights.add(Arc::clone(&flight));
-        LockedJoin::Leader(flight, first_term(), epoch)
+        if wants_value {
+            inputs.permit = self.take_permit();
+        }
+        let may_lead = inputs.permit.is_some() || !wants_value;
+        match inputs.owned.take_if(|_| may_lead) {
+            Some(key) => {
+                let flight = Flight::new(hash, namespace.id, key, epoch, now, !wants_value);
+                stripe.flights.add(Arc::clone(&flight));
+                LockedJoin::Leader(flight, first_term(), epoch)
+            }
+            None => self.too_many(serves_errors),
+        }
     }
 
     /// What a caller does about the flight of its key; gives it back if a new one must take its place.
@@ -255,9 +274,12 @@ impl<K, V> Store<K, V> {
         permit: &mut Option<Permit<'s>>,
     ) -> Result<LockedJoin<K, V>, Arc<Flight<K, V>>> {
         let epoch = joiner.epoch;
+        let turn = joiner.turn;
         let may_lead = || {
-            *permit = self.take_permit();
-            permit.is_some()
+            if !turn {
+                *permit = self.take_permit();
+            }
+            turn || permit.is_some()
         };
         Ok(match flight.join(joiner, may_lead) {
             FlightJoin::Leader { term } => LockedJoin::Leader(flight, term, epoch),

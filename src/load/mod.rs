@@ -9,6 +9,7 @@ mod join;
 mod leader;
 mod permit;
 mod refresh;
+mod turn;
 
 pub(crate) use follower::{Follower, WaitOutcome};
 pub(crate) use join::{Accepts, JoinOutcome, Purpose};

@@ -53,12 +53,13 @@ impl<K, V> Store<K, V> {
             let seen = Snapshot {
                 version: stripe.shard.version(id),
                 expires_at: stripe.shard.expires_by_age_at(id, entry),
+                own_ttl: entry.header.has_own_ttl(),
             };
             previous = accepts.previous.then(|| entry.value.clone());
             // From here on no user code runs.
             stripe.revoke(flight, false);
-            let epoch = self.epochs.current();
-            let flight = Flight::new(hash, namespace.id, owned.take()?, epoch, now);
+            let epoch = self.epochs.of_load();
+            let flight = Flight::new(hash, namespace.id, owned.take()?, epoch, now, false);
             stripe.flights.add(Arc::clone(&flight));
             flight.set_leader_id(load_id.id());
             Some((flight, epoch, seen))

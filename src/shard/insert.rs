@@ -220,6 +220,7 @@ impl<K, V> Shard<K, V> {
             update(&mut entry.value);
             self.side_tables.touch(id, now);
             self.side_tables.renew_version(id);
+            self.note_use(id);
         }
     }
 }

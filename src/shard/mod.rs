@@ -38,7 +38,7 @@ mod validate;
 use crate::ds::index::Index;
 use crate::ds::timer_wheel::TimerWheel;
 use crate::entry::Entry;
-use crate::entry::freshness::{Early, RefreshPlan, Stale, Windows};
+use crate::entry::freshness::{Early, OwnWindows, RefreshPlan, Stale, Windows};
 use crate::entry::generation::{EpochCounter, Namespace, TagSet};
 use crate::entry::removal::RemovalCause;
 use crate::policy::any::AnyPolicy;
@@ -228,6 +228,29 @@ impl<K, V> Shard<K, V> {
         self.side_tables.windows(id)
     }
 
+    /// Whether the entry at `id` has a time to live of its own.
+    pub(crate) fn has_own_ttl(&self, id: u32) -> bool {
+        let entry = self.slab.get(id);
+        entry.is_some_and(|entry| entry.header.has_own_ttl())
+    }
+
+    /// Says whether the entry at `id` has a time to live of its own.
+    pub(crate) fn set_own_ttl(&mut self, id: u32, own: bool) {
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.header.set_own_ttl(own);
+        }
+    }
+
+    /// What the entry at `id` says of its windows, if it does.
+    pub(crate) fn own_windows(&self, id: u32) -> OwnWindows {
+        self.side_tables.own_windows(id)
+    }
+
+    /// Takes the tags away from the entry at `id`, for the value that takes its place.
+    pub(crate) fn take_tags(&mut self, id: u32) -> Option<Box<TagSet>> {
+        self.side_tables.take_tags(id)
+    }
+
     /// The namespace of the entry at `id`.
     #[inline]
     pub(crate) fn namespace(&self, id: u32) -> u32 {
@@ -255,6 +278,14 @@ impl<K, V> Shard<K, V> {
         entry.header.hit(MAX_HITS);
         if !self.side_tables.none_in_use() {
             self.side_tables.note_read(id, now);
+        }
+    }
+
+    /// Notes for the policy that a call has renewed the entry's life: as much of a use as a read.
+    pub(crate) fn note_use(&mut self, id: u32) {
+        if let Some(entry) = self.slab.get(id) {
+            entry.header.hit(MAX_HITS);
+            self.policy.hit(id);
         }
     }
 

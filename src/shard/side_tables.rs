@@ -140,6 +140,18 @@ impl SideTables {
         }
     }
 
+    /// Takes the tags away from an entry, for the value that takes its place.
+    pub(super) fn take_tags(&mut self, id: u32) -> Option<Box<TagSet>> {
+        self.tags.try_get(id)?;
+        self.tags.get_mut(id).take()
+    }
+
+    /// What the entry says of its windows.
+    pub(super) fn own_windows(&self, id: u32) -> OwnWindows {
+        let own = self.own_windows.as_ref().and_then(|own| own.try_get(id));
+        own.copied().unwrap_or(OwnWindows::NONE)
+    }
+
     #[inline]
     pub(super) fn tags(&self, id: u32) -> Option<&TagSet> {
         self.tags.try_get(id)?.as_deref()

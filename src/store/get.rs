@@ -187,6 +187,18 @@ impl<K, V> Store<K, V> {
         Some(with(&reading.entry.value))
     }
 
+    /// A copy of the key of a live value.
+    pub(crate) fn peek_key<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> Option<K>
+    where
+        Q: Equivalent<K> + ?Sized,
+        K: Clone,
+    {
+        let guard = self.stripe(hash).read();
+        let reader = self.reader(namespace);
+        let reading = guard.shard.read(hash.in_shard(), key, reader, false)?;
+        Some(reading.entry.key.clone())
+    }
+
     /// Calls `with` on the live value and its version, under the shared lock. For callers that decide without the lock
     /// and then write only if the version is the same.
     pub(crate) fn peek_versioned<Q, R>(
@@ -205,6 +217,7 @@ impl<K, V> Store<K, V> {
         let seen = Snapshot {
             version: guard.shard.version(id),
             expires_at: guard.shard.expires_by_age_at(id, entry),
+            own_ttl: entry.header.has_own_ttl(),
         };
         Some(with(&entry.value, seen))
     }
@@ -226,6 +239,8 @@ impl<K, V> Store<K, V> {
 pub(crate) struct Snapshot {
     pub(crate) version: u32,
     pub(crate) expires_at: u64,
+    /// Its time to live was said by who wrote it, and is not the cache's.
+    pub(crate) own_ttl: bool,
 }
 
 impl Snapshot {

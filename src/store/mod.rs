@@ -20,10 +20,12 @@ mod put_fast;
 mod remove;
 mod scan;
 mod stale;
+mod tags;
 mod update;
 
 pub(crate) use get::Snapshot;
-pub(crate) use put::{Precondition, Published, PutOutcome, WriteRequest};
+pub(crate) use put::{Inherits, Precondition, Published, PutOutcome, WriteRequest};
+pub(crate) use remove::Removal;
 pub(crate) use scan::Page;
 pub(crate) use stale::Fallback;
 
@@ -450,7 +452,8 @@ impl<K, V> LockedStripe<'_, K, V> {
     #[cold]
     fn revoke_one(&mut self, flight: Arc<Flight<K, V>>, written: bool) {
         // Two owners remain at most: the caller's and the leader's. Neither is dropped in here.
-        let removed = self.flights.remove(&flight);
+        flight.note_write();
+        let removed = self.flights.detach(&flight);
         self.revoked.push((flight, written));
         if let Some(removed) = removed {
             self.revoked.push((removed, written));

@@ -9,7 +9,7 @@ use crate::entry::header::{EntryHeader, MAX_EPOCH};
 use crate::entry::removal::{RemovalCause, RemovedEntry, drop_catching};
 use crate::entry::stats::Count;
 use crate::entry::{Entry, EntryOptions};
-use crate::flight::Flight;
+use crate::flight::{Flight, WriteTurn};
 use crate::shard::{Found, MAINTENANCE_BATCH, NewEntry, Outcome};
 use crate::util::error::RejectReason;
 use crate::util::sync::Arc;
@@ -20,12 +20,26 @@ pub(crate) struct WriteRequest<K, V> {
     pub(crate) key: K,
     pub(crate) value: V,
     pub(crate) lifetime: Lifetime,
+    /// Its time to live was said by who wrote it, and is not the cache's.
+    pub(crate) own_ttl: bool,
     pub(crate) weight: u64,
     pub(crate) tags: Option<Box<TagSet>>,
     /// How many tags it names, if they are too many: none is in `tags` then.
     pub(crate) excess_tags: usize,
     /// How long a load of it takes, if anybody knows, and its windows past its deadline.
     pub(crate) plan: RefreshPlan,
+    /// What it has from the value that it takes the place of.
+    pub(crate) inherits: Inherits,
+}
+
+/// What a value has from the live one that it takes the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inherits {
+    Nothing,
+    /// Its tags, its windows, and its deadline if its time to live is its own.
+    Options,
+    /// Its tags, its windows and its deadline.
+    OptionsAndDeadline,
 }
 
 /// When a write applies.
@@ -45,6 +59,8 @@ pub(crate) enum PutOutcome<K, V> {
     Stored(Option<V>),
     /// Not stored, and the older value, if any, is gone.
     Rejected(V, RejectReason),
+    /// Another call has its turn with the key. Nothing changed.
+    Busy { key: K, value: V },
     /// The precondition did not hold; nothing changed. With the value that is there, if it was asked for.
     Unmet {
         key: K,
@@ -60,6 +76,8 @@ struct CheckedPut<K, V> {
     epoch: u64,
     flight: Option<Arc<Flight<K, V>>>,
     holds: bool,
+    /// It holds, and another call's turn is to be waited for.
+    waits: bool,
     /// A copy of what is there, if the precondition asks for one.
     copy: Option<V>,
 }
@@ -71,23 +89,25 @@ enum LockedOutcome<K, V> {
     /// Stored over this.
     Replaced(RemovedEntry<K, V>),
     Rejected(K, V, RejectReason),
+    Busy(K, V),
     Unmet(K, V, Option<V>),
 }
 
 impl<K, V> Store<K, V> {
-    /// Writes a value, if the precondition holds, and revokes the load in flight.
+    /// Writes a value, if the precondition holds and no turn is in the way, and revokes the load in flight.
     pub(crate) fn put(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         request: WriteRequest<K, V>,
         precondition: Precondition<V>,
+        turn: WriteTurn<'_, K, V>,
     ) -> PutOutcome<K, V>
     where
         K: Eq,
     {
         let guard = self.stripe(hash).write();
-        self.put_locked(guard, hash, namespace, request, precondition)
+        self.put_locked(guard, hash, namespace, request, precondition, turn)
     }
 
     /// Writes a value, if the precondition holds, and revokes the load in flight. The caller has locked the stripe;
@@ -100,6 +120,7 @@ impl<K, V> Store<K, V> {
         namespace: &Namespace,
         request: WriteRequest<K, V>,
         precondition: Precondition<V>,
+        turn: WriteTurn<'_, K, V>,
     ) -> PutOutcome<K, V>
     where
         K: Eq,
@@ -109,7 +130,8 @@ impl<K, V> Store<K, V> {
         let mut deferred = Deferred::new();
         let mut guard = guard;
         let mut stripe = self.begin_critical(&mut guard, &mut deferred);
-        let judged = self.check_locked(&mut stripe, hash, namespace, &request, &precondition);
+        let mut judged = self.check_locked(&mut stripe, hash, namespace, &request, &precondition);
+        judged.waits = judged.holds && turn.waits_for(judged.flight.as_ref());
         let done = self.apply_locked(&mut stripe, hash, namespace, request, judged);
         self.end_critical(&mut stripe, MAINTENANCE_BATCH);
         drop(guard);
@@ -130,6 +152,7 @@ impl<K, V> Store<K, V> {
                 drop_catching(key);
                 PutOutcome::Rejected(value, reason)
             }
+            LockedOutcome::Busy(key, value) => PutOutcome::Busy { key, value },
             LockedOutcome::Unmet(key, value, present) => PutOutcome::Unmet {
                 key,
                 value,
@@ -189,6 +212,7 @@ impl<K, V> Store<K, V> {
             epoch,
             flight,
             holds,
+            waits: false,
             copy,
         }
     }
@@ -208,6 +232,10 @@ impl<K, V> Store<K, V> {
             // Not the flight's last owner: the table keeps it.
             drop(flight);
             return LockedOutcome::Unmet(request.key, request.value, judged.copy);
+        }
+        if judged.waits {
+            drop(flight);
+            return LockedOutcome::Busy(request.key, request.value);
         }
         if let Some(reason) = refusal(stripe, &request, judged.epoch) {
             if let Found::Live(id) | Found::Dead(id, _) = found {
@@ -236,26 +264,37 @@ impl<K, V> Store<K, V> {
         epoch: u64,
         found: Found,
     ) -> LockedOutcome<K, V> {
-        let expires_at = request.lifetime.deadline(&mut stripe.now);
-        let plan = if request.plan == RefreshPlan::NONE && self.loads.refresh_after.is_none() {
+        let mut expires_at = request.lifetime.deadline(&mut stripe.now);
+        let mut plan = if request.plan == RefreshPlan::NONE && self.loads.refresh_after.is_none() {
             RefreshPlan::NONE
         } else {
             self.plan(stripe, request.plan, request.lifetime, found)
         };
-        let tagged = request.tags.is_some();
+        let mut tags = request.tags;
+        let mut own_ttl = request.own_ttl;
+        if let (Inherits::Options | Inherits::OptionsAndDeadline, Found::Live(id)) =
+            (request.inherits, found)
+        {
+            tags = stripe.shard.take_tags(id);
+            plan.windows = stripe.shard.own_windows(id);
+            own_ttl = stripe.shard.has_own_ttl(id);
+            let keeps_deadline = own_ttl || request.inherits == Inherits::OptionsAndDeadline;
+            if let Some(entry) = stripe.shard.entry(id).filter(|_| keeps_deadline) {
+                expires_at = stripe.shard.expires_by_age_at(id, entry);
+                plan.early = stripe.shard.early(id);
+            }
+        }
+        let check_at = plan.early.check_at(expires_at);
+        let mut header = EntryHeader::new(hash.in_shard(), epoch, check_at, tags.is_some());
+        header.set_own_ttl(own_ttl);
         let new_entry = NewEntry {
             entry: Entry {
                 key: request.key,
                 value: request.value,
-                header: EntryHeader::new(
-                    hash.in_shard(),
-                    epoch,
-                    plan.early.check_at(expires_at),
-                    tagged,
-                ),
+                header,
             },
             weight: request.weight,
-            tags: request.tags,
+            tags,
             plan,
         };
         let scope = self.scope_when_locked(namespace);
@@ -324,6 +363,29 @@ impl<K, V> Store<K, V> {
         self.loads.early(delta, lifetime)
     }
 
+    /// Reports a value that was replaced before anybody could see it.
+    pub(crate) fn put_overtaken(
+        &self,
+        hash: KeyHash,
+        namespace: &Namespace,
+        key: K,
+        value: V,
+        weight: u64,
+    ) {
+        self.counters.bump(Count::Inserts);
+        // Given back in `count_removal`.
+        namespace.entry_added();
+        let mut gone = Some(RemovedEntry {
+            key,
+            value,
+            cause: RemovalCause::Replaced,
+            weight,
+            namespace: namespace.id,
+            epoch: self.epochs.current(),
+        });
+        self.with_stripe_mut(self.stripe(hash), |stripe| stripe.out.extend(gone.take()));
+    }
+
     /// Publishes a loaded value, whose epoch was taken before its loader ran. The caller has established, in this
     /// critical section, that its flight may publish. Returns whether it was stored.
     pub(crate) fn publish_locked(
@@ -349,9 +411,9 @@ impl<K, V> Store<K, V> {
         match self.store_locked(stripe, hash, namespace, request, epoch, found) {
             LockedOutcome::New => Published::Stored(None),
             LockedOutcome::Replaced(gone) => Published::Stored(Some(gone)),
-            LockedOutcome::Rejected(key, value, _) | LockedOutcome::Unmet(key, value, _) => {
-                Published::Refused(key, value)
-            }
+            LockedOutcome::Rejected(key, value, _)
+            | LockedOutcome::Busy(key, value)
+            | LockedOutcome::Unmet(key, value, _) => Published::Refused(key, value),
         }
     }
 }

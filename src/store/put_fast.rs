@@ -1,6 +1,6 @@
 //! The writes that a cache sees most, in one short piece: those that a shard calls [`FastPath`].
 
-use super::{Guard, Precondition, PutOutcome, Store, Stripe, WriteRequest};
+use super::{Guard, Inherits, Precondition, PutOutcome, Store, Stripe, WriteRequest};
 use crate::entry::Entry;
 use crate::entry::expiry::Lifetime;
 use crate::entry::freshness::RefreshPlan;
@@ -9,6 +9,7 @@ use crate::entry::hash::KeyHash;
 use crate::entry::header::{EntryHeader, MAX_EPOCH};
 use crate::entry::removal::RemovalCause;
 use crate::entry::stats::Count;
+use crate::flight::WriteTurn;
 use crate::shard::FastPath;
 
 impl<K, V> Store<K, V> {
@@ -71,8 +72,17 @@ impl<K, V> Store<K, V> {
             tags: None,
             excess_tags: 0,
             plan: RefreshPlan::NONE,
+            own_ttl: false,
+            inherits: Inherits::Nothing,
         };
-        self.put_locked(guard, hash, root, request, Precondition::Always)
+        self.put_locked(
+            guard,
+            hash,
+            root,
+            request,
+            Precondition::Always,
+            WriteTurn::Ignores,
+        )
     }
 
     /// Unlocks, counts an eviction and an insertion, and drops the victim.

@@ -9,20 +9,23 @@ use super::{LockedStripe, Store};
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::{RemovalCause, RemovedEntry};
+use crate::flight::WriteTurn;
 use crate::shard::Found;
 #[cfg(feature = "tiered")]
 use crate::util::sync::atomic::Ordering;
 
+/// What became of the removal of a value that was judged without a lock.
+pub(crate) enum Removal<T> {
+    Removed(T),
+    /// It is not there any more, or not alive.
+    Changed,
+    /// Another call has its turn with the key. Nothing changed.
+    Busy,
+}
+
 impl<K, V> Store<K, V> {
-    /// Removes a live value and revokes the load in flight; where a version was `expected`, only if it is
-    /// still there.
-    pub(crate) fn remove<Q>(
-        &self,
-        hash: KeyHash,
-        namespace: &Namespace,
-        key: &Q,
-        expected: Option<u32>,
-    ) -> Option<V>
+    /// Removes a live value and revokes the load in flight.
+    pub(crate) fn remove<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> Option<V>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -32,33 +35,59 @@ impl<K, V> Store<K, V> {
                 .shard
                 .lookup(hash.in_shard(), key, scope, &mut stripe.now);
             let flight = stripe.flights.find(hash, namespace.id, key);
-            let version = match found {
-                Found::Live(id) | Found::Dead(id, _) => Some(stripe.shard.version(id)),
-                Found::Absent => None,
-            };
-            if expected.is_some() && expected != version {
-                return None;
-            }
-            if let (Found::Dead(id, cause), Some(_)) = (found, expected) {
-                // What was judged has died since: it goes, and a load that began meanwhile keeps its right.
-                stripe.shard.remove_into(id, cause, stripe.out);
-                return None;
-            }
             stripe.revoke(flight, false);
             self.take_found(stripe, found)
         });
         gone.map(|gone| self.notify_and_return(gone))
     }
 
-    /// Revokes the load in flight of a key, and nothing else, if there is no live value but the `expected`
-    /// version. Returns `false` if there is a live value of another version, perhaps published a moment ago.
-    pub(crate) fn revoke<Q>(
+    /// Removes a value that was judged without a lock, if it is still this version and no turn is in the way, and
+    /// revokes the load in flight.
+    pub(crate) fn remove_version<Q>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
-        expected: Option<u32>,
-    ) -> bool
+        version: u32,
+        turn: WriteTurn<'_, K, V>,
+    ) -> Removal<V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let gone = self.with_stripe_mut(self.stripe(hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let found = stripe
+                .shard
+                .lookup(hash.in_shard(), key, scope, &mut stripe.now);
+            let flight = stripe.flights.find(hash, namespace.id, key);
+            match found {
+                Found::Live(id) | Found::Dead(id, _) if stripe.shard.version(id) == version => {}
+                _ => return Removal::Changed,
+            }
+            if let Found::Dead(id, cause) = found {
+                // What was judged has died since: it goes, and a load that began meanwhile keeps its right.
+                stripe.shard.remove_into(id, cause, stripe.out);
+                return Removal::Changed;
+            }
+            if turn.waits_for(flight.as_ref()) {
+                return Removal::Busy;
+            }
+            stripe.revoke(flight, false);
+            match self.take_found(stripe, found) {
+                Some(gone) => Removal::Removed(gone),
+                None => Removal::Changed,
+            }
+        });
+        match gone {
+            Removal::Removed(gone) => Removal::Removed(self.notify_and_return(gone)),
+            Removal::Changed => Removal::Changed,
+            Removal::Busy => Removal::Busy,
+        }
+    }
+
+    /// Where nothing live is: removes what is stale, and revokes the load in flight. A turn is left alone: it will
+    /// write what it decides now. Returns `false` if there is a live value, perhaps published a moment ago.
+    pub(crate) fn revoke_absent<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> bool
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -68,19 +97,27 @@ impl<K, V> Store<K, V> {
                 .shard
                 .lookup(hash.in_shard(), key, scope, &mut stripe.now);
             let flight = stripe.flights.find(hash, namespace.id, key);
-            let version = match found {
-                Found::Live(id) => Some(stripe.shard.version(id)),
-                _ => None,
-            };
-            let same = version.is_none() || version == expected;
-            if same {
+            match found {
+                Found::Live(_) => return false,
+                Found::Dead(id, cause) => stripe.shard.remove_into(id, cause, stripe.out),
+                Found::Absent => {}
+            }
+            if flight.as_ref().is_some_and(|flight| !flight.is_turn()) {
                 stripe.revoke(flight, false);
             }
-            if let Found::Dead(id, cause) = found {
-                stripe.shard.remove_into(id, cause, stripe.out);
-            }
-            same
+            true
         })
+    }
+
+    /// Whether another call has its turn with the key.
+    pub(crate) fn has_turn<Q>(&self, hash: KeyHash, namespace: &Namespace, key: &Q) -> bool
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let guard = self.stripe(hash).read();
+        let flight = guard.flights.find(hash, namespace.id, key);
+        // Not the last owner: the table keeps it, and is locked.
+        flight.is_some_and(|flight| flight.is_turn())
     }
 
     /// Lets loads of a key be shared and stored again.

@@ -3,7 +3,7 @@
 use super::{Capacity, Store};
 use crate::entry::generation::Namespace;
 use crate::entry::removal::RemovalCause;
-use crate::flight::Flight;
+use crate::flight::{Flight, FlightRef};
 use crate::policy::QueueLens;
 use crate::shard::{Found, Shard};
 use crate::util::clock::Now;
@@ -112,21 +112,41 @@ impl<K, V> Store<K, V> {
         true
     }
 
-    /// Revokes every load in flight of a namespace.
-    pub(crate) fn revoke_all(&self, namespace: &Namespace) {
-        for stripe in &self.stripes {
-            self.with_stripe_mut(stripe, |stripe| {
-                let flights: Vec<Arc<Flight<K, V>>> = stripe.flights.remove_all(namespace.id);
-                stripe
-                    .revoked
-                    .extend(flights.into_iter().map(|flight| (flight, false)));
-            });
-        }
+    /// The loads in flight of a namespace, and the failures and absences that are remembered.
+    pub(crate) fn flights_of(&self, namespace: &Namespace) -> Vec<FlightRef<K, V>> {
+        let stripes = self.stripes.iter();
+        let flights = stripes.flat_map(|stripe| stripe.read().flights.of_namespace(namespace.id));
+        flights.map(FlightRef::new).collect()
+    }
+
+    /// Revokes a load if no live value is under its key. Returns `false` if it has brought one.
+    pub(crate) fn revoke_unjudged(&self, flight: &Arc<Flight<K, V>>, namespace: &Namespace) -> bool
+    where
+        K: Eq,
+    {
+        self.with_stripe_mut(self.stripe(flight.hash), |stripe| {
+            let scope = self.scope_when_locked(namespace);
+            let hash = flight.hash.in_shard();
+            let found = stripe
+                .shard
+                .lookup(hash, flight.key(), scope, &mut stripe.now);
+            let is_there = stripe.flights.contains(flight);
+            match found {
+                Found::Live(_) => is_there,
+                _ => {
+                    if is_there && !flight.is_turn() {
+                        stripe.revoke(Some(Arc::clone(flight)), false);
+                    }
+                    true
+                }
+            }
+        })
     }
 
     /// Reclaims up to `budget` entries that are expired, dead or over the capacity; returns how many it did.
     pub(crate) fn run_pending(&self, budget: u32) -> u32 {
         let mut left = budget;
+        self.forget_old_tags();
         for stripe in &self.stripes {
             if left == 0 {
                 break;
@@ -188,6 +208,14 @@ impl<K, V> Store<K, V> {
         self.stripes
             .iter()
             .map(|stripe| stripe.read().flights.len())
+            .sum()
+    }
+
+    /// How many callers wait for a flight in the tables.
+    pub(crate) fn followers(&self) -> usize {
+        let stripes = self.stripes.iter();
+        stripes
+            .map(|stripe| stripe.read().flights.followers())
             .sum()
     }
 

@@ -8,6 +8,7 @@ use crate::entry::freshness::Early;
 use crate::entry::generation::Namespace;
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::RemovalCause;
+use crate::flight::WriteTurn;
 use crate::shard::Found;
 
 impl<K, V> Store<K, V> {
@@ -38,6 +39,8 @@ impl<K, V> Store<K, V> {
                     .remove_into(id, RemovalCause::Explicit, stripe.out);
             } else {
                 self.set_lifetime(stripe, id, lifetime);
+                stripe.shard.set_own_ttl(id, true);
+                stripe.shard.note_use(id);
             }
             true
         })
@@ -101,14 +104,15 @@ impl<K, V> Store<K, V> {
     }
 
     /// Changes a live value in place by code that is not the user's, keeping its deadline, and revokes
-    /// the load in flight. Returns what `update` returned.
+    /// the load in flight. Returns what `update` returned, if there is a live value; `None` if a turn is in the way.
     pub(crate) fn update<Q, R>(
         &self,
         hash: KeyHash,
         namespace: &Namespace,
         key: &Q,
+        turn: WriteTurn<'_, K, V>,
         update: impl FnOnce(&mut V) -> R,
-    ) -> Option<R>
+    ) -> Option<Option<R>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -121,14 +125,18 @@ impl<K, V> Store<K, V> {
             let Found::Live(id) = found else {
                 // Not the flight's last owner: the table keeps it.
                 drop(flight);
-                return None;
+                return Some(None);
             };
+            if turn.waits_for(flight.as_ref()) {
+                drop(flight);
+                return None;
+            }
             stripe.revoke(flight, true);
             let mut result = None;
             stripe
                 .shard
                 .update(id, &mut stripe.now, |value| result = Some(update(value)));
-            result
+            Some(result)
         })
     }
 }

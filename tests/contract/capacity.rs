@@ -212,11 +212,14 @@ fn weights_of_u64_max_in_many_shards_do_not_overflow() {
 }
 
 #[test]
-fn a_weight_is_asked_once_and_kept() {
+fn a_counter_weighs_what_its_number_does() {
     let cache = weighted(100).build().unwrap();
     cache.insert(1, 10);
     assert_eq!(cache.incr(&1, 50), Some(60));
-    assert_eq!(cache.weight(), 10, "frozen when it was stored");
+    assert_eq!(cache.weight(), 60);
+    assert_eq!(cache.decr(&1, 20), Some(40));
+    assert_eq!(cache.weight(), 40);
+    assert_eq!(cache.incr(&1, 20), Some(60));
     assert_eq!(cache.remove(&1), Some(60));
     assert_eq!(cache.weight(), 0);
 }

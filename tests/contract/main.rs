@@ -9,6 +9,7 @@
 mod bounds;
 mod capacity;
 mod compaction;
+mod compute;
 mod expiry;
 mod fast_insert;
 mod fast_path;

@@ -165,11 +165,24 @@ fn who_takes_over_is_served_as_well() {
 
 #[test]
 fn a_load_of_ones_own_that_fails_is_covered_up_too() {
-    let (cache, _time) = past(Duration::ZERO, 10 * SECOND);
-    let alone = cache.get_or_load_with(&KEY, || Ok::<_, String>(Loaded::uncacheable(5)));
-    assert_eq!(alone.unwrap(), 5);
-    // Remembered as uncacheable: everybody loads alone, and this one fails.
-    assert!(!fails(&cache));
+    let (cache, time) = timed(0.0, |builder| builder.stale_if_error(10 * SECOND, SECOND));
+    let (gate, alone) = (Gate::default(), Gate::default());
+    let mut leader = Hand::pending(cache.get_or_load_with_async(&KEY, async || {
+        gate.opened().await;
+        Ok::<_, String>(Loaded::uncacheable(5))
+    }));
+    let mut follower = Hand::pending(cache.try_get_or_load_async(&KEY, async || {
+        alone.opened().await;
+        Err::<u64, _>("the source is down")
+    }));
+    gate.open();
+    assert_eq!(leader.ready().unwrap(), 5);
+    // What the leader has is its own: this one loads alone, and meanwhile a value comes and grows stale.
+    assert!(follower.poll().is_pending());
+    cache.insert(KEY, 1);
+    time.advance(1_500 * MILLI);
+    alone.open();
+    assert_eq!(follower.ready().unwrap(), 1);
     at_rest(&cache);
 }
 

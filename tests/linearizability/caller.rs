@@ -76,10 +76,7 @@ impl Caller {
     }
 
     fn default_life(&self) -> Life {
-        Life {
-            ttl: self.rig.ttl,
-            tags: 0,
-        }
+        Life::by_default(self.rig.ttl)
     }
 
     /// Calls, and writes down what the answer stands for.
@@ -138,10 +135,7 @@ impl Caller {
     /// A write that says nothing of its value: it lives as long as the cache says.
     pub fn insert_plain(&mut self, key: u32) -> Option<u64> {
         let value = self.fresh();
-        let life = Life {
-            ttl: self.rig.ttl,
-            tags: 0,
-        };
+        let life = self.default_life();
         let call = |cache: &Cache<u32, u64>| cache.insert(key, value);
         let stored = |&old: &Option<u64>| Act::Put { value, life, old };
         self.record(key, call, stored)
@@ -215,18 +209,27 @@ impl Caller {
 
     /// `compute` that decides the same whatever it sees; `Put` is told to put a fresh value.
     pub fn compute(&mut self, key: u32, decision: Compute<()>) {
-        let (value, life) = (self.fresh(), self.default_life());
-        let decide = |_: Option<&u64>| match decision {
-            Compute::Put(()) => Compute::Put(value),
-            Compute::Remove => Compute::Remove,
-            _ => Compute::Keep,
+        let (value, ttl) = (self.fresh(), self.rig.ttl);
+        let mut runs = 0;
+        let decide = |_: Option<&u64>| {
+            runs += 1;
+            // After the last run it may count as overtaken, and the value is nowhere seen.
+            assert!(
+                runs < 6,
+                "it never happened, and the model does not know what to do about it"
+            );
+            match decision {
+                Compute::Put(()) => Compute::Put(value),
+                Compute::Remove => Compute::Remove,
+                _ => Compute::Keep,
+            }
         };
         let call = |cache: &Cache<u32, u64>| {
             let done = cache.compute(&key, decide);
             (done.old, done.new)
         };
         let computed = |&(old, new): &(Option<u64>, Option<u64>)| match (old, new) {
-            (old, Some(new)) if new == value => Act::Put { value, life, old },
+            (old, Some(new)) if new == value => Act::Compute { value, ttl, old },
             (Some(_), None) => Act::Take(old),
             _ => Act::Read(old),
         };

@@ -56,6 +56,13 @@ pub enum Act {
         life: Life,
         old: Option<u64>,
     },
+    /// `compute` that put: a value that inherits the tags of this one, and its deadline if that is its own. Otherwise,
+    /// and over nothing, it lives for the cache's `ttl`.
+    Compute {
+        value: u64,
+        ttl: Option<u64>,
+        old: Option<u64>,
+    },
     /// A write that was refused. What was there is gone.
     Refuse,
     /// `remove`, and `compute` that removed.
@@ -81,10 +88,30 @@ pub enum Act {
 pub struct Life {
     pub ttl: Option<u64>,
     pub tags: u8,
+    /// The call said how long it lives.
+    pub own: bool,
 }
 
 impl Life {
-    pub const PLAIN: Life = Life { ttl: None, tags: 0 };
+    pub const PLAIN: Life = Life::tagged(0);
+
+    /// For ever, under these tags.
+    pub const fn tagged(tags: u8) -> Life {
+        Life {
+            ttl: None,
+            tags,
+            own: true,
+        }
+    }
+
+    /// As long as the cache says, without tags.
+    pub const fn by_default(ttl: Option<u64>) -> Life {
+        Life {
+            ttl,
+            tags: 0,
+            own: false,
+        }
+    }
 }
 
 /// One act with its interval: of stamps, and of clock readings.
@@ -205,9 +232,12 @@ impl Event {
     /// not apply are recorded as reads, so that they do not count here.
     pub fn revokes(&self) -> bool {
         match self.act {
-            Act::Put { .. } | Act::Refuse | Act::Take(_) | Act::Discard(_) | Act::Kill { .. } => {
-                true
-            }
+            Act::Put { .. }
+            | Act::Compute { .. }
+            | Act::Refuse
+            | Act::Take(_)
+            | Act::Discard(_)
+            | Act::Kill { .. } => true,
             Act::Incr(sum) => sum.is_some(),
             _ => false,
         }
@@ -226,7 +256,10 @@ impl Event {
     /// The value that the call handed to its caller.
     pub fn served(&self) -> Option<u64> {
         match self.act {
-            Act::Read(value) | Act::Take(value) | Act::Put { old: value, .. } => value,
+            Act::Read(value)
+            | Act::Take(value)
+            | Act::Put { old: value, .. }
+            | Act::Compute { old: value, .. } => value,
             Act::Incr(value) => value,
             Act::Given(value) => Some(value),
             _ => None,

@@ -34,14 +34,14 @@ fn put(value: u64, old: Option<u64>, call: u64, ret: u64) -> Event {
 fn put_for(ttl: u64, value: u64, call: u64, ret: u64) -> Event {
     let life = Life {
         ttl: Some(ttl),
-        tags: 0,
+        ..Life::PLAIN
     };
     let old = None;
     event(Act::Put { value, life, old }, call, ret)
 }
 
 fn put_red(value: u64, call: u64, ret: u64) -> Event {
-    let life = Life { ttl: None, tags: 1 };
+    let life = Life::tagged(1);
     let old = None;
     event(Act::Put { value, life, old }, call, ret)
 }
@@ -195,7 +195,7 @@ fn h7_a_load_never_covers_a_write() {
 fn h8_what_was_loaded_before_a_clear_or_a_tag_moved() {
     assert_illegal(&[kill(0, 4, 5), read(1, 8, 9)], &[load(1, 1, 7)]);
     let red = Load {
-        life: Life { ttl: None, tags: 1 },
+        life: Life::tagged(1),
         ..load(1, 1, 7)
     };
     assert_illegal(&[kill(1, 4, 5), read(1, 8, 9)], &[red]);

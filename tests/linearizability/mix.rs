@@ -211,7 +211,8 @@ impl Shape {
         // Half are untagged, the others carry one tag or both.
         let tags = [0, 0, 0, 1, 2, 3][random.below(6) as usize];
         let tags = if self.tagged { tags } else { 0 };
-        Life { ttl, tags }
+        let own = true;
+        Life { ttl, tags, own }
     }
 
     /// Reads every key once more, reclaims what is due, and checks that the books balance.
@@ -244,7 +245,11 @@ impl Shape {
         self.check_causes(history, &stats)?;
         let puts = history.events.iter();
         let puts = puts
-            .filter(|event| matches!(event.act, Act::Put { .. }))
+            .filter(|event| match event.act {
+                Act::Put { .. } | Act::Compute { .. } => true,
+                Act::Incr(Some(_)) => self.weighted,
+                _ => false,
+            })
             .count() as u64;
         let published = stats.loads() - stats.unpublished();
         balance(

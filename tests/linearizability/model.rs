@@ -36,6 +36,8 @@ pub struct Entry {
     pub tags: u8,
     pub earliest: u64,
     pub latest: u64,
+    /// Its life was said by who wrote it.
+    pub own: bool,
 }
 
 impl Entry {
@@ -45,6 +47,7 @@ impl Entry {
             tags: life.tags,
             earliest: NEVER,
             latest: NEVER,
+            own: life.own,
         };
         entry.renew(life.ttl, event);
         entry
@@ -139,6 +142,20 @@ pub fn step(state: State, event: &Event) -> Next {
                 None => [store(state, event, stored), None],
             }
         }
+        Act::Compute { value, ttl, old } => {
+            let mut stored = Entry::stored(value, Life::by_default(ttl), event);
+            match old {
+                Some(_) => found(state, event, old, |old| {
+                    stored.tags = old.tags;
+                    State::Live(if old.own {
+                        Entry { value, ..old }
+                    } else {
+                        stored
+                    })
+                }),
+                None => [store(state, event, stored), None],
+            }
+        }
         Act::Refuse if empty => to(state),
         Act::Take(None) | Act::Discard(false) => only_if(empty, state),
         Act::Take(value @ Some(_)) => found(state, event, value, |_| State::Absent),
@@ -151,6 +168,7 @@ pub fn step(state: State, event: &Event) -> Next {
         }),
         Act::Touch { ttl } => found(state, event, None, |mut entry| {
             entry.renew(ttl, event);
+            entry.own = true;
             State::Live(entry)
         }),
         // Found, or waited for after finding nothing: then it is given whatever its time to live.

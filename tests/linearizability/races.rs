@@ -25,7 +25,7 @@ const ROOMY: Shape = Shape {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is loaded carries the tag that `Way::Tag` moves.
-const RED: Life = Life { ttl: None, tags: 1 };
+const RED: Life = Life::tagged(1);
 
 fn finish(rig: &Rig, mut history: History) {
     history.events.extend(rig.recorder.take_lines());

@@ -167,8 +167,12 @@ fn is_paired(event: &Event) -> bool {
 /// that removes; and the other way round.
 fn removals_pair(events: &[Event]) -> Result<(), String> {
     let removes = |act: &Act| match act {
-        Act::Put { old: Some(_), .. } => Some((RemovalCause::Replaced, true)),
+        Act::Put { old: Some(_), .. } | Act::Compute { old: Some(_), .. } => {
+            Some((RemovalCause::Replaced, true))
+        }
         Act::Take(Some(_)) | Act::Discard(true) => Some((RemovalCause::Explicit, true)),
+        // Where a weigher is asked, it is written like any other value.
+        Act::Incr(Some(_)) => Some((RemovalCause::Replaced, false)),
         // It does not say whether anything was there.
         Act::Refuse => Some((RemovalCause::Explicit, false)),
         _ => None,

@@ -90,6 +90,102 @@ fn a_tag_that_the_answer_does_not_name_keeps_nothing_out() {
     at_rest(&cache);
 }
 
+/// Invalidates so many tags that nothing bears.
+fn churn(cache: &Numbers, names: u64) {
+    for n in 0..names {
+        cache.invalidate_tag(&format!("churn {n}"));
+    }
+}
+
+/// The registry forgets names, and must not forget which were invalidated while a load runs.
+#[test]
+fn invalidating_unrelated_tags_keeps_no_answer_out() {
+    for names in [1_100, 50_000] {
+        let (cache, gate) = (numbers(), Gate::default());
+        let mut leader = tagged(&cache, &gate, 1);
+        churn(&cache, names);
+        gate.open();
+        assert!(matches!(leader.ready(), Ok(1)));
+        assert_eq!(cache.get(&KEY), Some(1), "{names} unrelated names");
+        assert_eq!(cache.stats().unpublished(), 0);
+        // A remembered absence has tags, too.
+        let (cache, gate) = (
+            super::timed(|b| b.negative_time_to_live(super::SECOND)).0,
+            Gate::default(),
+        );
+        let mut leader = Hand::pending(cache.get_or_load_with_async(&KEY, || async {
+            gate.opened().await;
+            Ok::<_, String>(Loaded::absent().tag("mine"))
+        }));
+        churn(&cache, names);
+        gate.open();
+        assert!(leader.ready().is_err());
+        let remembered = cache.get_or_load_optional(&KEY, || unreachable!("it is remembered"));
+        assert_eq!(remembered, None);
+    }
+}
+
+#[test]
+fn a_tag_that_was_invalidated_among_many_others_keeps_its_answer_out() {
+    let (cache, gate) = (numbers(), Gate::default());
+    let mut leader = tagged(&cache, &gate, 1);
+    churn(&cache, 3_000);
+    cache.invalidate_tag("product:7");
+    let mut after = waiting(&cache, 3);
+    churn(&cache, 50_000);
+    let stats = cache.stats();
+    gate.open();
+    assert!(matches!(leader.ready(), Ok(1)));
+    assert_eq!(cache.stats().since(&stats).unpublished_invalidated(), 1);
+    assert_eq!(after.ready(), 3, "it joined after the invalidation");
+    assert_eq!(cache.get(&KEY), Some(3));
+    at_rest(&cache);
+}
+
+/// A load that was revoked publishes nothing, but it has followers, and what they may be given hangs on its tags.
+#[test]
+fn a_revoked_load_remembers_its_tags_for_those_who_wait() {
+    let (cache, gate) = (numbers(), Gate::default());
+    let mut leader = tagged(&cache, &gate, 1);
+    cache.invalidate_tag("product:7");
+    let mut after = waiting(&cache, 3);
+    cache.remove(&KEY);
+    churn(&cache, 50_000);
+    gate.open();
+    assert!(matches!(leader.ready(), Ok(1)));
+    assert_eq!(after.ready(), 3, "it joined after the invalidation");
+    assert_eq!(cache.stats().unpublished_revoked(), 1);
+    at_rest(&cache);
+}
+
+/// What no load needs any more is forgotten, also where nothing is invalidated any more.
+#[test]
+fn tags_are_remembered_for_no_longer_than_a_load_runs() {
+    let remembered = |cache: &Numbers| {
+        let text = cache.inspect();
+        let count = text
+            .split("forgotten tags ")
+            .nth(1)
+            .expect("it says how many");
+        count
+            .split(',')
+            .next()
+            .expect("a number")
+            .parse::<u64>()
+            .expect("a number")
+    };
+    let (cache, gate) = (numbers(), Gate::default());
+    churn(&cache, 5_000);
+    assert_eq!(remembered(&cache), 0, "nobody loads");
+    let mut leader = tagged(&cache, &gate, 1);
+    churn(&cache, 20_000);
+    assert!(remembered(&cache) > 10_000);
+    gate.open();
+    assert!(leader.ready().is_ok());
+    cache.run_pending(1);
+    assert_eq!(remembered(&cache), 0);
+}
+
 /// An answer with more tags than an entry can carry is delivered, and not stored without them.
 #[test]
 fn an_answer_with_too_many_tags_is_delivered_and_not_stored() {

@@ -298,7 +298,7 @@ const AGED: &[Aged] = &[
     Aged {
         name: "`compute`, `Put`",
         early: "Some(old), Some(new) → new",
-        refreshed: "Some(old), Some(new) → new | new",
+        refreshed: "Some(old), Some(new) → new | later",
         stale: "None, Some(new) → new",
         revalidated: "None, Some(new) → new | new",
     },
@@ -354,7 +354,7 @@ const AGED: &[Aged] = &[
     Aged {
         name: "`remove_if`, no",
         early: "None → old",
-        refreshed: "None → old | later",
+        refreshed: "None → loaded | old",
         stale: "None → -",
         revalidated: "None → - | later",
     },
@@ -368,9 +368,9 @@ const AGED: &[Aged] = &[
     Aged {
         name: "`retain`, all",
         early: "0 → old",
-        refreshed: "0 → old | later",
+        refreshed: "0 → loaded | old",
         stale: "0 → stale",
-        revalidated: "0 → stale | later",
+        revalidated: "0 → loaded | old",
     },
     Aged {
         name: "`clear`",

@@ -239,8 +239,8 @@ fn who_comes_after_a_revocation_is_never_given_the_revoked_value() {
     }
 }
 
-/// Runs the operation while a computation that has lost its races holds the turn with the key, which is
-/// live. Returns the answer, what is there at the end, and how often the computation was asked again.
+/// Runs the operation while a computation that has lost a race has its turn with the key, which is live. Returns
+/// the answer, what is there at the end, and how often the computation was asked again.
 fn beside_a_turn(row: &Row, windows: bool) -> (String, String, u32) {
     let parked = Parked::new(Place::in_state(State::FreshInTurn, windows));
     let Parked {
@@ -256,23 +256,34 @@ fn beside_a_turn(row: &Row, windows: bool) -> (String, String, u32) {
             let mut asked = 0;
             place.view.compute(KEY, |_| {
                 asked += 1;
-                if asked <= 4 {
-                    // Lose this race, without leaving a trace but another version.
-                    place.store_again();
-                } else if asked == 5 {
-                    entered.send(()).expect("the test listens");
-                    gate.recv().expect("the test releases");
+                match asked {
+                    // Lose the race, without leaving a trace but another version.
+                    1 => place.store_again(),
+                    2 => {
+                        entered.send(()).expect("the test listens");
+                        gate.recv().expect("the test releases");
+                    }
+                    _ => {}
                 }
                 Compute::Put(COMPUTED)
             });
             asked
         });
         running.recv().expect("the computation has its turn");
-        assert_eq!(place.root.__flights().0, 1, "a turn is a flight");
-        let answer = (row.call)(place);
+        assert_eq!(
+            place.root.__flights(),
+            (1, 0),
+            "a turn is a flight, and no load"
+        );
+        // The operation may wait for the turn; then it is over meanwhile.
+        let operating = scope.spawn(|| (row.call)(place));
+        eventually("the operation ends or waits", || {
+            operating.is_finished() || place.root.__waiting() > 0
+        });
         release.send(()).expect("the computation waits for it");
         let asked: u32 = computing.join().expect("no panic");
-        (answer, place.after().to_owned(), asked - 5)
+        let answer = operating.join().expect("no panic");
+        (answer, place.after().to_owned(), asked - 2)
     })
 }
 

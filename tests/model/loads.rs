@@ -119,6 +119,7 @@ impl Run {
                     (None, Life::Until(at)) => {
                         self.tally.inserts += 1;
                         effect.stored = Some((slot, reference.new_entry(value, at, tags)));
+                        effect.own_ttl(ttl);
                     }
                     _ => {
                         self.tally.unpublished += 1;
@@ -128,6 +129,8 @@ impl Run {
             }
             Got::Value(Some(_)) => {
                 self.tally.unpublished += 1;
+                // An older value goes, whoever the new one is for.
+                effect.met.push(slot);
                 let until = reference.now + nanos(UNCACHEABLE);
                 reference.uncacheable.insert(slot, until);
             }

@@ -50,6 +50,8 @@ pub(crate) struct Held {
     pub(crate) value: i64,
     pub(crate) weight: u64,
     pub(crate) expires_at: u64,
+    /// The time to live was said by who wrote it, and is not the cache's.
+    pub(crate) own_ttl: bool,
     pub(crate) accessed: u64,
     pub(crate) tags: Vec<u8>,
     pub(crate) dead: Dead,
@@ -65,6 +67,15 @@ pub(crate) struct Effect {
     pub(crate) ended: Option<Slot>,
     /// Entries that are past and are met by the operation, so that they have to leave. Stale ones may.
     pub(crate) met: Vec<Slot>,
+}
+
+impl Effect {
+    /// Whoever stores the entry says this of its time to live.
+    pub(crate) fn own_ttl(&mut self, ttl: Ttl) {
+        if let Some((_, held)) = &mut self.stored {
+            held.own_ttl = ttl != Ttl::Default;
+        }
+    }
 }
 
 /// Until when a failed load is remembered.
@@ -306,11 +317,34 @@ impl Reference {
         (effect, refused)
     }
 
+    /// The effect of a value that was made of the live one, if there is one: it has its tags, and its deadline if that
+    /// is its own, or if it `keeps` it in any case. What is its own no policy is asked about.
+    pub(crate) fn write_computed(
+        &mut self,
+        slot: Slot,
+        value: i64,
+        keeps: bool,
+    ) -> (Effect, Option<RejectReason>) {
+        let old = self.live(slot).cloned();
+        let own_ttl = old.as_ref().is_some_and(|old| old.own_ttl);
+        let life = match &old {
+            Some(old) if own_ttl || (keeps && !self.config.expiry) => Life::Until(old.expires_at),
+            _ => self.life_of_write(slot, Ttl::Default, value),
+        };
+        let tags = old.map(|old| old.tags).unwrap_or_default();
+        let (mut effect, refused) = self.write(slot, value, life, &tags, 0);
+        if let Some((_, held)) = &mut effect.stored {
+            held.own_ttl = own_ttl;
+        }
+        (effect, refused)
+    }
+
     pub(crate) fn new_entry(&self, value: i64, expires_at: u64, tags: &[u8]) -> Held {
         Held {
             value,
             weight: self.config.weight(value),
             expires_at,
+            own_ttl: false,
             accessed: self.now,
             tags: tags.to_vec(),
             dead: Dead::default(),

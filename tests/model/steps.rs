@@ -60,7 +60,8 @@ impl Run {
         tag_count: usize,
     ) {
         let life = self.reference.life_of_write(slot, ttl, value);
-        let (effect, refused) = self.reference.write(slot, value, life, tags, tag_count);
+        let (mut effect, refused) = self.reference.write(slot, value, life, tags, tag_count);
+        effect.own_ttl(ttl);
         let (cache, key) = self.at(slot);
         let plain = ttl == Ttl::Default && tags.is_empty();
         let got = if tag_count > tags.len() {
@@ -108,7 +109,8 @@ impl Run {
             return;
         }
         let life = self.reference.life_of_new(ttl, value);
-        let (effect, refused) = self.reference.write(slot, value, life, tags, tags.len());
+        let (mut effect, refused) = self.reference.write(slot, value, life, tags, tags.len());
+        effect.own_ttl(ttl);
         self.count_write(refused.is_some());
         self.settle(&effect);
         match refused {
@@ -158,8 +160,7 @@ impl Run {
         let mut effect = Effect::default();
         match decision {
             Compute::Put(value) => {
-                let life = self.reference.life_of_write(slot, Ttl::Default, value);
-                let (write, refused) = self.reference.write(slot, value, life, &[], 0);
+                let (write, refused) = self.reference.write_computed(slot, value, false);
                 self.count_write(refused.is_some());
                 new = refused.is_none().then_some(value);
                 effect = write;
@@ -184,14 +185,27 @@ impl Run {
         } else {
             cache.incr(&key, by)
         };
-        let want = self.reference.value(slot).map(|value| value + by);
-        assert_eq!(got, want);
-        let now = self.reference.now;
-        if let (Some(held), Some(sum)) = (self.reference.held.get_mut(&slot), want) {
-            // The deadline by age stays, the weight too; the idle time begins anew, as by any write.
-            held.value = sum;
-            held.accessed = now;
+        let old = self.reference.value(slot);
+        let config = self.reference.config;
+        let Some(sum) = old.map(|value| value + by) else {
+            assert_eq!(got, None);
+            self.settle(&Effect::default());
+            return;
+        };
+        if config.weigher || config.expiry {
+            // Written like what is computed, since the user's code has to be asked.
+            let (effect, refused) = self.reference.write_computed(slot, sum, true);
+            self.count_write(refused.is_some());
+            self.settle(&effect);
+            assert_eq!(got, refused.is_none().then_some(sum));
+            return;
         }
+        assert_eq!(got, Some(sum));
+        let now = self.reference.now;
+        let held = self.reference.held.get_mut(&slot).expect("it is live");
+        // The deadline by age stays; the idle time begins anew, as by any write.
+        held.value = sum;
+        held.accessed = now;
         self.settle(&Effect::default());
     }
 
@@ -207,6 +221,7 @@ impl Run {
                 Life::Until(at) => {
                     let held = self.reference.held.get_mut(&slot).expect("it is live");
                     held.expires_at = at;
+                    held.own_ttl = true;
                     held.accessed = now;
                 }
             }
@@ -247,6 +262,11 @@ impl Run {
         let condemned = |value: i64| value % 3 == remainder;
         let explicit = self.reference.live_in(space, condemned);
         let met = self.reference.stale_in(space, condemned);
+        let all = |_| true;
+        let asked =
+            self.reference.live_in(space, all).len() + self.reference.stale_in(space, all).len();
+        // A closure that was asked and condemned nothing says nothing of what it could not be asked about.
+        let doubtful = asked == 0 || explicit.len() + met.len() > 0;
         let removed = self.spaces[space as usize].retain(|_, value| value % 3 != remainder);
         let journal = self.settle(&Effect {
             explicit,
@@ -258,7 +278,9 @@ impl Run {
             .iter()
             .filter(|(_, cause)| *cause == RemovalCause::Explicit);
         assert_eq!(removed, ordered.count());
-        self.reference.failures.retain(|slot, _| slot.0 != space);
+        if doubtful {
+            self.reference.failures.retain(|slot, _| slot.0 != space);
+        }
     }
 
     pub(crate) fn clear(&mut self, space: u8) {

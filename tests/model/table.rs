@@ -61,6 +61,7 @@ pub(crate) fn word(value: i64) -> &'static str {
         LATER => "later",
         COMPUTED => "computed",
         101 => "old+100",
+        106 => "computed+100",
         _ => "?",
     }
 }
@@ -208,7 +209,7 @@ pub(crate) const TABLE: &[Row] = &[
         past: "Err(new) → -",
         negative: "Err(new) → -",
         in_flight: "Err(new) → loaded | loaded",
-        in_turn: "Ok(old) → computed | asked again",
+        in_turn: "Ok(computed) → new | kept",
     },
     Row {
         name: "`compute`, `Keep`",
@@ -218,7 +219,7 @@ pub(crate) const TABLE: &[Row] = &[
         past: "None, None → -",
         negative: "None, None → -",
         in_flight: "None, None → loaded | loaded",
-        in_turn: "Some(old), Some(old) → computed | kept",
+        in_turn: "Some(computed), Some(computed) → computed | kept",
     },
     Row {
         name: "`compute`, `Put`",
@@ -228,7 +229,7 @@ pub(crate) const TABLE: &[Row] = &[
         past: "None, Some(new) → new",
         negative: "None, Some(new) → new !",
         in_flight: "None, Some(new) → new | new",
-        in_turn: "Some(old), Some(new) → computed | asked again",
+        in_turn: "Some(computed), Some(new) → new | kept",
     },
     Row {
         name: "`compute`, `Remove`",
@@ -238,7 +239,7 @@ pub(crate) const TABLE: &[Row] = &[
         past: "None, None → -",
         negative: "None, None → -",
         in_flight: "None, None → loaded | loaded",
-        in_turn: "Some(old), None → computed | asked again",
+        in_turn: "Some(computed), None → - | kept",
     },
     Row {
         name: "`incr`",
@@ -248,7 +249,7 @@ pub(crate) const TABLE: &[Row] = &[
         past: "None → -",
         negative: "None → -",
         in_flight: "None → loaded | loaded",
-        in_turn: "Some(old+100) → computed | asked again",
+        in_turn: "Some(computed+100) → computed+100 | kept",
     },
     Row {
         name: "`touch`",
@@ -298,7 +299,7 @@ pub(crate) const TABLE: &[Row] = &[
         past: "None → -",
         negative: "None → - !",
         in_flight: "None → - | loaded",
-        in_turn: "Some(old) → computed | asked again",
+        in_turn: "Some(computed) → - | kept",
     },
     Row {
         name: "`remove_if`, no",

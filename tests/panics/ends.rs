@@ -296,7 +296,8 @@ fn what_a_listener_removes_is_told_after_it_and_once() {
 #[test]
 fn a_compute_that_has_queued_may_load_its_key() {
     watched(|_| {
-        const LOST_RACES: u32 = 4;
+        // Once is enough to queue.
+        const LOST_RACES: u32 = 1;
         let rig = Rig::new(Variant::Plain);
         let (mut races, rescue) = (0, Rescue::new());
         let compute = || {
@@ -307,10 +308,8 @@ fn a_compute_that_has_queued_may_load_its_key() {
                         rig.cache
                             .get_or_load(&rig.key(ABSENT), || rig.world.value()),
                     );
-                } else if races % 2 == 1 {
-                    drop(rig.cache.insert(rig.key(ABSENT), rig.world.value()));
                 } else {
-                    drop(rig.cache.remove(&rig.key(ABSENT)));
+                    drop(rig.cache.insert(rig.key(ABSENT), rig.world.value()));
                 }
                 Compute::Put(rig.world.value())
             });

@@ -167,3 +167,58 @@ fn two_tags_move_while_an_entry_is_verified() {
         world.finish();
     });
 }
+
+/// A load that finds its value dead by an invalidation in progress begins after that invalidation: nothing revokes it,
+/// and what it brings is stored.
+fn load_during(invalidate: fn(&World), load: fn(&World) -> u64) {
+    explore(move || {
+        let world = tagged();
+        let options = EntryOptions::new().tag("a");
+        let put = world.cache.insert_with(KEY, 0, options);
+        put.expect("there is room");
+        let invalidating = {
+            let world = world.clone();
+            thread::spawn(move || invalidate(&world))
+        };
+        // It loads once the old value is dead, whether or not the invalidation has returned by then.
+        while world.cache.peek(&KEY).is_some() {
+            thread::yield_now();
+        }
+        assert_eq!(load(&world), 1);
+        assert_eq!(world.loads(), 1);
+        assert_eq!(world.cache.get(&KEY), Some(1), "what it brought is stored");
+        invalidating.join().expect("no panic");
+        assert_eq!(world.cache.get(&KEY), Some(1), "what it brought stays");
+        world.finish();
+    });
+}
+
+#[test]
+fn load_that_begins_during_a_tags_invalidation() {
+    load_during(
+        |world| world.cache.invalidate_tag("a"),
+        |world| world.load_tagged("a"),
+    );
+}
+
+#[test]
+fn load_that_begins_during_a_clear() {
+    load_during(|world| world.cache.clear(), World::load);
+}
+
+/// With the load as a task.
+#[test]
+fn task_load_that_begins_during_a_tags_invalidation() {
+    load_during(
+        |world| world.cache.invalidate_tag("a"),
+        |world| {
+            let loader = || async {
+                let truth = world.read();
+                super::pending_times(1).await;
+                Ok::<_, String>(larder::Loaded::new(truth).tag("a"))
+            };
+            let load = world.cache.get_or_load_with_async(&KEY, loader);
+            shuttle::future::block_on(load).expect("the loader cannot fail")
+        },
+    );
+}

@@ -199,3 +199,67 @@ fn write_against_a_clear_of_all() {
         );
     });
 }
+
+/// Two computations and a blind write of the key, which is counted up by the computations and set to 100 by the write:
+/// neither computation is lost to the other, both end, and who came last is seen.
+#[test]
+fn computations_against_each_other_and_a_write() {
+    explore(|| {
+        let world = World::new();
+        world.cache.insert(KEY, 0);
+        let computing: Vec<_> = (0..2)
+            .map(|_| {
+                let cache = world.cache.clone();
+                thread::spawn(move || {
+                    let mut runs = 0;
+                    cache.compute(&KEY, |old| {
+                        runs += 1;
+                        assert!(runs <= 6, "the closure runs too often");
+                        thread::yield_now();
+                        larder::Compute::Put(old.map_or(1, |n| n + 1))
+                    });
+                })
+            })
+            .collect();
+        let writing = {
+            let cache = world.cache.clone();
+            thread::spawn(move || cache.insert(KEY, 100))
+        };
+        for thread in computing {
+            thread.join().expect("no panic");
+        }
+        writing.join().expect("no panic");
+        let left = world.cache.get(&KEY);
+        assert!(matches!(left, Some(100..=102)), "{left:?}");
+        world.finish();
+    });
+}
+
+/// A computation, a counter and an `add`, none of which is blind: nothing is lost.
+#[test]
+fn a_computation_against_a_counter() {
+    explore(|| {
+        let world = World::new();
+        world.cache.insert(KEY, 0);
+        let computing: Vec<_> = (0..2)
+            .map(|_| {
+                let cache = world.cache.clone();
+                thread::spawn(move || {
+                    cache.compute(&KEY, |old| {
+                        thread::yield_now();
+                        larder::Compute::Put(old.map_or(1, |n| n + 1))
+                    })
+                })
+            })
+            .collect();
+        // More than a closure runs again for blind writes.
+        for _ in 0..30 {
+            world.cache.incr(&KEY, 10);
+        }
+        for thread in computing {
+            let _ = thread.join().expect("no panic");
+        }
+        assert_eq!(world.cache.get(&KEY), Some(302));
+        world.finish();
+    });
+}

@@ -43,6 +43,7 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
             "header",
             "mod",
             "expiry",
+            "forgotten",
             "generation",
             "hash",
             "removal",
@@ -54,7 +55,10 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
         &["usage", "mod", "settings", "lru", "s3fifo", "any"],
     ),
     ("policy/s3fifo", &["mod", "evict_and_admit", "tuning"]),
-    ("flight", &["wait_graph", "waiter", "mod", "table"]),
+    (
+        "flight",
+        &["wait_graph", "waiter", "mod", "join", "table", "turn"],
+    ),
     (
         "shard",
         &[
@@ -74,12 +78,14 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     (
         "store",
         &[
-            "mod", "get", "stale", "put", "put_fast", "remove", "update", "scan",
+            "mod", "get", "stale", "put", "put_fast", "remove", "update", "scan", "tags",
         ],
     ),
     (
         "load",
-        &["permit", "leader", "follower", "join", "refresh", "mod"],
+        &[
+            "permit", "leader", "follower", "join", "refresh", "turn", "mod",
+        ],
     ),
     ("load/leader", &["mod", "without_value"]),
     (
@@ -101,6 +107,8 @@ pub(crate) const ROOMS: &[(&str, &[&str])] = &[
             "load_async",
             "bulk",
             "compute",
+            "counters",
+            "predicate",
         ],
     ),
     ("cache/builder", &["mod", "loading", "build"]),

@@ -124,7 +124,7 @@ fn the_root_exports_few_names() {
         })
         .sum();
     // A ratchet: more than the fifteen that the design hoped for, each a type that a signature names.
-    assert!(names <= 24, "{names} names at the crate root");
+    assert!(names <= 26, "{names} names at the crate root");
 }
 
 /// Each checker finds what it is there for.

@@ -10,9 +10,9 @@ use crate::entry::freshness::{Early, RefreshPlan};
 use crate::entry::generation::{Namespace, TagSet};
 use crate::entry::hash::KeyHash;
 use crate::entry::removal::{RemovalCause, drop_catching};
-use crate::entry::stats::Count;
+use crate::entry::stats::{Count, Unpublished};
 use crate::flight::wait_graph::LoadId;
-use crate::flight::{Flight, FlightOutcome, FlightRef, NegativeResult};
+use crate::flight::{Flight, FlightOutcome, FlightRef, NegativeResult, WriteTurn};
 use crate::shard::Found;
 use crate::store::{LockedStripe, Published, Snapshot, Store, WriteRequest};
 use crate::util::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) struct LeaderGuard<K, V> {
     previous: Option<V>,
     /// It runs a loader, and does not only take its turn.
     loads: bool,
-    /// It counts as a load in flight.
+    /// It counts as a load in flight: a turn does not.
     permitted: bool,
     over: bool,
 }
@@ -41,6 +41,8 @@ pub(crate) struct LeaderGuard<K, V> {
 /// What publishing leaves to be done after unlocking.
 struct PublishOutcome<K, V> {
     published: Option<Published<K, V>>,
+    /// Why the leader was not allowed to publish, if it was not.
+    because: Option<Unpublished>,
     /// See [`FlightOutcome::Done`].
     overtaken: Option<u64>,
     removed: Option<Arc<Flight<K, V>>>,
@@ -67,7 +69,7 @@ impl<K, V> LeaderGuard<K, V> {
             replaces: None,
             previous: None,
             loads,
-            permitted: true,
+            permitted: loads,
             over: false,
         }
     }
@@ -150,6 +152,29 @@ impl<K, V> LeaderGuard<K, V> {
         begins
     }
 
+    /// The turn that this leader has, if it runs no loader.
+    pub(crate) fn turn(&self) -> WriteTurn<'_, K, V> {
+        WriteTurn::Has(&self.flight, self.term)
+    }
+
+    /// Whether the flight is in the table, and this leader leads it.
+    pub(crate) fn stands(&self) -> bool {
+        let stripe = self.store.stripe(self.flight.hash);
+        self.store.with_stripe_mut(stripe, |stripe| {
+            stripe.flights.contains(&self.flight) && self.flight.is_led_by(self.term)
+        })
+    }
+
+    /// Whether the code that ran during this leader's turn has written the key itself.
+    pub(crate) fn has_written_own_key(&self) -> bool {
+        self.flight.has_written_own_key()
+    }
+
+    /// The load is part of a larger one, by whose id the wait graph knows it from here on.
+    pub(crate) fn runs_as(&self, load_id: &LoadId) {
+        self.flight.set_leader_id(load_id.id());
+    }
+
     pub(crate) fn load_id(&self) -> &LoadId {
         &self.load_id
     }
@@ -161,7 +186,7 @@ impl<K, V> LeaderGuard<K, V> {
         K: Eq,
         V: Clone,
     {
-        let took = self.count(true);
+        let took = self.end_run(true);
         // Outside the critical section: should `Eq` panic under the lock, the request is dropped after it.
         let mut request = Some(WriteRequest {
             plan: RefreshPlan {
@@ -180,17 +205,18 @@ impl<K, V> LeaderGuard<K, V> {
         self.finish_publishing(outcome, value);
     }
 
-    /// Done, without a new value: what was there, a copy of which is `value`, has a new life.
-    pub(crate) fn unchanged(mut self, lifetime: Lifetime, value: &V)
+    /// Done, without a new value: what was there, a copy of which is `value`, has a new life, which the answer itself
+    /// named if it is its `own`.
+    pub(crate) fn unchanged(mut self, lifetime: Lifetime, own: bool, value: &V)
     where
         K: Eq,
         V: Clone,
     {
-        let took = self.count(true);
+        let took = self.end_run(true);
         let stripe = self.store.stripe(self.flight.hash);
-        let outcome = self
-            .store
-            .with_stripe_mut(stripe, |stripe| self.renew_locked(stripe, lifetime, took));
+        let outcome = self.store.with_stripe_mut(stripe, |stripe| {
+            self.renew_locked(stripe, (lifetime, own), took)
+        });
         self.finish_publishing(outcome, value);
     }
 
@@ -203,7 +229,7 @@ impl<K, V> LeaderGuard<K, V> {
         self.over = true;
         let (flight, overtaken) = (Arc::clone(&self.flight), outcome.overtaken);
         // The followers first: the listener, which `report_published` calls, may take its time.
-        let told = if flight.has_followers() {
+        let told = if flight.followers() > 0 {
             catch_unwind(AssertUnwindSafe(|| value.clone())).map(|value| {
                 self.end(FlightOutcome::Done { value, overtaken });
             })
@@ -213,7 +239,7 @@ impl<K, V> LeaderGuard<K, V> {
         if told.is_err() {
             self.end(FlightOutcome::Superseded);
         }
-        self.report_published(outcome.published);
+        self.report_published(outcome.published, outcome.because);
         if let Err(panic) = told {
             resume_unwind(panic);
         }
@@ -242,14 +268,21 @@ impl<K, V> LeaderGuard<K, V> {
             .as_ref()
             .is_some_and(|request| self.has_moved(request));
         let overtaken = moved.then_some(self.epoch);
-        let standing = mine && self.epoch >= min_epoch && !moved;
+        let because = if !mine {
+            Some(Unpublished::Revoked)
+        } else if self.epoch < min_epoch {
+            Some(Unpublished::Invalidated)
+        } else {
+            let tags = request.as_ref().and_then(|request| request.tags.as_deref());
+            moved.then(|| self.why_moved(tags))
+        };
         let removed = if mine {
             stripe.flights.remove(&self.flight)
         } else {
             None
         };
         let published = match request.take() {
-            Some(request) if standing => {
+            Some(request) if because.is_none() => {
                 let published =
                     store.publish_locked(stripe, hash, &self.namespace, request, self.epoch, found);
                 Some(published)
@@ -258,6 +291,7 @@ impl<K, V> LeaderGuard<K, V> {
         };
         PublishOutcome {
             published,
+            because,
             overtaken,
             removed,
         }
@@ -267,7 +301,7 @@ impl<K, V> LeaderGuard<K, V> {
     fn renew_locked(
         &self,
         stripe: &mut LockedStripe<'_, K, V>,
-        lifetime: Lifetime,
+        (lifetime, own): (Lifetime, bool),
         took: u64,
     ) -> PublishOutcome<K, V>
     where
@@ -298,6 +332,8 @@ impl<K, V> LeaderGuard<K, V> {
                 } else {
                     let early = store.early(stripe, took, lifetime, found);
                     store.renew(stripe, id, lifetime, early);
+                    stripe.shard.set_own_ttl(id, own);
+                    stripe.shard.note_use(id);
                 }
                 true
             }
@@ -305,6 +341,7 @@ impl<K, V> LeaderGuard<K, V> {
         };
         PublishOutcome {
             published: None,
+            because: None,
             // Where nothing is there any more, its tags are not known either, and one may have moved.
             overtaken: (!renewed).then_some(self.epoch),
             removed,
@@ -329,7 +366,16 @@ impl<K, V> LeaderGuard<K, V> {
         tags.min_epochs().any(|min_epoch| min_epoch > self.epoch)
     }
 
-    fn report_published(&self, published: Option<Published<K, V>>) {
+    /// Why an answer with these tags, which moved, is not stored; `None`: they are too many.
+    fn why_moved(&self, tags: Option<&TagSet>) -> Unpublished {
+        match tags {
+            None => Unpublished::Refused,
+            Some(tags) if self.store.tags.gave_up(tags, self.epoch) => Unpublished::TagsGivenUp,
+            Some(_) => Unpublished::Invalidated,
+        }
+    }
+
+    fn report_published(&self, published: Option<Published<K, V>>, because: Option<Unpublished>) {
         let counters = &self.store.counters;
         match published {
             Some(Published::Stored(replaced)) => {
@@ -339,7 +385,7 @@ impl<K, V> LeaderGuard<K, V> {
                 }
             }
             Some(Published::Refused(key, value)) => {
-                counters.bump(Count::Unpublished);
+                counters.unpublished(because.unwrap_or(Unpublished::Refused));
                 drop_catching(key);
                 drop_catching(value);
             }
@@ -347,8 +393,12 @@ impl<K, V> LeaderGuard<K, V> {
         }
     }
 
-    /// Counts the load, once; how long it took, in nanoseconds.
-    fn count(&mut self, well: bool) -> u64 {
+    /// The loader has run: it is no load in flight any more, from before anybody is woken who may begin another.
+    /// Counts it, once, and returns how long it took, in nanoseconds.
+    fn end_run(&mut self, well: bool) -> u64 {
+        if std::mem::take(&mut self.permitted) {
+            drop(Permit(&self.store.loads_in_flight));
+        }
         let Some(since) = self.since.take() else {
             return 0;
         };
@@ -405,11 +455,8 @@ impl<K, V> Drop for LeaderGuard<K, V> {
     fn drop(&mut self) {
         drop_catching(self.previous.take());
         if !self.over {
-            self.count(false);
+            self.end_run(false);
             self.abandon();
-        }
-        if self.permitted {
-            drop(Permit(&self.store.loads_in_flight));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{FlightOutcome, LeaderGuard, NegativeResult};
 use crate::entry::generation::TagSet;
 use crate::entry::removal::{RemovalCause, drop_catching};
-use crate::entry::stats::Count;
+use crate::entry::stats::Unpublished;
 use crate::shard::Found;
 use crate::store::LockedStripe;
 use crate::util::error::LoadError;
@@ -17,21 +17,10 @@ impl<K, V> LeaderGuard<K, V> {
     where
         K: Eq,
     {
-        self.count(true);
+        self.end_run(true);
         self.end_locked(lasts == 0, |stripe, mine| {
-            let scope = self.store.scope_when_locked(&self.namespace);
-            let hash = self.flight.hash.in_shard();
-            let found = stripe
-                .shard
-                .lookup(hash, self.flight.key(), scope, &mut stripe.now);
-            match found {
-                Found::Live(id) if mine => {
-                    stripe
-                        .shard
-                        .remove_into(id, RemovalCause::Explicit, stripe.out);
-                }
-                Found::Dead(id, cause) if mine => stripe.shard.remove_into(id, cause, stripe.out),
-                _ => {}
+            if mine {
+                self.remove_older(stripe);
             }
         });
         self.over = true;
@@ -54,18 +43,41 @@ impl<K, V> LeaderGuard<K, V> {
         self.end_and_stay(outcome, negative);
     }
 
-    /// The loader says that its value is this caller's alone.
-    pub(crate) fn give_up(mut self) {
-        self.count(true);
+    /// Takes out the value that the answer is newer than.
+    fn remove_older(&self, stripe: &mut LockedStripe<'_, K, V>)
+    where
+        K: Eq,
+    {
+        let scope = self.store.scope_when_locked(&self.namespace);
+        let hash = self.flight.hash.in_shard();
+        let found = stripe
+            .shard
+            .lookup(hash, self.flight.key(), scope, &mut stripe.now);
+        match found {
+            Found::Live(id) => stripe
+                .shard
+                .remove_into(id, RemovalCause::Explicit, stripe.out),
+            Found::Dead(id, cause) => stripe.shard.remove_into(id, cause, stripe.out),
+            Found::Absent => {}
+        }
+    }
+
+    /// The loader says that its value is this caller's alone. An older value is gone all the same.
+    pub(crate) fn give_up(mut self)
+    where
+        K: Eq,
+    {
+        self.end_run(true);
         let hash = self.flight.hash;
         let lasts = self.store.loads.uncacheable;
         self.end_locked(true, |stripe, mine| {
             if mine {
+                self.remove_older(stripe);
                 let until = stripe.now.precise().saturating_add(lasts);
                 stripe.flights.remember_uncacheable(hash, until);
             }
         });
-        self.store.counters.bump(Count::Unpublished);
+        self.store.counters.unpublished(Unpublished::Uncacheable);
         self.over = true;
         self.end(FlightOutcome::GivenUp);
     }
@@ -73,7 +85,7 @@ impl<K, V> LeaderGuard<K, V> {
     /// The loader failed. Those who waited share `error`, and so does, for the error time to live,
     /// whoever asks next. If this caller is `served` a value all the same, those who can be are, for a while.
     pub(crate) fn failed(mut self, error: LoadError, served: bool) {
-        self.count(false);
+        self.end_run(false);
         let rules = &self.store.loads;
         let cooldown = if served { rules.cooldown } else { 0 };
         let lasts = rules.error_lifetime;

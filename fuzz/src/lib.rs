@@ -26,7 +26,9 @@ mod util;
 
 pub mod targets;
 
-pub use cache::{Added, Cache, CacheBuilder, Compute, Computed, EvictionPolicy, Integer, Iter};
+pub use cache::{
+    Added, Cache, CacheBuilder, Compute, ComputeError, Computed, EvictionPolicy, Integer, Iter,
+};
 pub use entry::expiry::Expiry;
 pub use entry::freshness::Freshness;
 pub use entry::hash::{DefaultHashBuilder, DefaultHasher};

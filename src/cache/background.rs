@@ -50,12 +50,16 @@ where
         if reason == LoadReason::Refresh {
             leader.queue_refresh();
         }
+        let refusal = Refusal::unless_begun(&weak, reason);
         let job: Job = Box::new(move || {
+            refusal.begun();
             let Some(cache) = weak.cache() else { return };
             let Some(loader) = &cache.inner.rules.loader else {
                 return;
             };
-            if !begins(&mut leader, reason) {
+            let pressing =
+                matches!(&cache.inner.executor, Some(Executor::Threads(pool)) if pool.is_long());
+            if !begins(&mut leader, reason, pressing) {
                 return;
             }
             let running = (leader.load_id().enter(), span.enter());
@@ -68,13 +72,14 @@ where
                 Err(panic) => cache.died_in_background(reason, panic),
             }
         });
-        let taken = match &self.inner.executor {
-            Some(Executor::Threads(pool)) => pool.run(job).map_err(drop_catching).is_ok(),
+        match &self.inner.executor {
+            Some(Executor::Threads(pool)) => {
+                let awaited = reason == LoadReason::Load;
+                pool.run(job, awaited).map_err(drop_catching).is_ok()
+            }
             Some(Executor::Given(spawn)) => catching(|| spawn(job)).is_some(),
             None => false,
-        };
-        self.count_refusal(reason, taken);
-        taken
+        }
     }
 
     /// Spawns a task that runs the attached asynchronous loader for a leader. Returns `false` if there is no spawner
@@ -94,8 +99,10 @@ where
             if reason == LoadReason::Refresh {
                 leader.queue_refresh();
             }
+            let refusal = Refusal::unless_begun(&weak, reason);
             spawn(Box::pin(async move {
-                if !begins(&mut leader, reason) {
+                refusal.begun();
+                if !begins(&mut leader, reason, false) {
                     return;
                 }
                 let answer = guarded(&leader, &span, load).await;
@@ -108,14 +115,7 @@ where
                 }
             }));
         });
-        self.count_refusal(reason, taken.is_some());
         taken.is_some()
-    }
-
-    fn count_refusal(&self, reason: LoadReason, taken: bool) {
-        if reason == LoadReason::Refresh && !taken {
-            self.inner.store.counters.refresh_refusal();
-        }
     }
 
     /// Ends a load whose value nobody waits for. A failure is counted as one of a refresh, whatever the value is
@@ -156,10 +156,32 @@ where
 }
 
 /// Notes that the loader of a queued leader begins. Returns `false` if it need not run, or may not.
-fn begins<K, V>(leader: &mut LeaderGuard<K, V>, reason: LoadReason) -> bool {
+fn begins<K, V>(leader: &mut LeaderGuard<K, V>, reason: LoadReason, pressing: bool) -> bool {
     match reason {
         LoadReason::Refresh => leader.begin_queued_refresh(),
-        LoadReason::Load => leader.begin_queued_load(),
+        LoadReason::Load => leader.begin_queued_load(pressing),
+    }
+}
+
+/// Counts a refresh that was not taken, or was dropped before it began: goes with the job.
+struct Refusal<K, V, S>(Option<Weak<CacheInner<K, V, S>>>);
+
+impl<K, V, S> Refusal<K, V, S> {
+    fn unless_begun(cache: &WeakCache<K, V, S>, reason: LoadReason) -> Self {
+        Refusal((reason == LoadReason::Refresh).then(|| Weak::clone(&cache.inner)))
+    }
+
+    /// The job is being run.
+    fn begun(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<K, V, S> Drop for Refusal<K, V, S> {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0.take().and_then(|cache| cache.upgrade()) {
+            cache.store.counters.refresh_refusal();
+        }
     }
 }
 

@@ -129,6 +129,9 @@ impl<E: std::error::Error + 'static> std::error::Error for ComputeError<E> {
 /// How often a closure that has its turn runs again for blind writes that came between.
 pub(super) const OVERTAKEN_AFTER: u32 = 4;
 
+/// After so many lost races a call waits for a load of its key, too, to have its turn.
+const RACES_BESIDE_A_LOAD: u32 = 4;
+
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -143,10 +146,12 @@ where
     /// [`insert`](Self::insert). [`Compute::Keep`] returns at once and changes nothing. O(1), apart from the closure.
     ///
     /// # Races
-    /// If the key was changed while the closure ran, the closure runs again on what is there then, six times at most:
+    /// If the key was changed while the closure ran, the closure runs again on what is there then, six times at most
+    /// (nine times beside loads of the key):
     /// - The first run is a race. A call that loses it, or that finds another's turn, queues: from then on each call
     ///   that reads, decides and writes the key (`compute`, `remove_if`, `incr`, `decr`, `add`, `replace`) waits until
-    ///   this one's turn is over, blocking its thread. Loads of the key in flight are waited for, too.
+    ///   this one's turn is over, blocking its thread. While the key is being loaded there are no turns; after four
+    ///   lost races the call waits for the load.
     /// - Blind writes (`insert`, `remove`, an invalidation, a load) never wait for a closure. If one came between in
     ///   each of five runs in the turn, it counts as having come after this call: the value put goes to the removal
     ///   listener as replaced, without having been seen. What that write returned is the value that it found.
@@ -230,9 +235,9 @@ where
         let (hash, store) = (self.hash(key), &self.inner.store);
         let mut own = OwnTurn::None;
         if store.has_turn(hash, &self.namespace, key) {
-            own = self.take_turn(key, own);
+            own = self.take_turn(key, own, 0);
         }
-        let mut losses = 0;
+        let (mut races, mut losses) = (0, 0);
         loop {
             let lost = match self.attempt(key, inherits, &mut decide, &own) {
                 Ok(Ok(computed)) => return Ok(computed),
@@ -248,8 +253,11 @@ where
                 };
             }
             lost.discard();
-            losses += u32::from(!matches!(own, OwnTurn::None));
-            own = self.take_turn(key, own);
+            match own {
+                OwnTurn::None => races += 1,
+                OwnTurn::Has(_) | OwnTurn::Ignores => losses += 1,
+            }
+            own = self.take_turn(key, own, races);
         }
     }
 
@@ -266,8 +274,7 @@ where
         V: Clone,
         F: FnMut(Option<&V>) -> Result<Compute<V>, E>,
     {
-        let hash = self.hash(key);
-        let store = &self.inner.store;
+        let (hash, store) = (self.hash(key), &self.inner.store);
         let snapshot = store.peek_versioned(hash, &self.namespace, key, |value, seen| {
             (value.clone(), seen)
         });
@@ -342,10 +349,11 @@ where
         Computed { old, new }
     }
 
-    /// Waits for the key's flight to end, and leads one without a loader, which keeps others that read, decide and
+    /// Waits for another's turn to end, and leads a flight without a loader, which keeps others that read, decide and
     /// write waiting for as long as what comes back lives. The turn that the caller had is over, if a write has
-    /// revoked it.
-    pub(super) fn take_turn<Q>(&self, key: &Q, own: OwnTurn<K, V>) -> OwnTurn<K, V>
+    /// revoked it. While the key is being loaded there is no turn to be had: the caller, which has lost so many `races`
+    /// without one, runs another, and waits for the load in the end.
+    pub(super) fn take_turn<Q>(&self, key: &Q, own: OwnTurn<K, V>, races: u32) -> OwnTurn<K, V>
     where
         Q: Hash + Equivalent<K> + ToOwned<Owned = K> + ?Sized,
         V: Clone,
@@ -358,10 +366,11 @@ where
             // Given up before it is taken again: this call must not wait for itself.
             own => drop(own),
         }
+        let waits_for_loads = races >= RACES_BESIDE_A_LOAD;
+        let purpose = Purpose::Compute { waits_for_loads };
         loop {
             let key_of_flight = key.to_owned();
-            let joined =
-                store.join_or_lead(hash, &self.namespace, key, key_of_flight, Purpose::Compute);
+            let joined = store.join_or_lead(hash, &self.namespace, key, key_of_flight, purpose);
             match joined {
                 JoinOutcome::Leader(leader, _) => return OwnTurn::Has(leader),
                 JoinOutcome::Follower(mut follower) => {
@@ -369,10 +378,10 @@ where
                         return OwnTurn::Has(leader);
                     }
                 }
+                JoinOutcome::Alone => return OwnTurn::None,
                 // A circle: this call runs in the closure or the loader that it would wait for.
                 JoinOutcome::Hit(_)
                 | JoinOutcome::Stale(_)
-                | JoinOutcome::Alone
                 | JoinOutcome::Failed(_)
                 | JoinOutcome::Absent => return OwnTurn::Ignores,
             }

@@ -7,7 +7,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::entry::removal::drop_catching;
 use crate::util::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub(super) type Spawn = Box<dyn Fn(LoadTask) + Send + Sync>;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 
-/// How many jobs wait for each thread at most.
+/// How many jobs that nobody waits for are in the queue at most, for each thread.
 const QUEUED: usize = 64;
 /// How long a thread waits for a job before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub(super) struct Pool {
 impl Pool {
     /// A pool of at most so many threads, of which it starts none yet.
     pub(super) fn new(most: usize) -> Self {
-        let (queue, jobs) = bounded(QUEUED * most.max(1));
+        let (queue, jobs) = unbounded();
         Pool {
             queue,
             jobs,
@@ -52,13 +52,20 @@ impl Pool {
         }
     }
 
-    /// Has a thread run the job, soon. It comes back, to be dropped or run, if the queue is full or no thread
-    /// can be had.
-    pub(super) fn run(&self, job: Job) -> Result<(), Job> {
+    /// Whether the queue takes no more of the jobs that nobody waits for.
+    pub(super) fn is_long(&self) -> bool {
+        self.queue.len() >= QUEUED * self.most.max(1)
+    }
+
+    /// Has a thread run the job, soon. It comes back, to be dropped or run, if no thread can be had; or if the queue is
+    /// long, and nobody is `awaited`. A job that a call waits for is always taken. Once the
+    /// queue is long, one whose call has left ends as soon as a thread looks at it.
+    pub(super) fn run(&self, job: Job, awaited: bool) -> Result<(), Job> {
         let mut running = self.running.lock();
-        self.queue
-            .try_send(job)
-            .map_err(crossbeam_channel::TrySendError::into_inner)?;
+        if !awaited && self.is_long() {
+            return Err(job);
+        }
+        self.queue.send(job).map_err(|refused| refused.0)?;
         if *running == self.most {
             return Ok(());
         }
@@ -119,7 +126,7 @@ mod tests {
                     panic!("a job may");
                 }
             });
-            taken += usize::from(pool.run(job).is_ok());
+            taken += usize::from(pool.run(job, false).is_ok());
         }
         assert!(taken >= 2 * QUEUED, "{taken}");
         while done.load(Ordering::SeqCst) < taken {
@@ -136,9 +143,13 @@ mod tests {
             let gate = Arc::clone(&gate);
             Box::new(move || drop(gate.lock()))
         };
-        let taken = (0..3 * QUEUED).filter(|_| pool.run(job()).is_ok()).count();
+        let taken = (0..3 * QUEUED)
+            .filter(|_| pool.run(job(), false).is_ok())
+            .count();
         // One is being run, or not yet.
         assert!(taken == QUEUED || taken == QUEUED + 1, "{taken}");
+        // What a call waits for finds its place all the same.
+        assert!((0..3 * QUEUED).all(|_| pool.run(job(), true).is_ok()));
         drop(shut);
     }
 
@@ -148,7 +159,7 @@ mod tests {
         let pool = Pool::new(1);
         for _ in 0..QUEUED {
             let held = Arc::clone(&dropped);
-            assert!(pool.run(Box::new(move || drop(held))).is_ok());
+            assert!(pool.run(Box::new(move || drop(held)), false).is_ok());
         }
         drop(pool);
         while Arc::strong_count(&dropped) > 1 {

@@ -23,15 +23,16 @@ where
     S: BuildHasher,
 {
     /// The live value, or the loader's, which is then stored. At any time at most one loader runs for a
-    /// key that may store its value: other callers, threads and tasks alike, wait for it.
+    /// key that may store its value: other callers, threads and tasks alike, wait for it. This call blocks its thread:
+    /// in a task, and above all on a runtime with one thread, it keeps the very task from running that it may wait
+    /// for, until the load deadline; [`get_or_load_async`](Self::get_or_load_async) is for tasks.
     ///
     /// The loader runs in this call, without a lock, and may use the cache. If it panics, the panic goes
     /// to this caller and another one's loader runs. If the key is written or invalidated meanwhile, this
     /// caller gets the loaded value and the cache does not.
     ///
-    /// Blocks while another caller loads, at most for that one's load deadline; then one of those who
-    /// wait takes over. Call it from an async runtime's worker only where blocking is allowed;
-    /// [`get_or_load_async`](Self::get_or_load_async) is for tasks. This form cannot fail: where a
+    /// It waits for another caller's load at most until that one's load deadline; then one of those who
+    /// wait takes over. This form cannot fail: where a
     /// fallible one would answer with an error (a circle of loads, too many loads), it runs its loader
     /// for itself and stores nothing.
     ///
@@ -55,8 +56,9 @@ where
         }
     }
 
-    /// The live value, or that of a loader that can fail, which is then stored. One loader runs for a key at a time:
-    /// see [`get_or_load`](Self::get_or_load). A failure is shared by all callers that waited, and is not stored
+    /// The live value, or that of a loader that can fail, which is then stored. One loader runs for a key at a time,
+    /// and this call blocks its thread while it waits, which a task must not do: see
+    /// [`get_or_load`](Self::get_or_load). A failure is shared by all callers that waited, and is not stored
     /// (unless the builder set an [`error_time_to_live`](crate::CacheBuilder::error_time_to_live)).
     ///
     /// # Errors

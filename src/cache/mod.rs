@@ -264,10 +264,11 @@ where
     /// ```
     pub fn stats(&self) -> Stats {
         let totals = self.inner.store.totals();
-        self.inner
-            .store
-            .counters
-            .snapshot(totals.entries, totals.weight)
+        self.inner.store.counters.snapshot(
+            totals.entries,
+            totals.weight,
+            self.inner.store.listener_panics(),
+        )
     }
 
     /// The name that the builder gave.

@@ -42,12 +42,13 @@ where
         let hash = self.hash(key);
         let store = &self.inner.store;
         let mut own = OwnTurn::None;
-        let (mut losses, mut queues) = (0, store.has_turn(hash, &self.namespace, key));
+        let (mut races, mut losses) = (0, 0);
+        let mut queues = store.has_turn(hash, &self.namespace, key);
         loop {
             if queues {
                 // Its own key, for the flight. Where there is none, there is nothing to remove.
                 if let Some(key) = store.peek_key(hash, &self.namespace, key) {
-                    own = self.take_turn(&key, own);
+                    own = self.take_turn(&key, own, races);
                     drop_catching(key);
                 }
             }
@@ -75,7 +76,10 @@ where
                 Removal::Changed | Removal::Busy => {
                     drop_catching(value);
                     // The first race is run without a turn.
-                    losses += u32::from(queues);
+                    match own {
+                        OwnTurn::None => races += 1,
+                        OwnTurn::Has(_) | OwnTurn::Ignores => losses += 1,
+                    }
                     queues = true;
                 }
             }

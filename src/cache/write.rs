@@ -411,9 +411,20 @@ where
         if asks && !matches!(mode, Mode::Add(_)) {
             return self.write_as_policy_says(hash, key, value, options, mode, turn);
         }
+        let store = &self.inner.store;
+        // One that loses asks nobody how long or how heavy.
+        if let (Mode::Add(copy), true) = (mode, self.inner.plain_lifetime.is_none()) {
+            let present = store.peek(hash, &self.namespace, &key, copy);
+            if present.is_some() {
+                return PutOutcome::Unmet {
+                    key,
+                    value,
+                    present,
+                };
+            }
+        }
         let lifetime = self.lifetime_of_new(options.ttl, &key, &value);
         let request = self.request(key, value, options, lifetime);
-        let store = &self.inner.store;
         store.put(hash, &self.namespace, request, mode.precondition(), turn)
     }
 

@@ -155,8 +155,8 @@ impl EntryOptions {
     /// ```
     pub fn tag(mut self, name: impl Into<Box<str>>) -> Self {
         let name = name.into();
-        // A tag named twice is one tag.
-        if !self.tags.contains(&name) {
+        // A tag named twice is one tag. Past the limit the entry is refused, whatever its names.
+        if self.tags.len() > Self::MAX_TAGS || !self.tags.contains(&name) {
             self.tags.push(name);
         }
         self

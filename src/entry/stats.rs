@@ -149,7 +149,7 @@ impl Counters {
         });
     }
 
-    pub(crate) fn snapshot(&self, len: u64, weight: u64) -> Stats {
+    pub(crate) fn snapshot(&self, len: u64, weight: u64, listener_panics: u64) -> Stats {
         let sum = |count: Count| self.striped.sum(count as usize);
         // Relaxed, as all counts.
         let rare = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -185,6 +185,7 @@ impl Counters {
             evicted: sum(Count::Evicted),
             evicted_weight: sum(Count::Evicted).wrapping_add(sum(Count::EvictedWeight)),
             invalidated: sum(Count::Invalidated),
+            listener_panics,
             len,
             weight,
         }
@@ -237,6 +238,7 @@ pub struct Stats {
     evicted: u64,
     evicted_weight: u64,
     invalidated: u64,
+    listener_panics: u64,
     len: u64,
     weight: u64,
 }
@@ -308,8 +310,8 @@ getters! {
     refreshes,
     /// Those for which the loader failed: the value at hand was served on.
     refresh_failures,
-    /// Refreshes with an attached loader that nobody could run in the background, as the queue was full, no
-    /// thread could be had, or the function given to the builder panicked. The value at hand was served.
+    /// Refreshes with an attached loader that nobody ran in the background, as the queue was full, no thread could be
+    /// had, or the function given to the builder panicked or dropped the job. The value at hand was served.
     refresh_refusals,
     /// Loading calls that were served a value whose time was up, because another call was loading it
     /// ([`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate)). Each is also a miss.
@@ -335,6 +337,9 @@ getters! {
     evicted_weight,
     /// Removals with [`RemovalCause::Invalidated`].
     invalidated,
+    /// Calls of the [`removal_listener`](crate::CacheBuilder::removal_listener) that panicked. The panic ended there, and
+    /// the removal was not told again.
+    listener_panics,
     /// Entries at the moment of the snapshot; see [`Cache::len`](crate::Cache::len). A difference of
     /// two snapshots keeps the later one's.
     len,
@@ -419,6 +424,7 @@ impl Stats {
             evicted: minus(self.evicted, earlier.evicted),
             evicted_weight: minus(self.evicted_weight, earlier.evicted_weight),
             invalidated: minus(self.invalidated, earlier.invalidated),
+            listener_panics: minus(self.listener_panics, earlier.listener_panics),
             len: self.len,
             weight: self.weight,
         }
@@ -433,9 +439,9 @@ mod tests {
     fn a_read_that_turned_into_a_miss_between_two_snapshots_is_no_hit_less_than_none() {
         let counters = Counters::new();
         counters.bump(Count::Reads);
-        let under_way = counters.snapshot(0, 0);
+        let under_way = counters.snapshot(0, 0, 0);
         counters.bump(Count::Misses);
-        let over = counters.snapshot(0, 0);
+        let over = counters.snapshot(0, 0, 0);
         assert_eq!((over.hits(), over.misses()), (0, 1));
         let between = over.since(&under_way);
         assert_eq!((between.hits(), between.misses()), (0, 1));
@@ -447,7 +453,7 @@ mod tests {
         for weight in [0, 1, 1, 7] {
             counters.removed(RemovalCause::Size, weight);
         }
-        let stats = counters.snapshot(0, 0);
+        let stats = counters.snapshot(0, 0, 0);
         assert_eq!((stats.evicted(), stats.evicted_weight()), (4, 9));
     }
 }

@@ -50,6 +50,13 @@ impl<K, V> Flight<K, V> {
         state.turn && matches!(state.phase, FlightPhase::Led)
     }
 
+    /// Whether a leader that began after `overdue` runs its loader, and has no mere turn.
+    pub(crate) fn is_load_under_way(&self, overdue: u64) -> bool {
+        let state = self.state.lock();
+        let led = matches!(state.phase, FlightPhase::Led);
+        led && !state.turn && state.since > overdue
+    }
+
     /// Notes a write of the key that takes the flight out of the table: whether the leader's own code made it.
     pub(crate) fn note_write(&self) {
         let mut state = self.state.lock();

@@ -53,14 +53,25 @@ pub(crate) struct Accepts {
 pub(crate) enum Purpose {
     /// A value, or what else it can be given.
     Value(Accepts),
-    /// Its turn with the key, whether or not there is a value.
-    Compute,
+    /// Its turn with the key, whether or not there is a value. Unless it also waits for loads, a load that is under way
+    /// leaves it alone.
+    Compute { waits_for_loads: bool },
 }
 
 impl Purpose {
     /// Whether it can be given an error that a load met a moment ago.
     fn takes_errors(self) -> bool {
         matches!(self, Purpose::Value(accepts) if accepts.errors)
+    }
+
+    /// Whether it leaves a load under way alone, and goes on without a turn.
+    fn goes_on_beside_loads(self) -> bool {
+        matches!(self, Purpose::Compute { waits_for_loads } if !waits_for_loads)
+    }
+
+    /// Whether a call is queued behind another's loader that has not begun.
+    fn queues(self) -> bool {
+        matches!(self, Purpose::Value(accepts) if accepts.queues)
     }
 
     /// Whether it can be told that a load found nothing.
@@ -147,7 +158,7 @@ impl<K, V> Store<K, V> {
         drop(running);
         // A key that no flight needed: its `Drop` must not lose what was joined.
         drop_catching(inputs.owned);
-        let loads = purpose != Purpose::Compute;
+        let loads = matches!(purpose, Purpose::Value(_));
         // If there is one, this caller leads, and the leader gives it back.
         std::mem::forget(inputs.permit);
         let mut stale = inputs.stale;
@@ -210,7 +221,7 @@ impl<K, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
         V: Clone,
     {
-        let wants_value = purpose != Purpose::Compute;
+        let wants_value = matches!(purpose, Purpose::Value(_));
         let scope = self.scope_when_locked(namespace);
         let found = stripe
             .shard
@@ -235,6 +246,9 @@ impl<K, V> Store<K, V> {
             if serves_loads && flight.is_under_way(overdue) {
                 return LockedJoin::Stale(StaleBy::Load);
             }
+            if purpose.goes_on_beside_loads() && flight.is_load_under_way(overdue) {
+                return LockedJoin::Alone;
+            }
             let joiner = Joiner {
                 min_epoch,
                 epoch,
@@ -242,7 +256,7 @@ impl<K, V> Store<K, V> {
                 now,
                 overdue,
                 takes_errors: purpose.takes_errors(),
-                queues: matches!(purpose, Purpose::Value(accepts) if accepts.queues),
+                queues: purpose.queues(),
                 epochs: &self.epochs,
             };
             match self.join_flight(flight, joiner, purpose, serves_errors, &mut inputs.permit) {

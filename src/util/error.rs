@@ -243,6 +243,16 @@ pub enum LoadError {
     NoLoader,
 }
 
+/// A number with what it counts, in the singular or the plural.
+struct Counted(usize, &'static str, &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counted(number, one, many) = *self;
+        write!(f, "{number} {}", if number == 1 { one } else { many })
+    }
+}
+
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -254,7 +264,8 @@ impl fmt::Display for LoadError {
             LoadError::WaitTimedOut { waited } => write!(
                 f,
                 "gave up after waiting {waited:?} for another caller's load of this key: make the \
-                 loader faster, or raise wait_deadline"
+                 loader faster, or raise wait_deadline; if the load is led by a task, a blocking call on its \
+                 runtime's thread may have kept it from running: use the async form in tasks"
             ),
             LoadError::LoadTimedOut { after } => write!(
                 f,
@@ -262,18 +273,20 @@ impl fmt::Display for LoadError {
                  so try again in a while, make it faster, or raise them"
             ),
             LoadError::Abandoned => f.write_str(
-                "the loader did not run to its end: it panicked, its queue is full (raise refresh_threads), or \
-                 what was given to executor or spawner dropped it",
+                "the loader did not run to its end: it panicked, no thread could be started, or what \
+                 was given to executor or spawner dropped it",
             ),
             LoadError::TooManyLoads { limit } => write!(
                 f,
-                "{limit} loads are in flight, as many as max_loads allows: try again later, or \
-                 raise it"
+                "{} in flight, as many as max_loads allows: try again later, or raise it",
+                Counted(*limit, "load is", "loads are")
             ),
             LoadError::WrongCount { asked, answered } => write!(
                 f,
-                "the loader was asked for {asked} keys and gave {answered} answers: return one for each \
-                 key, in their order, with None for what does not exist"
+                "the loader was asked for {} and gave {}: return one answer for each \
+                 key, in their order, with None for what does not exist",
+                Counted(*asked, "key", "keys"),
+                Counted(*answered, "answer", "answers"),
             ),
             LoadError::Absent => f.write_str("the loader found nothing under this key"),
             LoadError::NoPrevious => f.write_str(

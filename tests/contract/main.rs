@@ -10,6 +10,7 @@ mod bounds;
 mod capacity;
 mod compaction;
 mod compute;
+mod edges;
 mod expiry;
 mod fast_insert;
 mod fast_path;

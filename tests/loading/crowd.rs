@@ -130,3 +130,40 @@ fn a_crowd_that_left_is_forgotten() {
     assert_eq!((leader.ready(), stays.ready()), (1, 1));
     at_rest(&cache);
 }
+
+/// Whoever is woken by the end of a load finds its permit free.
+#[test]
+fn a_load_gives_its_permit_back_before_it_wakes_anybody() {
+    let cache: Numbers = larder::Cache::builder()
+        .max_capacity(1_000)
+        .max_loads(1)
+        .build()
+        .expect("a valid configuration");
+    for round in 0..300 {
+        let gate = Gate::default();
+        let key = 2 * round;
+        std::thread::scope(|scope| {
+            let (cache, gate) = (&cache, &gate);
+            let leader = scope.spawn(move || {
+                cache.get_or_load(&key, || {
+                    gate.block();
+                    1
+                })
+            });
+            while cache.__flights().1 == 0 {
+                std::thread::yield_now();
+            }
+            let follower = scope.spawn(move || {
+                assert_eq!(cache.get_or_load(&key, || unreachable!("it waits")), 1);
+                cache
+                    .try_get_or_load(&(key + 1), || Ok::<_, String>(2))
+                    .ok()
+            });
+            until_joined(cache, round + 1);
+            gate.open();
+            assert_eq!(follower.join().expect("no panic"), Some(2), "round {round}");
+            assert_eq!(leader.join().expect("no panic"), 1);
+        });
+    }
+    at_rest(&cache);
+}

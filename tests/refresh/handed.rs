@@ -248,3 +248,25 @@ fn whoever_brings_a_loader_does_not_wait_for_a_thread() {
     assert_eq!((cache.get(&KEY), cache.stats().loads()), (Some(5), 1));
     assert_eq!(cache.__flights(), (0, 0));
 }
+
+/// An executor that drops its jobs serves nobody, and somebody should hear of it.
+#[test]
+fn a_refresh_that_is_dropped_is_counted() {
+    let time = ManualClock::new();
+    let cache: Cache<u64, u64> = Cache::builder()
+        .max_capacity(10)
+        .clock(time.clock())
+        .time_to_live(10 * SECOND)
+        .refresh_after(SECOND)
+        .executor(drop)
+        .loader(|n: &u64| Ok::<_, Infallible>(Loaded::new(*n)))
+        .build()
+        .unwrap();
+    cache.insert(KEY, 1);
+    time.advance(2 * SECOND);
+    for n in 1..=5 {
+        assert_eq!(cache.load(&KEY).unwrap(), 1);
+        assert_eq!(cache.stats().refresh_refusals(), n);
+    }
+    assert_eq!(cache.__flights(), (0, 0));
+}

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -194,38 +194,40 @@ fn whoever_is_to_run_it_may_refuse() {
     }
 }
 
+/// However long the queue, a call waits until its own timeout; and what nobody waits for any more is not begun.
 #[test]
-fn a_full_queue_is_an_error_at_once() {
-    let (started, gate) = (Arc::new(AtomicBool::new(false)), Gate::default());
-    let (begun, opened) = (Arc::clone(&started), gate.clone());
+fn a_long_queue_is_waited_for_and_left_in_time() {
+    const CALLS: u64 = 200;
+    let (runs, gate) = (Arc::new(AtomicU64::new(0)), Gate::default());
+    let (counted, opened) = (Arc::clone(&runs), gate.clone());
     let (cache, time, _source) = limited(|builder| {
         builder.refresh_threads(1).loader(move |key: &u64| {
-            begun.store(true, Ordering::SeqCst);
+            counted.fetch_add(1, Ordering::SeqCst);
             opened.block();
             Ok::<_, Infallible>(Loaded::new(*key))
         })
     });
-    cache.insert(100, 1);
-    time.advance(SECOND);
     std::thread::scope(|scope| {
         let cache = &cache;
-        let call = |key| scope.spawn(move || cache.load(&key));
-        // One is run, and 64 wait.
-        let mut calls = vec![call(0)];
-        while !started.load(Ordering::SeqCst) {
+        let calls: Vec<_> = (0..CALLS)
+            .map(|key| scope.spawn(move || cache.load(&key)))
+            .collect();
+        while cache.__waiting() < CALLS as usize {
             std::thread::yield_now();
         }
-        calls.extend((1..=65).map(call));
-        // One too many: which of them is chance.
-        while !calls.iter().any(|call| call.is_finished()) {
-            std::thread::yield_now();
+        assert!(
+            calls.iter().all(|call| !call.is_finished()),
+            "no error in advance"
+        );
+        time.advance(HARD);
+        for call in calls {
+            assert!(timed_out(call.join().unwrap()));
         }
-        assert_eq!(cache.load(&100).unwrap(), 1, "stale");
-        gate.open();
-        let answers = calls.into_iter().map(|call| call.join().unwrap());
-        let refused = answers.filter(|answer| matches!(answer, Err(LoadError::Abandoned)));
-        assert_eq!(refused.count(), 1);
     });
+    gate.open();
+    until(&cache, |_| cache.__flights() == (0, 0));
+    // The one that was running, and those that wait where there is room for such.
+    assert!(runs.load(Ordering::SeqCst) <= 1 + 64, "{runs:?}");
     at_rest(&cache);
 }
 
@@ -392,4 +394,30 @@ fn a_timeout_that_nobody_could_keep_is_refused() {
         let error = zero.max_capacity(9).build().unwrap_err();
         assert!(matches!(error, BuildError::ZeroDuration { .. }), "{error}");
     }
+}
+
+/// A burst of cold keys is no error: each call waits its turn.
+#[test]
+fn a_burst_of_calls_waits_for_the_threads() {
+    let cache: Numbers = Cache::builder()
+        .max_capacity(1_000)
+        .loader(|key: &u64| {
+            std::thread::sleep(MILLI);
+            Ok::<_, Infallible>(Loaded::new(key + 1))
+        })
+        .hard_timeout(600 * SECOND)
+        .build()
+        .unwrap();
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..300)
+            .map(|key| {
+                let cache = &cache;
+                scope.spawn(move || cache.load(&key).map(|value| value - key))
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.join().unwrap().unwrap(), 1);
+        }
+    });
+    at_rest(&cache);
 }

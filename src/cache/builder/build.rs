@@ -49,7 +49,8 @@ where
             weight: max_capacity,
             entries: self.rules.max_entries.unwrap_or(max_capacity),
         };
-        let shards = shard_count(self.shards, capacity.entries, weighted);
+        // A bound on entries beyond the one on weight shrinks no shard's part of the weight.
+        let shards = shard_count(self.shards, capacity.entries.min(capacity.weight), weighted);
         let limit = MAX_ENTRIES_A_SHARD.saturating_mul(shards as u64);
         // Without a bound of their own, entries are as many as slot numbers can tell apart.
         let capacity = match self.rules.max_entries {
@@ -188,6 +189,9 @@ where
     }
 }
 
+/// The most shards of a cache: thirty for each core of a large machine, and five megabytes of them.
+const MAX_SHARDS: usize = 1 << 12;
+
 /// A power of two: as many shards as asked for, but none below 1,024 entries. Unless asked, eight a core if that
 /// leaves each [`MANY_A_SHARD`], else four.
 fn shard_count(asked: Option<usize>, entries: u64, weighted: bool) -> usize {
@@ -200,8 +204,8 @@ fn shard_count(asked: Option<usize>, entries: u64, weighted: bool) -> usize {
     };
     let fitting = usize::try_from(entries / ENTRIES_A_SHARD).unwrap_or(usize::MAX);
     // The largest power of two within `fitting`, and the smallest that is at least `wanted`.
-    let fitting = 1 << fitting.max(1).ilog2().min(20);
-    wanted.min(1 << 20).next_power_of_two().min(fitting)
+    let fitting = 1 << fitting.max(1).ilog2().min(MAX_SHARDS.ilog2());
+    wanted.min(MAX_SHARDS).next_power_of_two().min(fitting)
 }
 
 #[cfg(all(test, not(larder_shuttle)))]
@@ -216,7 +220,7 @@ mod tests {
             (Some(64), 2048, 2),
             (Some(64), 1 << 20, 64),
             (Some(3), 1 << 20, 4),
-            (Some(usize::MAX), u64::MAX, 1 << 20),
+            (Some(usize::MAX), u64::MAX, 1 << 12),
         ] {
             assert_eq!(
                 shard_count(asked, entries, false),

@@ -234,9 +234,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// How many threads [`load`](crate::Cache::load) may have to load values again while they are served, early or
     /// stale, and to load for calls with a timeout. They are started when first needed and end when idle for ten
-    /// seconds; up to 64 refreshes a thread wait their turn; past that the value at hand is served and not refreshed,
-    /// and a call with a timeout that has nothing to be served gets
-    /// [`LoadError::Abandoned`](crate::LoadError::Abandoned). They are never joined. Zero: the call that is elected
+    /// seconds; up to 64 refreshes a thread wait their turn; past that the value at hand is served and not
+    /// refreshed. Calls with a timeout wait their turn until that is over, however many they are; past 64 a thread, a
+    /// load whose calls have all left is not begun. The threads are never joined. Zero: the call that is elected
     /// loads by itself, as with a loader of its own. Default: 2, and none without an attached [`loader`](Self::loader)
     /// and something for them to do.
     ///

@@ -272,7 +272,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// At most so many shards, rounded up to a power of two. Default: four a core, or eight where each has
     /// 2,048 entries; with a weigher no more than 8, so that one shard's part holds an eighth of the weight.
-    /// A cache uses fewer where a shard would have less than 1,024 entries.
+    /// A cache uses fewer where a shard would have less than 1,024 entries, and 4,096 at most.
     ///
     /// ```
     /// let cache = larder::Cache::<u64, u64>::builder().max_capacity(1 << 20).shards(64).build()?;

@@ -118,8 +118,12 @@ impl<K, V> LeaderGuard<K, V> {
         self.since = None;
     }
 
-    /// The loader that was queued begins. `false`: it need not, as another took over.
-    pub(crate) fn begin_queued_load(&mut self) -> bool {
+    /// The loader that was queued begins. `false`: it need not, as another took over; or, where others are `pressing`,
+    /// as whoever waited for it has left.
+    pub(crate) fn begin_queued_load(&mut self, pressing: bool) -> bool {
+        if pressing && self.flight.followers() == 0 {
+            return false;
+        }
         let begins = self.flight.leader_begins(self.term);
         if begins {
             self.since = Some(self.store.clock.now());

@@ -187,7 +187,7 @@ impl Run {
             .filter(|tag| tags >> tag & 1 != 0)
             .map(|tag| tag.to_string().into())
             .collect();
-        let set = self.tags.set(&names, &self.epochs);
+        let set = self.tags.set(&names);
         self.enter();
         let epoch = self.epochs.current();
         let found = self.look(slot, 0);

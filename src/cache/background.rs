@@ -50,9 +50,9 @@ where
         if reason == LoadReason::Refresh {
             leader.queue_refresh();
         }
-        let refusal = Refusal::unless_begun(&weak, reason);
+        let unbegun = UnbegunJob::unless_begun(&weak, reason);
         let job: Job = Box::new(move || {
-            refusal.begun();
+            unbegun.begun();
             let Some(cache) = weak.cache() else { return };
             let Some(loader) = &cache.inner.rules.loader else {
                 return;
@@ -99,9 +99,9 @@ where
             if reason == LoadReason::Refresh {
                 leader.queue_refresh();
             }
-            let refusal = Refusal::unless_begun(&weak, reason);
+            let unbegun = UnbegunJob::unless_begun(&weak, reason);
             spawn(Box::pin(async move {
-                refusal.begun();
+                unbegun.begun();
                 if !begins(&mut leader, reason, false) {
                     return;
                 }
@@ -164,11 +164,11 @@ fn begins<K, V>(leader: &mut LeaderGuard<K, V>, reason: LoadReason, pressing: bo
 }
 
 /// Counts a refresh that was not taken, or was dropped before it began: goes with the job.
-struct Refusal<K, V, S>(Option<Weak<CacheInner<K, V, S>>>);
+struct UnbegunJob<K, V, S>(Option<Weak<CacheInner<K, V, S>>>);
 
-impl<K, V, S> Refusal<K, V, S> {
+impl<K, V, S> UnbegunJob<K, V, S> {
     fn unless_begun(cache: &WeakCache<K, V, S>, reason: LoadReason) -> Self {
-        Refusal((reason == LoadReason::Refresh).then(|| Weak::clone(&cache.inner)))
+        UnbegunJob((reason == LoadReason::Refresh).then(|| Weak::clone(&cache.inner)))
     }
 
     /// The job is being run.
@@ -177,7 +177,7 @@ impl<K, V, S> Refusal<K, V, S> {
     }
 }
 
-impl<K, V, S> Drop for Refusal<K, V, S> {
+impl<K, V, S> Drop for UnbegunJob<K, V, S> {
     fn drop(&mut self) {
         if let Some(cache) = self.0.take().and_then(|cache| cache.upgrade()) {
             cache.store.counters.refresh_refusal();

@@ -11,7 +11,7 @@ use crate::entry::hash::KeyHash;
 use crate::entry::removal::drop_catching;
 use crate::entry::{EntryOptions, Ttl};
 use crate::flight::WriteTurn;
-use crate::store::{Precondition, PutOutcome};
+use crate::store::{Precondition, PutOutcome, Snapshot};
 use crate::util::error::Rejected;
 
 /// What [`Cache::add`] did.
@@ -372,19 +372,23 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn invalidate_tag(&self, name: &str) {
-        let store = &self.inner.store;
-        store.invalidate_tag(name);
+        self.inner.store.invalidate_tag(name);
     }
 
     /// One write. A conditional one waits while another call has its turn with the key.
-    fn write(&self, key: K, value: V, options: EntryOptions, mode: Mode<V>) -> PutOutcome<K, V> {
+    fn write(
+        &self,
+        mut key: K,
+        mut value: V,
+        options: EntryOptions,
+        mode: Mode<V>,
+    ) -> PutOutcome<K, V> {
         let hash = self.hash(&key);
         let store = &self.inner.store;
         let mut turn = match mode {
             Mode::Insert => WriteTurn::Ignores,
             Mode::Add(_) | Mode::Replace => WriteTurn::Respects,
         };
-        let (mut key, mut value) = (key, value);
         loop {
             match self.write_once(hash, key, value, &options, &mode, turn) {
                 PutOutcome::Busy { key: k, value: v } => (key, value) = (k, v),
@@ -412,15 +416,11 @@ where
             return self.write_as_policy_says(hash, key, value, options, mode, turn);
         }
         let store = &self.inner.store;
-        // One that loses asks nobody how long or how heavy.
         if let (Mode::Add(copy), true) = (mode, self.inner.plain_lifetime.is_none()) {
+            // One that loses asks nobody how long or how heavy.
             let present = store.peek(hash, &self.namespace, &key, copy);
             if present.is_some() {
-                return PutOutcome::Unmet {
-                    key,
-                    value,
-                    present,
-                };
+                return PutOutcome::unmet(key, value, present);
             }
         }
         let lifetime = self.lifetime_of_new(options.ttl, &key, &value);
@@ -444,11 +444,7 @@ where
         loop {
             let seen = store.peek_versioned(hash, &self.namespace, &key, |_, seen| seen);
             if seen.is_none() && matches!(mode, Mode::Replace) {
-                return PutOutcome::Unmet {
-                    key,
-                    value,
-                    present: None,
-                };
+                return PutOutcome::unmet(key, value, None);
             }
             let lifetime = self.lifetime_after(seen, &key, &value);
             let request = self.request(key, value, options, lifetime);
@@ -467,12 +463,7 @@ where
     }
 
     /// How long an entry lives after a write over what was seen there. Asks the user's policy.
-    pub(super) fn lifetime_after(
-        &self,
-        seen: Option<crate::store::Snapshot>,
-        key: &K,
-        value: &V,
-    ) -> Lifetime {
+    pub(super) fn lifetime_after(&self, seen: Option<Snapshot>, key: &K, value: &V) -> Lifetime {
         let rules = &self.inner.rules;
         match (&rules.expiry, seen) {
             (Some(expiry), Some(seen)) => {

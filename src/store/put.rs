@@ -69,6 +69,16 @@ pub(crate) enum PutOutcome<K, V> {
     },
 }
 
+impl<K, V> PutOutcome<K, V> {
+    pub(crate) fn unmet(key: K, value: V, present: Option<V>) -> Self {
+        PutOutcome::Unmet {
+            key,
+            value,
+            present,
+        }
+    }
+}
+
 /// What a write found, and whether it applies.
 struct CheckedPut<K, V> {
     found: Found,

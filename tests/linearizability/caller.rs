@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{Added, Cache, Compute, EntryOptions, Loaded};
+use larder::{Added, Cache, Compute, EntryOptions, Loaded, TryLoadError};
 
 use crate::history::{
     Act, Event, History, Life, Load, Moment, NAMESPACED, Recorder, Target, VALUE_SHIFT,
@@ -48,6 +48,9 @@ impl Drop for Alarm {
 
 /// How long, by the manual clock, loads and waits may take: more than any round turns it on.
 pub const PATIENCE: Duration = Duration::from_secs(10_000);
+
+/// What a loading call of either form runs.
+type Loader<'a> = Box<dyn FnOnce() -> Result<Loaded<u64>, Infallible> + 'a>;
 
 /// One thread's hand.
 pub struct Caller {
@@ -244,6 +247,26 @@ impl Caller {
 
     /// A loading call. Its loader reads the database, calls `within`, and returns.
     pub fn load(&mut self, key: u32, life: Life, within: impl FnOnce()) -> u64 {
+        self.load_by(key, life, within, |cache, loader| {
+            cache.get_or_load_with(&key, loader)
+        })
+    }
+
+    /// A loading call of a task, which this thread polls until it is done.
+    pub fn load_as_a_task(&mut self, key: u32, life: Life, within: impl FnOnce()) -> u64 {
+        self.load_by(key, life, within, |cache, loader| {
+            let load = cache.get_or_load_with_async(&key, || async { loader() });
+            pollster::block_on(load)
+        })
+    }
+
+    fn load_by<W: FnOnce()>(
+        &mut self,
+        key: u32,
+        life: Life,
+        within: W,
+        call: impl FnOnce(&Cache<u32, u64>, Loader<'_>) -> Result<u64, TryLoadError<Infallible>>,
+    ) -> u64 {
         let value = self.fresh();
         let recorder = Arc::clone(&self.rig.recorder);
         let _alarm = Alarm(Arc::clone(&recorder));
@@ -256,7 +279,7 @@ impl Caller {
             run = Some((start, revision, recorder.moment()));
             Ok::<_, Infallible>(loaded(value, life))
         };
-        let given = match self.rig.handle(key).get_or_load_with(&key, loader) {
+        let given = match call(self.rig.handle(key), Box::new(loader)) {
             Ok(given) => given,
             Err(error) => panic!("a load that cannot fail failed: {error}"),
         };

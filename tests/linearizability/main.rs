@@ -49,7 +49,8 @@ const ALL: &[(Call, u32)] = &[
     (Call::Put, 5),
     (Call::Keep, 1),
     (Call::Delete, 1),
-    (Call::Load, 18),
+    (Call::Load, 10),
+    (Call::LoadAsTask, 8),
     (Call::Clear, 1),
     (Call::ClearNamespace, 1),
     (Call::InvalidateTag, 2),
@@ -60,7 +61,8 @@ const ALL: &[(Call, u32)] = &[
 /// Loads and what revokes them, on few keys.
 const LOADS: &[(Call, u32)] = &[
     (Call::Get, 10),
-    (Call::Load, 50),
+    (Call::Load, 25),
+    (Call::LoadAsTask, 25),
     (Call::Insert, 6),
     (Call::Add, 6),
     (Call::Remove, 4),
@@ -83,7 +85,8 @@ const ORDINARY: &[(Call, u32)] = &[
     (Call::Remove, 1),
     (Call::Invalidate, 2),
     (Call::Touch, 2),
-    (Call::Load, 5),
+    (Call::Load, 3),
+    (Call::LoadAsTask, 2),
     (Call::Clear, 1),
     (Call::Advance, 12),
 ];

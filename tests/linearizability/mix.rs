@@ -31,6 +31,7 @@ pub enum Call {
     Keep,
     Delete,
     Load,
+    LoadAsTask,
     Clear,
     ClearNamespace,
     InvalidateTag,
@@ -72,6 +73,12 @@ pub struct Counts {
 
 pub const THREADS: u64 = 4;
 
+/// How many times as many rounds are asked for: `LARDER_MIX_TIMES=100` for a long run by hand.
+fn times() -> u64 {
+    let asked = std::env::var("LARDER_MIX_TIMES").ok();
+    asked.and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 impl Shape {
     pub fn rig(&self) -> Rig {
         let recorder = Recorder::new();
@@ -112,7 +119,7 @@ impl Shape {
     /// # Errors
     /// What was wrong in the first bad one.
     pub fn run(&self, counts: &mut Counts) -> Result<(), String> {
-        for round in 0..self.rounds {
+        for round in 0..self.rounds * times() {
             self.round(round, counts)
                 .map_err(|why| format!("{}, round {round}: {why}", self.name))?;
         }
@@ -172,6 +179,11 @@ impl Shape {
                 let yields = random.below(3);
                 let within = || (0..yields).for_each(|_| std::thread::yield_now());
                 caller.load(key, self.life(random), within);
+            }
+            Call::LoadAsTask => {
+                let yields = random.below(3);
+                let within = || (0..yields).for_each(|_| std::thread::yield_now());
+                caller.load_as_a_task(key, self.life(random), within);
             }
             Call::Clear => caller.clear(),
             Call::ClearNamespace => caller.clear_namespace(),

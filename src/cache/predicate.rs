@@ -125,22 +125,22 @@ where
             }
         }
         for load in &loads {
-            while self.judge_again(load.key(), &mut keep, &mut judged) == Some(false) {}
+            self.ask_about(load.key(), &mut keep, &mut judged);
         }
         if judged.condemned || !judged.asked {
             for load in &loads {
-                while !store.revoke_unjudged(load, &self.namespace) {
-                    // It has ended meanwhile, and brought a value.
-                    self.judge_again(load.key(), &mut keep, &mut judged);
+                if !store.revoke_unjudged(load, &self.namespace) {
+                    // It has ended, perhaps since it was asked about.
+                    self.ask_about(load.key(), &mut keep, &mut judged);
                 }
             }
         }
         judged.removed
     }
 
-    /// Asks about the live value of a key, and removes it if it is condemned. `None`: there is none; `false`: it was
-    /// changed meanwhile, and is to be judged again.
-    fn judge_again<F>(&self, key: &K, keep: &mut F, judged: &mut Judged) -> Option<bool>
+    /// Asks about the live value of a key, if there is one, and removes it if it is condemned. What was written since
+    /// it was asked about came after this call, and stays.
+    fn ask_about<F>(&self, key: &K, keep: &mut F, judged: &mut Judged)
     where
         V: Clone,
         F: FnMut(&K, &V) -> bool,
@@ -148,21 +148,23 @@ where
         let hash = self.hash(key);
         let seen = |value: &V, seen: Snapshot| (value.clone(), seen.version);
         let store = &self.inner.store;
-        let (value, version) = store.peek_versioned(hash, &self.namespace, key, seen)?;
-        judged.asked = true;
-        Some(keep(key, &value) || self.remove_judged(key, version, judged))
+        let found = store.peek_versioned(hash, &self.namespace, key, seen);
+        if let Some((value, version)) = found {
+            judged.asked = true;
+            if !keep(key, &value) {
+                self.remove_judged(key, version, judged);
+            }
+        }
     }
 
-    fn remove_judged(&self, key: &K, version: u32, judged: &mut Judged) -> bool {
+    fn remove_judged(&self, key: &K, version: u32, judged: &mut Judged) {
         judged.condemned = true;
         let store = &self.inner.store;
         let hash = self.hash(key);
         // A blind write to a `compute` that has its turn.
         let ignores = WriteTurn::Ignores;
         let gone = store.remove_version(hash, &self.namespace, key, version, ignores);
-        let removed = matches!(gone, Removal::Removed(_));
-        judged.removed += usize::from(removed);
-        removed
+        judged.removed += usize::from(matches!(gone, Removal::Removed(_)));
     }
 }
 

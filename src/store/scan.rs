@@ -119,7 +119,8 @@ impl<K, V> Store<K, V> {
         flights.map(FlightRef::new).collect()
     }
 
-    /// Revokes a load if no live value is under its key. Returns `false` if it has brought one.
+    /// Revokes a load if no live value is under its key. Returns `false` if the load is over and a live value is there,
+    /// which it may have brought.
     pub(crate) fn revoke_unjudged(&self, flight: &Arc<Flight<K, V>>, namespace: &Namespace) -> bool
     where
         K: Eq,

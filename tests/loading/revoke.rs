@@ -242,3 +242,52 @@ fn a_loader_may_write_its_own_key() {
     assert_eq!((value, cache.get(&(KEY + 1))), (2, None));
     at_rest(&cache);
 }
+
+/// What a predicate does to loads in flight: one that condemns nothing leaves them alone, and one that condemns takes
+/// the right from those whose values it cannot judge. What a load brings meanwhile is judged like the rest.
+#[test]
+fn a_predicate_revokes_only_what_it_might_have_condemned() {
+    let (cache, gate) = (numbers(), Gate::default());
+    cache.insert(1, 10);
+    let mut load = held(&cache, &gate, 5);
+    assert_eq!(cache.retain(|_, _| true), 0);
+    assert_eq!(cache.remove_if(&1, |_| false), None);
+    gate.open();
+    assert_eq!(load.ready(), 5);
+    assert_eq!(cache.get(&KEY), Some(5), "nothing was condemned");
+    at_rest(&cache);
+
+    // Another entry is condemned; the load might be of that kind.
+    cache.remove(&KEY);
+    let gate = Gate::default();
+    let mut load = held(&cache, &gate, 5);
+    assert_eq!(cache.retain(|_, n| *n != 10), 1);
+    gate.open();
+    assert_eq!(load.ready(), 5);
+    assert_eq!(cache.get(&KEY), None);
+    at_rest(&cache);
+    assert_eq!(cache.stats().unpublished_revoked(), 1);
+}
+
+#[test]
+fn what_a_load_brings_during_a_retain_is_judged_like_the_rest() {
+    for condemns in [true, false] {
+        let (cache, gate) = (numbers(), Gate::default());
+        cache.insert(1, 10);
+        let mut load = Some(held(&cache, &gate, 5));
+        let mut asked = Vec::new();
+        let removed = cache.retain(|key, n| {
+            asked.push((*key, *n));
+            // The load ends while this is asked about another key.
+            if let Some(mut load) = load.take() {
+                gate.open();
+                assert_eq!(load.ready(), 5);
+            }
+            *n != 10 && (*n != 5 || !condemns)
+        });
+        assert!(asked.contains(&(KEY, 5)), "{asked:?}");
+        assert_eq!(removed, if condemns { 2 } else { 1 });
+        assert_eq!(cache.get(&KEY), (!condemns).then_some(5));
+        at_rest(&cache);
+    }
+}

@@ -158,3 +158,26 @@ fn namespaces_that_were_only_named_are_forgotten() {
     let most = names(call, |(_, namespaces)| namespaces);
     assert!(most <= MOST_NAMES, "{most} namespaces");
 }
+
+/// While a load runs, the tags that are invalidated are remembered, for it may name one: so many bytes each.
+const BYTES_A_FORGOTTEN_TAG: i64 = 24;
+
+#[test]
+fn tags_that_are_remembered_for_a_load_take_few_bytes() {
+    let _alone = alone();
+    let cache: Cache<u64, u64> = Cache::builder().max_capacity(1000).build().unwrap();
+    let mut load = Box::pin(cache.get_or_load_async(&1, std::future::pending::<u64>));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(load.as_mut().poll(&mut context).is_pending());
+    let before = heap::bytes();
+    for n in 0..NAMES {
+        cache.invalidate_tag(&format!("tag {n}"));
+    }
+    let each = (heap::bytes() - before) / NAMES as i64;
+    println!("figures {NAMES} tags invalidated during a load: {each} bytes each");
+    assert!((16..=BYTES_A_FORGOTTEN_TAG).contains(&each), "{each} bytes");
+    drop(load);
+    cache.run_pending(1);
+    let left = heap::bytes() - before;
+    assert!(left < 1_000_000, "{left} bytes, and no load runs");
+}

@@ -115,6 +115,8 @@ struct Held {
     weight: u64,
     expires_at: u64,
     accessed: u64,
+    /// Its life was said by who wrote it.
+    own_ttl: bool,
     tags: u8,
     dead: bool,
     cleared: bool,

@@ -95,7 +95,14 @@ impl Run {
         let by_options = matches!(write, Write::With | Write::LoadWith);
         let lifetime = self.lifetime(time, by_options);
         let live = self.live(slot);
+        let before = live.and_then(|old| self.held.get(&old).cloned());
         let (seen, applied) = self.call_write(write, slot, value, time, tags);
+        // A computed value inherits from the one that it saw.
+        let computed = matches!(write, Write::Compute) && matches!(seen, Some(Some(_)));
+        let inherited = before.filter(|_| computed);
+        let own = inherited.as_ref().filter(|old| old.own_ttl);
+        let lifetime = own.map_or(lifetime, |old| Some(old.expires_at));
+        let own_ttl = by_options || own.is_some();
         if matches!(write, Write::Load | Write::LoadWith) {
             self.note_use(live.filter(|_| !applied));
             self.counts.add("loaded", u64::from(applied));
@@ -129,7 +136,11 @@ impl Run {
         self.counts
             .add(if refused { "refused" } else { "written" }, 1);
         if let (false, Some(expires_at)) = (refused, lifetime) {
-            let tags = if by_options { tags } else { 0 };
+            let tags = match inherited {
+                Some(old) => old.tags,
+                None if by_options => tags,
+                None => 0,
+            };
             let (accessed, dead, cleared) = (self.now, false, false);
             self.held.insert(
                 value,
@@ -138,6 +149,7 @@ impl Run {
                     weight,
                     expires_at,
                     accessed,
+                    own_ttl,
                     tags,
                     dead,
                     cleared,
@@ -253,10 +265,15 @@ impl Run {
 
     fn incr(&mut self, slot: Slot) {
         let live = self.live(slot);
+        let before = live.and_then(|old| self.held.get(&old).cloned());
         let got = self.spaces[slot.0].incr(&slot.1, 1);
         self.observe(got.map(|sum| sum - 1), live);
-        if let (Some(sum), Some(mut held)) = (got, got.and_then(|sum| self.held.remove(&(sum - 1))))
-        {
+        if let (Some(sum), Some(mut held)) = (got, before) {
+            // Where a weigher is asked, it is told as replaced.
+            if self.setup.weigher {
+                self.hear();
+            }
+            self.held.remove(&(sum - 1));
             held.accessed = self.now;
             self.held.insert(sum, held);
         }
@@ -277,6 +294,7 @@ impl Run {
             Some(expires_at) => {
                 let held = self.held.get_mut(&value).expect("it is alive");
                 (held.expires_at, held.accessed) = (expires_at, now);
+                held.own_ttl = true;
             }
         }
     }
